@@ -1,0 +1,78 @@
+"""Render the declared files on the controller, then hand the whole set to the module in one remote call."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from pathlib import Path
+
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.template import trust_as_template
+
+SOURCES = ("content", "template", "src", "directory", "absent")
+# As ansible.builtin.template has it, but a block's indentation never reaches the file.
+OVERRIDES = {"trim_blocks": True, "lstrip_blocks": True}
+KEYS = {*SOURCES, "dest", "owner", "group", "mode", "validate", "secret", "vars"}
+
+
+def packed(files: list[dict]) -> str:
+    """The files as the module takes them."""
+    return base64.b64encode(zlib.compress(json.dumps(files).encode())).decode()
+
+
+class ActionModule(ActionBase):
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+    _supports_diff = True
+
+    def run(self, tmp=None, task_vars=None):
+        result = super().run(tmp, task_vars)
+        del tmp
+        args = self._task.args.copy()
+        files = args.get("files")
+        if not isinstance(files, list):
+            raise AnsibleActionFail("tree: 'files' has to be a list of files.")
+        del args["files"]
+        args["packed"] = packed([self._resolved(dict(spec), task_vars) for spec in files])
+        result.update(self._execute_module(module_name="tree", module_args=args, task_vars=task_vars))
+        return result
+
+    def _resolved(self, spec: dict, task_vars: dict) -> dict:
+        """The entry with its content in place of the template or the source file."""
+        dest = spec.get("dest")
+        if not dest:
+            raise AnsibleActionFail(f"tree: an entry has no 'dest': {sorted(spec)}")
+        unknown = sorted(set(spec) - KEYS)
+        if unknown:
+            raise AnsibleActionFail(f"tree: {dest}: unknown key {unknown[0]!r}; there are {', '.join(sorted(KEYS))}.")
+        if len([key for key in SOURCES if spec.get(key) is not None]) != 1:
+            raise AnsibleActionFail(f"tree: {dest}: give exactly one of {', '.join(SOURCES)}.")
+        variables = spec.pop("vars", {})
+        if "template" in spec:
+            spec["content"] = self._rendered(spec.pop("template"), variables, task_vars)
+        elif "src" in spec:
+            spec["content"] = Path(self._find_needle("files", spec.pop("src"))).read_text(encoding="utf-8")
+        return spec
+
+    def _rendered(self, template: str, variables: dict, task_vars: dict) -> str:
+        try:
+            path = Path(self._find_needle("templates", template))
+            text = path.read_text(encoding="utf-8")
+        except (AnsibleError, OSError) as error:
+            raise AnsibleActionFail(f"tree: {error}") from error
+        searchpath = [str(path.parent), *task_vars.get("ansible_search_path", [])]
+        templar = self._templar.copy_with_new_env(
+            searchpath=searchpath,
+            available_variables={"ansible_managed": "Ansible managed", **task_vars, **variables},
+        )
+        try:
+            text = templar.template(trust_as_template(text), escape_backslashes=False, overrides=OVERRIDES)
+        except AnsibleError as error:
+            raise AnsibleActionFail(f"tree: {path.name}: {error.message}") from error
+        if not isinstance(text, str):
+            raise AnsibleActionFail(
+                f"tree: {path.name} renders to a {type(text).__name__}, not to text; use to_nice_json."
+            )
+        return text

@@ -1,0 +1,108 @@
+"""A secret of the site: read from the inventory's secrets directory, made there on first use."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: secret
+short_description: Read a secret of the site, and make it on first use
+description:
+  - Secrets stand in C(<inventory_dir>/secrets/), one a file, readable by their owner alone. Git ignores the folder.
+  - In check mode nothing is written. A secret that is not there yet is then a stand-in that stays the same within a run.
+options:
+  _terms:
+    description: Names of secrets, such as V(mosquitto/telegraf).
+    required: true
+  length:
+    description: Number of characters of a new secret.
+    type: int
+    default: 32
+  chars:
+    description: The characters that a new secret is made of.
+    type: str
+    default: abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789
+"""
+
+EXAMPLES = r"""
+mosquitto_accounts:
+  - name: telegraf
+    password: "{{ lookup('secret', 'mosquitto/telegraf') }}"
+"""
+
+RETURN = r"""
+_raw:
+  description: The secrets.
+  type: list
+  elements: str
+"""
+
+import hashlib
+import os
+import re
+import secrets
+import tempfile
+from pathlib import Path
+
+from ansible.errors import AnsibleError
+from ansible.plugins.lookup import LookupBase
+
+# The processes of one run share what is drawn here before they are forked.
+_RUN = secrets.token_bytes(32)
+
+
+class LookupModule(LookupBase):
+    def run(self, terms, variables=None, **kwargs):
+        self.set_options(var_options=variables, direct=kwargs)
+        folder = Path(self._folder(variables or {}))
+        check = bool((variables or {}).get("ansible_check_mode"))
+        return [self._secret(folder, term, check) for term in terms]
+
+    @staticmethod
+    def _folder(variables: dict) -> str:
+        inventory = variables.get("inventory_dir")
+        if not inventory:
+            raise AnsibleError(
+                "secret: there is no inventory directory to keep secrets in; run with -i inventories/<site>."
+            )
+        return os.path.join(inventory, "secrets")
+
+    def _secret(self, folder: Path, name: str, check: bool) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*", name):
+            raise AnsibleError(f"secret: {name!r} is no name of a secret; use letters, digits, '.', '_', '-' and '/'.")
+        path = folder / name
+        try:
+            if not path.exists():
+                value = self._new(name, check)
+                if check:
+                    return value
+                self._keep(folder, path, value)
+            value = path.read_text(encoding="utf-8").rstrip("\n")
+        except OSError as error:
+            raise AnsibleError(f"secret: {path}: {error.strerror}.") from error
+        if not value:
+            raise AnsibleError(f"secret: {path} is empty; put the secret into it, or remove it to have a new one made.")
+        return value
+
+    def _new(self, name: str, check: bool) -> str:
+        chars, length = self.get_option("chars"), self.get_option("length")
+        if not check:
+            return "".join(secrets.choice(chars) for _ in range(length))
+        stream = hashlib.shake_256(_RUN + name.encode()).digest(length)
+        return "".join(chars[byte % len(chars)] for byte in stream)
+
+    @staticmethod
+    def _keep(folder: Path, path: Path, value: str) -> None:
+        """Write a new secret so that it is there whole or not at all; whoever comes second takes the first one's."""
+        for parent in [folder, *reversed(path.relative_to(folder).parents[:-1])]:
+            (folder / parent).mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent)  # mode 0600
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(value + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                pass
+        finally:
+            os.remove(temporary)

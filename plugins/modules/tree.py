@@ -1,0 +1,339 @@
+#!/usr/bin/python
+"""Make a set of files on a host equal to a declared one, all or nothing, in one call."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: tree
+short_description: Make a set of files equal to a declared one, in one remote call
+description:
+  - Compares every declared file with what the host has, proves the new ones with the programs that will read them,
+    and only then moves them into place, each by an atomic rename.
+  - The action plugin of the same name renders templates on the controller, with blocks trimmed of their indentation,
+    and hands the files over packed, so that neither their content nor a secret among them reaches the host's log.
+options:
+  files:
+    description: >-
+      The files. Each has a C(dest) and one of C(content), C(template), C(src), C(directory) or C(absent);
+      C(owner) and C(group) are V(root) and C(mode) is V(0644) (a directory's V(0755)) unless they say otherwise.
+      C(validate) is a command that is run with the staged file in place of C(%s).
+      C(secret) keeps the content out of the diff. C(vars) are further variables of a template.
+    type: list
+    elements: dict
+    required: true
+  purge:
+    description: >-
+      Directories that are owned as a whole. Files in C(path) that match C(pattern) (default V(*)) and are not declared
+      are removed, in sub-folders too if C(recurse) says so.
+    type: list
+    elements: dict
+    default: []
+  validate:
+    description: >-
+      A command that proves the whole set. Before anything is moved, all declared files are laid out below a
+      temporary directory with their full path, and V({root}) in the command stands for it.
+    type: str
+attributes:
+  check_mode:
+    support: full
+    description: >-
+      A program that validates and is not installed yet is passed over in check mode only. Owners that do not exist
+      yet count as a change there.
+  diff_mode:
+    support: full
+notes:
+  - The validators are run without a shell.
+"""
+
+EXAMPLES = r"""
+- name: Write the configuration
+  tree:
+    files:
+      - dest: /etc/mosquitto/mosquitto.conf
+        template: mosquitto.conf.j2
+      - dest: /etc/mosquitto/passwd
+        content: "{{ __mosquitto_password_file }}"
+        owner: mosquitto
+        mode: "0600"
+        secret: true
+    purge:
+      - path: /etc/mosquitto/conf.d
+        pattern: "*.conf"
+"""
+
+RETURN = r"""
+changed_files:
+  description: Paths that were written, removed or given another owner or mode.
+  type: list
+  elements: str
+  returned: always
+"""
+
+import base64
+import contextlib
+import fnmatch
+import grp
+import json
+import os
+import pwd
+import shlex
+import shutil
+import stat
+import tempfile
+import zlib
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.text.converters import to_bytes, to_text
+
+DEFAULT_MODE = {"file": 0o644, "directory": 0o755}
+
+
+class Entry:
+    """One declared path and what it takes to get there."""
+
+    def __init__(self, spec: dict) -> None:
+        self.dest = spec["dest"]
+        self.kind = "absent" if spec.get("absent") else "directory" if spec.get("directory") else "file"
+        self.content = to_bytes(spec.get("content") or "") if self.kind == "file" else b""
+        self.owner = spec.get("owner") or "root"
+        self.group = spec.get("group") or "root"
+        mode = spec.get("mode")
+        self.mode = int(str(mode), 8) if mode is not None else DEFAULT_MODE.get(self.kind, 0)
+        self.validate = spec.get("validate")
+        self.secret = bool(spec.get("secret"))
+
+    def current(self) -> tuple[str, bytes]:
+        """What stands at the path now: its kind and, for a file, its content."""
+        try:
+            found = os.lstat(self.dest)
+        except (FileNotFoundError, NotADirectoryError):
+            return "absent", b""
+        if stat.S_ISDIR(found.st_mode):
+            return "directory", b""
+        if stat.S_ISREG(found.st_mode):
+            with open(self.dest, "rb") as file:
+                return "file", file.read()
+        return "other", b""
+
+    def attributes_differ(self) -> bool:
+        found = os.lstat(self.dest)
+        if stat.S_IMODE(found.st_mode) != self.mode:
+            return True
+        try:
+            return (found.st_uid, found.st_gid) != self.ids()
+        except KeyError:  # the package that brings this account is not there yet
+            return True
+
+    def ids(self) -> tuple[int, int]:
+        return pwd.getpwnam(self.owner).pw_uid, grp.getgrnam(self.group).gr_gid
+
+
+class Change:
+    """A step from what is to what shall be, with the two sides of its diff."""
+
+    def __init__(self, path: str, before: str, after: str, apply) -> None:
+        self.path = path
+        self.before = before
+        self.after = after
+        self.apply = apply
+
+
+def shown(kind: str, content: bytes, secret: bool) -> str:
+    if kind == "directory":
+        return "(directory)\n"
+    if kind == "other":
+        return "(neither file nor directory)\n"
+    if kind == "absent":
+        return ""
+    if secret:
+        return "(secret)\n"
+    try:
+        return to_text(content, errors="strict")
+    except UnicodeError:
+        return f"(binary, {len(content)} bytes)\n"
+
+
+def attributes(entry: Entry) -> tuple[str, str]:
+    """Both sides of a change of owner or mode, in words."""
+    found = os.lstat(entry.dest)
+    with contextlib.suppress(KeyError):
+        before = f"{pwd.getpwuid(found.st_uid).pw_name}:{grp.getgrgid(found.st_gid).gr_name}"
+        return (
+            f"{before} {stat.S_IMODE(found.st_mode):04o}\n",
+            f"{entry.owner}:{entry.group} {entry.mode:04o}\n",
+        )
+    return f"{found.st_uid}:{found.st_gid}\n", f"{entry.owner}:{entry.group} {entry.mode:04o}\n"
+
+
+class Tree:
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        packed = module.params["packed"]
+        self.entries = [Entry(spec) for spec in json.loads(zlib.decompress(base64.b64decode(packed)))]
+        self.staging: str | None = None
+
+    def fail(self, message: str) -> None:
+        self.module.fail_json(msg=message)
+
+    def check_declaration(self) -> None:
+        seen: set[str] = set()
+        for entry in self.entries:
+            if not os.path.isabs(entry.dest) or os.path.normpath(entry.dest) != entry.dest:
+                self.fail(f"{entry.dest}: a destination is an absolute path in its shortest form.")
+            if entry.dest in seen:
+                self.fail(f"{entry.dest} is declared twice; keep one of the two.")
+            seen.add(entry.dest)
+
+    def changes(self) -> list[Change]:
+        found = [change for entry in self.entries if (change := self.change_of(entry))]
+        declared = {entry.dest for entry in self.entries if entry.kind != "absent"}
+        for rule in self.module.params["purge"]:
+            found += [self.removal(path, False) for path in strays(rule, declared)]
+        return found
+
+    def change_of(self, entry: Entry) -> Change | None:
+        kind, content = entry.current()
+        if entry.kind == "absent":
+            return None if kind == "absent" else self.removal(entry.dest, entry.secret)
+        if kind == "other" or (kind == "directory") != (entry.kind == "directory") and kind != "absent":
+            self.fail(f"{entry.dest} is in the way: it is not a {entry.kind}. Move it elsewhere and run again.")
+        if kind != entry.kind or content != entry.content:
+            before, after = (shown(*side, entry.secret) for side in ((kind, content), (entry.kind, entry.content)))
+            if entry.secret and kind == entry.kind:
+                after = "(secret, changed)\n"
+            return Change(entry.dest, before, after, lambda: self.install(entry))
+        if entry.attributes_differ():
+            before, after = attributes(entry)
+            return Change(entry.dest, before, after, lambda: self.set_attributes(entry, entry.dest))
+        return None
+
+    def removal(self, path: str, secret: bool) -> Change:
+        if os.path.isdir(path) and not os.path.islink(path):
+            return Change(path, "(directory)\n", "", lambda: shutil.rmtree(path))
+        content = b""
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            content = file.read()
+        return Change(path, shown("file", content, secret), "", lambda: os.remove(path))
+
+    def set_attributes(self, entry: Entry, path: str) -> None:
+        try:
+            os.chown(path, *entry.ids(), follow_symlinks=False)
+        except KeyError:
+            self.fail(f"{entry.dest}: there is no user {entry.owner} or no group {entry.group} on this host.")
+        os.chmod(path, entry.mode)
+
+    def install(self, entry: Entry) -> None:
+        if entry.kind == "directory":
+            os.makedirs(entry.dest, mode=0o755, exist_ok=True)
+            self.set_attributes(entry, entry.dest)
+            return
+        parent = os.path.dirname(entry.dest)
+        os.makedirs(parent, mode=0o755, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=".ansible-", dir=parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(entry.content)
+                file.flush()
+                self.set_attributes(entry, temporary)
+                os.fsync(file.fileno())
+            os.replace(temporary, entry.dest)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.remove(temporary)
+            raise
+
+    def prove(self, changed: set[str]) -> None:
+        """Run the validators on a staged copy of the set, before anything is moved."""
+        whole = self.module.params["validate"]
+        single = [entry for entry in self.entries if entry.validate and entry.dest in changed]
+        if not changed or not (whole or single):
+            return
+        # In memory, so that a secret on its way does not stay on the card.
+        memory = "/run" if os.access("/run", os.W_OK) else None
+        self.staging = tempfile.mkdtemp(prefix="ansible-tree-", dir=memory)
+        os.chmod(self.staging, 0o711)  # a validator may drop to the service's own account
+        for entry in self.entries:
+            self.stage(entry)
+        for entry in single:
+            self.run(entry.validate.replace("%s", self.staging + entry.dest), entry.dest)
+        if whole:
+            self.run(whole.replace("{root}", self.staging), "the whole set")
+
+    def stage(self, entry: Entry) -> None:
+        path = self.staging + entry.dest
+        if entry.kind == "directory":
+            os.makedirs(path, exist_ok=True)
+        elif entry.kind == "file":
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as file:
+                os.chmod(path, entry.mode & 0o700)
+                file.write(entry.content)
+            os.chmod(path, entry.mode)
+            with contextlib.suppress(KeyError):
+                os.chown(path, *entry.ids())
+
+    def run(self, command: str, what: str) -> None:
+        words = shlex.split(command)
+        if self.module.check_mode and not shutil.which(words[0]):
+            return
+        code, out, err = self.module.run_command(words)
+        if code != 0:
+            said = (err.strip() or out.strip()).replace(self.staging, "")
+            self.module.fail_json(
+                msg=f"{words[0]} refuses {what}; nothing was changed. It says: {said}",
+                validator=command.replace(self.staging, ""),
+                rc=code,
+            )
+
+    def result(self) -> dict:
+        changes = self.changes()
+        changed = {change.path for change in changes}
+        self.prove(changed)
+        if not self.module.check_mode:
+            for change in changes:
+                change.apply()
+        diff = [
+            {"before": c.before, "after": c.after, "before_header": c.path, "after_header": c.path} for c in changes
+        ]
+        return {"changed": bool(changes), "changed_files": sorted(changed), "diff": diff}
+
+    def clean(self) -> None:
+        if self.staging:
+            shutil.rmtree(self.staging, ignore_errors=True)
+
+
+def strays(rule: dict, declared: set[str]) -> list[str]:
+    """Files below rule['path'] that match its pattern and that nobody declared."""
+    found = []
+    for folder, folders, names in os.walk(rule["path"]):
+        if not rule.get("recurse"):
+            folders.clear()
+        found += [
+            path
+            for name in sorted(names)
+            if fnmatch.fnmatch(name, rule.get("pattern", "*")) and (path := os.path.join(folder, name)) not in declared
+        ]
+    return found
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            # What the action plugin makes of O(files). The host's log would hold a parameter that is not no_log.
+            "packed": {"type": "str", "required": True, "no_log": True},
+            "purge": {"type": "list", "elements": "dict", "default": []},
+            "validate": {"type": "str"},
+        },
+        supports_check_mode=True,
+    )
+    tree = Tree(module)
+    try:
+        tree.check_declaration()
+        result = tree.result()
+    finally:
+        tree.clean()
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
