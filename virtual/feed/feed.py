@@ -1,0 +1,253 @@
+#!/usr/bin/env python3
+"""Fill a feed: a signed apt repository in a directory, from which a Pi installs what Debian does not have.
+
+    feed.py fill [--release trixie] [--architecture amd64] [--stand-ins] [--sources FILE] [--directory DIR] [--refresh]
+    feed.py path [--release trixie] [--architecture amd64]
+
+Every package comes from its vendor's signed repository, and is checked as apt checks it. With --stand-ins (the demo and
+the tests) a vendor out of reach is replaced: Telegraf is built from its Go module, Grafana is the stand-in. A .deb in
+<cache>/feed/drop-in wins over everything. feed.lock.json says what is in the feed and where it came from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import build
+import repository
+from deb import FeedError, Package, newer, place, sha256
+from sources import OutOfReach, from_debian, from_vendor
+
+HERE = Path(__file__).resolve().parent
+ARCHITECTURES = tuple(build.GO_ARCHITECTURE)
+
+
+def cache_directory() -> Path:
+    if path := os.environ.get("TIG_PI_CACHE"):
+        return Path(path).expanduser().resolve()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser().resolve() / "tig-pi"
+
+
+def host_architecture() -> str:
+    return subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+_print_lock = threading.Lock()
+
+
+def say(text: str) -> None:
+    with _print_lock:
+        print(f"feed: {text}", flush=True)
+
+
+def fingerprint(paths: list[Path], *words: str) -> str:
+    """One hash of files and words: what a package is made from."""
+    digest = hashlib.sha256("\0".join(words).encode())
+    for path in sorted(paths):
+        digest.update(f"{path.name}\0{sha256(path)}\0".encode())
+    return digest.hexdigest()
+
+
+@dataclasses.dataclass
+class Feed:
+    release: str
+    architecture: str
+    directory: Path
+    cache: Path
+    stand_ins: bool
+    sources: dict
+    refresh: bool = False
+
+    @property
+    def drop_ins(self) -> list[Path]:
+        return sorted((self.cache / "feed/drop-in").glob("*.deb"))
+
+    def inputs(self) -> str:
+        """What the feed's content follows from; the same inputs need no second look."""
+        drop_ins = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self.drop_ins]
+        files = [*build.telegraf_inputs(), *build.node_red_inputs(), *HERE.glob("*.py")]
+        if self.stand_ins:
+            files += build.grafana_stand_in_inputs()
+        description = [self.release, self.architecture, self.stand_ins, self.sources, drop_ins]
+        return fingerprint(files, json.dumps(description, sort_keys=True))
+
+    def fill(self) -> dict:
+        inputs = self.inputs()
+        if not self.refresh and repository.is_complete(self.directory, inputs):
+            return repository.read_lock(self.directory)
+        key = repository.SigningKey(self.cache / "feed/key")
+        key.ensure()
+        packages = self.collect()
+        return repository.publish(self.directory, packages, key, self.release, self.architecture, inputs)
+
+    def collect(self) -> list[Package]:
+        """All packages, the slow ones side by side; the first failure is told after the others have ended."""
+        dropped: dict[str, Package] = {}
+        for path in self.drop_ins:
+            package = Package.read(path, "drop-in", "drop-in")
+            fits = package.architecture in (self.architecture, "all")
+            known = dropped.get(package.name)
+            if fits and (known is None or newer(package.version, known.version)):
+                dropped[package.name] = package
+
+        jobs: dict[str, Callable[[], list[Package]]] = {}
+        vendor_of = {name: vendor for vendor in self.sources["vendors"] for name in vendor["packages"]}
+        for name, vendor in vendor_of.items():
+            if name not in dropped:
+                jobs[name] = lambda name=name, vendor=vendor: self.vendor_or_stand_in(name, vendor)
+        if names := [name for name in self.sources["debian"] if name not in dropped]:
+            jobs[" ".join(names)] = lambda: self.debian(names)
+        if "node-red" not in dropped:
+            jobs["node-red"] = lambda: [self.made("node-red", build.node_red, build.node_red_inputs())]
+
+        packages = list(dropped.values())
+        failures = []
+        if any(self.would_build(name) for name in jobs):
+            build.toolchain(self.cache)
+        with concurrent.futures.ThreadPoolExecutor(max_workers=len(jobs) or 1) as pool:
+            futures = {pool.submit(self.timed, name, job): name for name, job in jobs.items()}
+            for future in concurrent.futures.as_completed(futures):
+                try:
+                    packages += future.result()
+                except FeedError as error:
+                    failures.append(str(error))
+        if failures:
+            raise FeedError("\n".join(failures))
+        return packages
+
+    def would_build(self, name: str) -> bool:
+        return name == "node-red" or (self.stand_ins and name == "telegraf")
+
+    def timed(self, name: str, job: Callable[[], list[Package]]) -> list[Package]:
+        started = time.monotonic()
+        packages = job()
+        for package in packages:
+            took = time.monotonic() - started
+            say(f"{package.name} {package.version} ({package.origin}: {package.source}) after {took:.0f} s")
+        return packages
+
+    def vendor_or_stand_in(self, name: str, vendor: dict) -> list[Package]:
+        """The vendor's package; a vendor out of reach, or one whose key nobody pinned, only matters without stand-ins.
+        A vendor whose answer cannot be trusted is always an error.
+        """
+        try:
+            if not vendor["fingerprint"] and self.stand_ins:
+                raise OutOfReach(f"the fingerprint of {vendor['name']}'s key is not set")
+            return [self.vendor(name, vendor)]
+        except OutOfReach as error:
+            replacement = {"telegraf": build.telegraf, "grafana": build.grafana_stand_in}.get(name)
+            if not self.stand_ins or replacement is None:
+                raise FeedError(
+                    f"{name}: {vendor['name']} is out of reach, and this feed may not hold stand-ins "
+                    f"(put the .deb into {self.cache / 'feed/drop-in'}, or try again later). {error}"
+                ) from error
+            say(f"{name}: not from {vendor['name']} ({str(error).splitlines()[0][:160]})")
+        if name == "grafana" and not (build.GRAFANA_STAND_IN / "package.py").exists():
+            say("grafana: SKIPPED, virtual/feed/grafana-stand-in/package.py does not exist")
+            return []
+        inputs = build.telegraf_inputs() if name == "telegraf" else build.grafana_stand_in_inputs()
+        return [self.made(name, replacement, inputs)]
+
+    def vendor(self, name: str, vendor: dict) -> Package:
+        """The package in the version that is asked for, or that the lock file holds, or the vendor's newest."""
+        version = vendor["packages"][name]
+        for entry in repository.read_lock(self.directory).get("packages", []):
+            path = self.directory / entry["file"]
+            known = entry["name"] == name and entry["origin"] == "vendor" and version in ("", entry["version"])
+            if known and not self.refresh and path.exists() and sha256(path) == entry["sha256"]:
+                return Package.read(path, "vendor", entry["source"])
+        work = self.cache / f"apt/feed/{self.release}-{self.architecture}/{name}"
+        say(f"{name}: asking {vendor['name']}")
+        return from_vendor(vendor, {name: version}, self.architecture, self.cache / "debs", work)[0]
+
+    def debian(self, names: list[str]) -> list[Package]:
+        work = self.cache / f"apt/feed/{self.release}-{self.architecture}/debian"
+        try:
+            return from_debian(names, self.release, self.architecture, self.cache / "debs", work)
+        except OutOfReach as error:
+            raise FeedError(f"{', '.join(names)}: {error}") from error
+
+    def made(self, name: str, maker: Callable[[str, Path, Path], Package], inputs: list[Path]) -> Package:
+        """A package that is made here, kept by the hash of what it is made from."""
+        kept = self.cache / "debs" / fingerprint(inputs, name, self.architecture)
+        record = kept / "origin.json"
+        if record.exists() and (debs := list(kept.glob("*.deb"))):
+            return Package.read(debs[0], **json.loads(record.read_text()))
+        say(f"{name}: making it for {self.architecture}")
+        kept.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".build-", dir=self.cache / "debs") as temporary:
+            package = maker(self.architecture, self.cache, Path(temporary))
+            place(package.path, kept / package.file_name)
+        record.write_text(json.dumps({"origin": package.origin, "source": package.source}))
+        return dataclasses.replace(package, path=kept / package.file_name)
+
+
+@contextlib.contextmanager
+def locked(cache: Path) -> Iterator[None]:
+    """One run at a time; the lock goes when the process goes, however it ends."""
+    (cache / "feed/drop-in").mkdir(parents=True, exist_ok=True)
+    with (cache / "feed/.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another run")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verb", choices=["fill", "path"])
+    parser.add_argument("--release", default="trixie", help="Debian release of the Pi")
+    parser.add_argument("--architecture", choices=ARCHITECTURES, default=None, help="default: this machine's")
+    parser.add_argument("--directory", type=Path, help="default: <cache>/feed/<release>-<architecture>")
+    parser.add_argument(
+        "--sources", type=Path, default=HERE / "vendors.json", help="vendors, packages and versions; - = stdin"
+    )
+    parser.add_argument("--stand-ins", action="store_true", help="replace what a vendor out of reach does not give")
+    parser.add_argument("--refresh", action="store_true", help="ask the vendors again, and take newer versions")
+    arguments = parser.parse_args()
+
+    cache = cache_directory()
+    architecture = arguments.architecture or host_architecture()
+    directory = arguments.directory or cache / f"feed/{arguments.release}-{architecture}"
+    if arguments.verb == "path":
+        print(directory)
+        return 0
+    try:
+        text = sys.stdin.read() if str(arguments.sources) == "-" else arguments.sources.read_text()
+        feed = Feed(
+            arguments.release,
+            architecture,
+            directory.expanduser().resolve(),
+            cache,
+            arguments.stand_ins,
+            json.loads(text),
+            arguments.refresh,
+        )
+        started = time.monotonic()
+        with locked(cache):
+            lock = feed.fill()
+        say(f"{directory} holds {len(lock['packages'])} packages ({time.monotonic() - started:.1f} s)")
+    except FeedError as error:
+        print(f"feed: ERROR: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

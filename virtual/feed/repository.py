@@ -1,0 +1,136 @@
+"""A flat apt repository in a directory: index, signature and lock file."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+from deb import FeedError, Package, place, sha256
+
+LOCK = "feed.lock.json"
+
+
+class SigningKey:
+    """The feed's own key: made once, without a passphrase, in a GnuPG home that only its owner can read."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    def _gpg(self, *arguments: str | Path) -> bytes:
+        # The agent's socket stands beside the keys and its path may not be longer than about 100 characters:
+        # reach the home by a short name.
+        with tempfile.TemporaryDirectory(prefix="tig-pi-", dir="/tmp") as short:
+            home = Path(short) / "gnupg"
+            home.symlink_to(self.home)
+            environment = os.environ | {"GNUPGHOME": str(home), "LC_ALL": "C"}
+            try:
+                result = subprocess.run(
+                    ["gpg", "--batch", "--no-tty", *arguments], capture_output=True, env=environment, check=False
+                )
+            finally:
+                subprocess.run(["gpgconf", "--kill", "all"], env=environment, capture_output=True, check=False)
+        if result.returncode:
+            raise FeedError(f"gpg failed: {result.stderr.decode(errors='replace').strip()}")
+        return result.stdout
+
+    def ensure(self) -> None:
+        if (self.home / "pubring.kbx").exists() and self._gpg("--list-secret-keys"):
+            return
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.home.chmod(0o700)
+        self._gpg("--passphrase", "", "--quick-generate-key", "tig-pi feed", "ed25519", "sign", "never")
+
+    def public(self) -> bytes:
+        return self._gpg("--armor", "--export")
+
+    def sign(self, text: Path, clear: Path) -> None:
+        self._gpg("--yes", "--output", clear, "--clear-sign", text)
+
+
+def read_lock(directory: Path) -> dict:
+    try:
+        return json.loads((directory / LOCK).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+
+
+def is_complete(directory: Path, inputs: str) -> bool:
+    """Whether the repository was made from exactly these inputs and still has all its files."""
+    lock = read_lock(directory)
+    if lock.get("inputs") != inputs or not all((directory / n).exists() for n in ("InRelease", "feed.asc")):
+        return False
+    return all(
+        (directory / entry["file"]).exists() and (directory / entry["file"]).stat().st_size == entry["size"]
+        for entry in lock["packages"]
+    )
+
+
+def publish(directory: Path, packages: list[Package], key: SigningKey, release: str, arch: str, inputs: str) -> dict:
+    """Make `directory` hold exactly `packages`. It may be mounted by a running Pi, so it is changed in place:
+    packages first, then the indices, the signed one last, and what is no longer listed at the very end.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    packages = sorted(packages, key=lambda package: package.name)
+    for package in packages:
+        place(package.path, directory / package.file_name)
+
+    with tempfile.TemporaryDirectory(prefix=".index-", dir=directory) as temporary:
+        work = Path(temporary)
+        for package in packages:
+            os.link(directory / package.file_name, work / package.file_name)
+        index = _ftparchive(work, "packages", ".")
+        (work / "Packages").write_bytes(index)
+        (work / "Packages.gz").write_bytes(gzip.compress(index, mtime=0))
+        for package in packages:
+            (work / package.file_name).unlink()
+        options = {
+            "Origin": "tig-pi",
+            "Label": "tig-pi feed",
+            "Suite": "./",
+            "Codename": release,
+            "Architectures": arch,
+        }
+        flags = [f"-oAPT::FTPArchive::Release::{name}={value}" for name, value in options.items()]
+        release_file = _ftparchive(work, *flags, "release", ".")
+        (work / "Release").write_bytes(release_file)
+        key.sign(work / "Release", work / "InRelease")
+        (work / "feed.asc").write_bytes(key.public())
+        lock = {
+            "release": release,
+            "architecture": arch,
+            "inputs": inputs,
+            "packages": [
+                {
+                    "name": package.name,
+                    "version": package.version,
+                    "architecture": package.architecture,
+                    "file": package.file_name,
+                    "size": (directory / package.file_name).stat().st_size,
+                    "sha256": sha256(directory / package.file_name),
+                    "origin": package.origin,
+                    "source": package.source,
+                }
+                for package in packages
+            ],
+        }
+        (work / LOCK).write_text(json.dumps(lock, indent=2) + "\n")
+        for name in ("feed.asc", "Packages", "Packages.gz", "Release", "InRelease", LOCK):
+            (work / name).chmod(0o644)
+            (work / name).replace(directory / name)
+
+    listed = {package.file_name for package in packages}
+    for path in directory.glob("*.deb"):
+        if path.name not in listed:
+            path.unlink()
+    return lock
+
+
+def _ftparchive(directory: Path, *arguments: str) -> bytes:
+    result = subprocess.run(["apt-ftparchive", *arguments], cwd=directory, capture_output=True, check=False)
+    if result.returncode:
+        raise FeedError(f"apt-ftparchive failed: {result.stderr.decode(errors='replace').strip()}")
+    return result.stdout

@@ -1,0 +1,221 @@
+"""Packages from signed apt repositories, fetched by an apt of their own: own sources, own trust, own lists.
+
+apt itself checks what has to be checked: the signature of InRelease by the one key that is named for the source,
+its date, the hashes of the index and of each package, and it knows the host's proxy.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from deb import FeedError, Package, sha256
+
+# What apt says when it reached a repository but could not trust what it got.
+DISTRUST = re.compile(
+    r"GPG error|is not signed|no longer signed|is expired|not valid yet|Hash Sum mismatch|unexpected size"
+    r"|signatures? (?:couldn't|could not) be verified|weak security|invalid signature|Clearsigned",
+    re.IGNORECASE,
+)
+# A page where a repository should be: a login portal or a proxy's error.
+NO_REPOSITORY = re.compile(r"NOSPLIT|NODATA")
+
+
+class OutOfReach(FeedError):
+    """A repository did not answer; nothing is wrong with what it holds."""
+
+
+class Apt:
+    """A private apt for one source below `root` (made when missing, and may be thrown away at any time)."""
+
+    def __init__(self, root: Path, architecture: str) -> None:
+        self.root = root
+        self.architecture = architecture
+        for folder in ("lists/partial", "archives/partial", "empty"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        (root / "status").touch()
+        # The host's own hooks are none of our business.
+        (root / "no-hooks.conf").write_text(
+            "#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n"
+        )
+
+    def _run(self, *arguments: str, cwd: Path | None = None) -> str:
+        options = {
+            "Dir::Etc::SourceList": self.root / "source.sources",
+            "Dir::Etc::SourceParts": self.root / "empty",
+            "Dir::Etc::Preferences": "/dev/null",
+            "Dir::Etc::PreferencesParts": self.root / "empty",
+            "Dir::Etc::Trusted": "/dev/null",
+            "Dir::Etc::TrustedParts": self.root / "empty",
+            "Dir::State::Lists": self.root / "lists",
+            "Dir::State::Status": self.root / "status",
+            "Dir::Cache": self.root,
+            "Dir::Cache::Archives": self.root / "archives",
+            "APT::Architecture": self.architecture,
+            "APT::Architectures": self.architecture,
+            "APT::Sandbox::User": "root",
+            "APT::Get::AllowUnauthenticated": "false",
+            "APT::Update::Error-Mode": "any",
+            "Acquire::AllowInsecureRepositories": "false",
+            "Acquire::AllowWeakRepositories": "false",
+            "Acquire::AllowDowngradeToInsecureRepositories": "false",
+            "Acquire::Check-Valid-Until": "true",
+            "Acquire::Languages": "none",
+            "Acquire::Retries": "1",
+            "Acquire::http::Timeout": "15",
+            "Acquire::https::Timeout": "15",
+        }
+        command = [arguments[0], "-q", "-c", str(self.root / "no-hooks.conf")]
+        command += [f"-o{name}={value}" for name, value in options.items()]
+        result = subprocess.run(
+            [*command, *arguments[1:]],
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env=os.environ | {"LC_ALL": "C"},
+            check=False,
+        )
+        if result.returncode:
+            self._explain(result.stderr + result.stdout)
+        return result.stdout
+
+    def _explain(self, text: str) -> None:
+        lines = [line for line in text.splitlines() if re.match(r"[WE]: |Err:", line)]
+        reason = " ".join(lines) or text.strip()
+        if DISTRUST.search(text) and not NO_REPOSITORY.search(text):
+            raise FeedError(f"apt refuses {self.uri}: {reason}")
+        raise OutOfReach(f"{self.uri} is out of reach: {reason}")
+
+    def update(self, uri: str, suites: str, components: str, signed_by: Path) -> None:
+        self.uri = uri
+        fields = {"Types": "deb", "URIs": uri, "Suites": suites, "Components": components, "Signed-By": signed_by}
+        (self.root / "source.sources").write_text(
+            "".join(f"{key}: {value}\n" for key, value in fields.items() if value)
+        )
+        self._run("apt-get", "update")
+
+    def candidate(self, name: str, version: str = "") -> dict[str, str]:
+        """Fields of the index for a package: the given version or the newest."""
+        found = [
+            dict(re.findall(r"^([\w-]+): (.*)$", stanza, re.MULTILINE))
+            for stanza in self._run("apt-cache", "show", "--all-versions", f"{name}:{self.architecture}").split("\n\n")
+            if stanza.strip()
+        ]
+        found = [fields for fields in found if version in ("", fields["Version"])]
+        if not found:
+            raise FeedError(f"{self.uri} has no {name} {version} for {self.architecture}.")
+        return found[0]
+
+    def download(self, name: str, version: str, destination: Path) -> Path:
+        """Fetch and check one package; `destination`/<sha256>/ keeps it for the next run."""
+        try:
+            fields = self.candidate(name, version)
+        except OutOfReach as error:  # apt-cache fails when the index does not know the name
+            raise FeedError(f"{self.uri} has no package {name} for {self.architecture}.") from error
+        keep = destination / fields["SHA256"]
+        known = list(keep.glob("*.deb"))
+        if known and sha256(known[0]) == fields["SHA256"]:
+            return known[0]
+        with tempfile.TemporaryDirectory(prefix=".get-", dir=self.root) as temporary:
+            self._run("apt-get", "download", f"{name}:{self.architecture}={fields['Version']}", cwd=Path(temporary))
+            (got,) = Path(temporary).glob("*.deb")
+            if sha256(got) != fields["SHA256"]:
+                raise FeedError(f"{got.name} from {self.uri} has another hash than the signed index says.")
+            keep.mkdir(parents=True, exist_ok=True)
+            return Path(shutil.move(got, keep / got.name))
+
+
+def trusted_keyring(name: str, key: str, fingerprint: str, target: Path) -> Path:
+    """A keyring that holds the one key with `fingerprint`, taken from `key`: armoured text, a path or a URL."""
+    if not fingerprint:
+        raise FeedError(
+            f"The fingerprint of {name}'s signing key is not set. Obtain it with `gpg --show-keys` on {key.split(chr(10))[0]}, "
+            f"compare it with what {name} publishes, and record it as the vendor's `fingerprint`."
+        )
+    wanted = fingerprint.replace(" ", "").upper()
+    if key.lstrip().startswith("-----BEGIN"):
+        material = key.encode()
+    elif "://" in key:
+        try:
+            with urllib.request.urlopen(key, timeout=15) as response:
+                material = response.read(1 << 20)
+        except (urllib.error.URLError, OSError) as error:
+            raise OutOfReach(f"{name}'s key {key} is out of reach: {error}") from error
+    else:
+        try:
+            material = Path(key).expanduser().read_bytes()
+        except OSError as error:
+            raise FeedError(f"{name}'s key {key} cannot be read: {error.strerror}.") from error
+
+    with tempfile.TemporaryDirectory(prefix="tig-pi-", dir="/tmp") as home:
+
+        def gpg(*arguments: str, data: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+            command = ["gpg", "--homedir", home, "--batch", "--no-tty", "--no-autostart", *arguments]
+            return subprocess.run(command, input=data, capture_output=True, check=False)
+
+        gpg("--import", data=material)
+        primaries = re.findall(
+            r"^pub:.*?^fpr:+([0-9A-F]+):", gpg("--list-keys", "--with-colons").stdout.decode(), re.MULTILINE | re.DOTALL
+        )
+        if wanted not in primaries:
+            raise FeedError(
+                f"{name}'s key does not have the fingerprint {wanted}; it has {', '.join(primaries) or 'no key at all'}. "
+                f"Either the pin is out of date (compare it with what {name} publishes) or somebody changed the key."
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(gpg("--export", wanted).stdout)
+    return target
+
+
+def from_vendor(vendor: dict, names: dict[str, str], architecture: str, cache: Path, work: Path) -> list[Package]:
+    """Fetch `names` ({package: version or ""}) from a vendor's signed repository.
+
+    vendor: {name, uri, suites, components, key, fingerprint}. Raises OutOfReach where the vendor does not answer and
+    FeedError where what it answers cannot be trusted.
+    """
+    label = vendor["name"]
+    keyring = trusted_keyring(label, vendor["key"], vendor["fingerprint"], work / "key.gpg")
+    apt = Apt(work, architecture)
+    apt.update(vendor["uri"], vendor["suites"], vendor.get("components", ""), keyring)
+    return [
+        Package.read(apt.download(name, version, cache), "vendor", f"{label}, {vendor['uri']}")
+        for name, version in names.items()
+    ]
+
+
+DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+
+def debian_mirror() -> str:
+    """The mirror of Debian that this host's own apt uses; TIG_PI_DEBIAN_MIRROR where it uses none."""
+    if mirror := os.environ.get("TIG_PI_DEBIAN_MIRROR"):
+        return mirror
+    output = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(LABEL)", "Created-By: Packages"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    found = [line.split() for line in output.splitlines()]
+    # A host whose lists were never fetched knows the addresses only.
+    for fields in found:
+        if fields[1:] == ["Debian", "Debian"] or (len(fields) == 1 and fields[0].rstrip("/").endswith("/debian")):
+            return fields[0]
+    return ""
+
+
+def from_debian(names: list[str], release: str, architecture: str, cache: Path, work: Path) -> list[Package]:
+    mirror = debian_mirror()
+    if not mirror or not DEBIAN_KEYRING.exists():
+        raise OutOfReach(
+            "This host's apt knows no Debian mirror: set TIG_PI_DEBIAN_MIRROR to one and install debian-archive-keyring."
+        )
+    apt = Apt(work, architecture)
+    apt.update(mirror, release, "main", DEBIAN_KEYRING)
+    return [Package.read(apt.download(name, "", cache), "debian", f"Debian {release}") for name in names]
