@@ -7,6 +7,7 @@ name: secret
 short_description: Read a secret of the site, and make it on first use
 description:
   - Secrets stand in C(<inventory_dir>/secrets/), one a file, readable by their owner alone. Git ignores the folder.
+  - A secret that the variable C(site_secrets) holds under its name (from a vault, say) is taken from there.
   - In check mode nothing is written. A secret that is not there yet is then a stand-in that stays the same within a run.
 options:
   _terms:
@@ -20,6 +21,10 @@ options:
     description: The characters that a new secret is made of.
     type: str
     default: abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789
+  create:
+    description: Whether a secret that is missing is made. One that only you know, such as the Wi-Fi's, is not.
+    type: bool
+    default: true
 """
 
 EXAMPLES = r"""
@@ -35,6 +40,7 @@ _raw:
   elements: str
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -54,7 +60,8 @@ class LookupModule(LookupBase):
         self.set_options(var_options=variables, direct=kwargs)
         folder = Path(self._folder(variables or {}))
         check = bool((variables or {}).get("ansible_check_mode"))
-        return [self._secret(folder, term, check) for term in terms]
+        own = self._templar.template((variables or {}).get("site_secrets", {})) or {}
+        return [own[term] if term in own else self._secret(folder, term, check) for term in terms]
 
     @staticmethod
     def _folder(variables: dict) -> str:
@@ -71,6 +78,10 @@ class LookupModule(LookupBase):
         path = folder / name
         try:
             if not path.exists():
+                if not self.get_option("create"):
+                    raise AnsibleError(
+                        f"secret: only you know {name}: put it into {path} (or site_secrets) and run again."
+                    )
                 value = self._new(name, check)
                 if check:
                     return value
@@ -100,9 +111,7 @@ class LookupModule(LookupBase):
                 file.write(value + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            try:
+            with contextlib.suppress(FileExistsError):
                 os.link(temporary, path)
-            except FileExistsError:
-                pass
         finally:
             os.remove(temporary)

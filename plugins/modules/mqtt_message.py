@@ -1,0 +1,189 @@
+#!/usr/bin/python
+"""Publish a message over MQTT, wait for one, or see that a client is refused."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: mqtt_message
+short_description: Publish a message over MQTT, wait for one, or see that a client is refused
+description:
+  - Speaks to a broker as any client does, to see from outside whether it does what it shall.
+  - Publishing with QoS 1 succeeds only when the broker has acknowledged the message.
+options:
+  host:
+    description: Name or address of the broker.
+    type: str
+    required: true
+  port:
+    description: Port of the broker.
+    type: int
+    default: 1883
+  username:
+    description: Account to log in with; without one the client is anonymous.
+    type: str
+  password:
+    description: Password of the account.
+    type: str
+  client_id:
+    description: Identifier of the client.
+    type: str
+    required: true
+  publish:
+    description: Message to publish, with C(topic), C(payload) and optionally C(retain).
+    type: dict
+  wait_for:
+    description: >-
+      Topic filter. The module ends with the first message on it that was published after the module subscribed,
+      or with a retained one if O(retained) says so.
+    type: str
+  retained:
+    description: Whether retained messages count for O(wait_for).
+    type: bool
+    default: false
+  refused:
+    description: The client has to be refused; to be let in is the failure.
+    type: bool
+    default: false
+  timeout:
+    description: Seconds to wait at the most.
+    type: int
+    default: 30
+requirements: [paho-mqtt >= 2]
+attributes:
+  check_mode:
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: See that a client without an account is refused
+  mqtt_message:
+    host: raspberrypi.local
+    client_id: nobody
+    refused: true
+"""
+
+RETURN = r"""
+topic:
+  description: Topic of the message that was waited for.
+  type: str
+  returned: when O(wait_for) is given
+payload:
+  description: Its payload.
+  type: str
+  returned: when O(wait_for) is given
+"""
+
+import queue
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.common.text.converters import to_text
+
+try:
+    import paho.mqtt.client as mqtt
+    from paho.mqtt.enums import CallbackAPIVersion
+
+    PAHO = True
+except ImportError:
+    PAHO = False
+
+
+class Conversation:
+    """One client, from its connection to its end."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.asked = module.params
+        self.events: queue.Queue = queue.Queue()
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=self.asked["client_id"])
+        self.client.on_connect = lambda _c, _u, _f, reason, _p: self.events.put(("connected", reason))
+        self.client.on_subscribe = lambda *_: self.events.put(("subscribed", None))
+        self.client.on_message = lambda _c, _u, message: self.events.put(("message", message))
+        if self.asked["username"] is not None:
+            self.client.username_pw_set(self.asked["username"], self.asked["password"])
+
+    def where(self) -> str:
+        who = self.asked["username"] or "a client without an account"
+        return f"{who} at the broker {self.asked['host']}:{self.asked['port']}"
+
+    def fail(self, message: str) -> None:
+        self.module.fail_json(msg=message)
+
+    def next(self, wanted: str):
+        """The next event of the wanted kind; others are passed over."""
+        try:
+            while True:
+                kind, value = self.events.get(timeout=self.asked["timeout"])
+                if kind == wanted:
+                    return value
+        except queue.Empty:
+            return None
+
+    def run(self) -> dict:
+        try:
+            self.client.connect(self.asked["host"], self.asked["port"])
+        except OSError as error:
+            self.fail(f"There is no broker at {self.asked['host']}:{self.asked['port']}: {error}.")
+        self.client.loop_start()
+        try:
+            return self.talk()
+        finally:
+            self.client.disconnect()
+            self.client.loop_stop()
+
+    def talk(self) -> dict:
+        reason = self.next("connected")
+        if self.asked["refused"]:
+            if reason is None or not reason.is_failure:
+                self.fail(f"Let in, and should not be: {self.where()}.")
+            return {}
+        if reason is None:
+            self.fail(f"No answer for {self.where()}.")
+        if reason.is_failure:
+            self.fail(f"Refused ({reason}): {self.where()}.")
+        if self.asked["wait_for"]:
+            self.client.subscribe(self.asked["wait_for"], qos=1)
+            self.next("subscribed")
+        if self.asked["publish"]:
+            self.publish(self.asked["publish"])
+        return self.awaited() if self.asked["wait_for"] else {}
+
+    def publish(self, message: dict) -> None:
+        sent = self.client.publish(message["topic"], message["payload"], qos=1, retain=bool(message.get("retain")))
+        try:
+            sent.wait_for_publish(self.asked["timeout"])
+        except RuntimeError as error:
+            self.fail(f"Not published by {self.where()}: {error}.")
+        if not sent.is_published():
+            self.fail(f"Not acknowledged within {self.asked['timeout']} s: {message['topic']} of {self.where()}.")
+
+    def awaited(self) -> dict:
+        while True:
+            message = self.next("message")
+            if message is None:
+                self.fail(f"Nothing on {self.asked['wait_for']} within {self.asked['timeout']} s for {self.where()}.")
+            if self.asked["retained"] or not message.retain:
+                return {"topic": message.topic, "payload": to_text(message.payload, errors="surrogate_or_replace")}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "host": {"type": "str", "required": True},
+            "port": {"type": "int", "default": 1883},
+            "username": {"type": "str"},
+            "password": {"type": "str", "no_log": True},
+            "client_id": {"type": "str", "required": True},
+            "publish": {"type": "dict"},
+            "wait_for": {"type": "str"},
+            "retained": {"type": "bool", "default": False},
+            "refused": {"type": "bool", "default": False},
+            "timeout": {"type": "int", "default": 30},
+        },
+    )
+    if not PAHO:
+        module.fail_json(msg=missing_required_lib("paho-mqtt"))
+    module.exit_json(changed=bool(module.params["publish"]), **Conversation(module).run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,315 @@
+#!/usr/bin/python
+"""Wait until a host is ready to be provisioned, and say what would keep the stack from running on it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: base_preflight
+short_description: Wait until a host is ready, and name what would keep the stack from running on it
+description:
+  - A Pi that has just booted may still be at its first-boot set-up, hold apt's lock, or have no idea of the time.
+    The module waits for each by its event, within O(timeout), and then names everything that stands in the way.
+  - Nothing is changed. In check mode nothing is waited for.
+options:
+  releases:
+    description: Code names of the Debian releases that are supported.
+    type: list
+    elements: str
+    required: true
+  architectures:
+    description: Architectures that are supported, as dpkg calls them.
+    type: list
+    elements: str
+    required: true
+  minimum_disk_mb:
+    description: Free space that /var needs, in MB of 10^6 bytes.
+    type: int
+    required: true
+  ports:
+    description: Ports that the stack will listen on, each with the program that may hold it already.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      port:
+        description: Number of the port.
+        type: int
+        required: true
+      protocol:
+        description: TCP or UDP.
+        type: str
+        choices: [tcp, udp]
+        default: tcp
+      program:
+        description: The program that shall listen there, as its executable is called.
+        type: str
+        required: true
+  wait_for_clock:
+    description: Whether the clock has to be synchronised. In a container it is the host's and never waited for.
+    type: bool
+    default: true
+  timeout:
+    description: Seconds to wait at the most, for everything together.
+    type: int
+    default: 300
+attributes:
+  check_mode:
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Wait for the host, and see whether the stack can run on it
+  base_preflight:
+    releases: [bookworm, trixie]
+    architectures: [amd64, arm64, armhf]
+    minimum_disk_mb: 1000
+    ports:
+      - port: 1883
+        program: mosquitto
+"""
+
+RETURN = r"""
+architecture:
+  description: The architecture as dpkg says it; a 32-bit userland may have a 64-bit kernel.
+  type: str
+  returned: always
+waited_for:
+  description: What had to be waited for.
+  type: list
+  elements: str
+  returned: always
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import signal
+import socket
+import struct
+import time
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+DPKG_LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock")
+TIMESYNC_DONE = "/run/systemd/timesync/synchronized"
+# From the kernel's include/net/tcp_states.h: a TCP socket that listens, a UDP socket that is bound.
+LISTENING = {"tcp": "0A", "udp": "07"}
+
+
+class TimeIsUp(Exception):
+    """What was waited for did not come in time."""
+
+
+class Preflight:
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.wanted = module.params
+        self.deadline = time.monotonic() + self.wanted["timeout"]
+        self.waited_for: list[str] = []
+
+    def output(self, *command: str) -> str:
+        _code, out, _err = self.module.run_command(list(command))
+        return out.strip()
+
+    # --- what to wait for
+
+    def wait(self) -> None:
+        for what, ready in (
+            ("first-boot set-up (cloud-init)", self.cloud_init_is_done),
+            ("apt's lock", self.apt_is_free),
+            ("a synchronised clock", self.clock_is_right),
+        ):
+            started = time.monotonic()
+            if not ready():
+                minutes = self.wanted["timeout"] / 60
+                self.module.fail_json(
+                    msg=f"Waited {minutes:.0f} minutes for {what}, in vain. {self.advice(what)}",
+                    waited_for=self.waited_for,
+                )
+            if time.monotonic() - started > 1:
+                self.waited_for.append(what)
+
+    @staticmethod
+    def advice(what: str) -> str:
+        return {
+            "first-boot set-up (cloud-init)": "See `cloud-init status --long` on the host.",
+            "apt's lock": "See `sudo fuser -v /var/lib/dpkg/lock-frontend` for the program that holds it.",
+            "a synchronised clock": (
+                "See `timedatectl` on the host: has it a network, and a time server that it reaches? "
+                "base_wait_for_clock: false goes on without."
+            ),
+        }[what]
+
+    def left(self) -> float:
+        return max(0.0, self.deadline - time.monotonic())
+
+    def cloud_init_is_done(self) -> bool:
+        if not shutil.which("cloud-init") or not Path("/run/cloud-init").is_dir():
+            return True
+        seconds = str(max(1, int(self.left())))
+        code, _out, _err = self.module.run_command(["timeout", seconds, "cloud-init", "status", "--wait"])
+        return code != 124  # a set-up that ended with errors has ended, too
+
+    def apt_is_free(self) -> bool:
+        """Wait in the kernel's queue for each lock, and give it back at once."""
+
+        def give_up(_signal, _frame):
+            raise TimeIsUp
+
+        signal.signal(signal.SIGALRM, give_up)
+        signal.alarm(max(1, int(self.left())))
+        try:
+            for path in DPKG_LOCKS:
+                if os.path.exists(path):
+                    with open(path, "r+b") as file:
+                        fcntl.lockf(file, fcntl.LOCK_EX)
+        except TimeIsUp:
+            return False
+        finally:
+            signal.alarm(0)
+        return True
+
+    def clock_is_right(self) -> bool:
+        if not self.wanted["wait_for_clock"] or self.output("systemd-detect-virt", "--container") not in ("", "none"):
+            return True
+        while True:  # neither timesyncd nor chrony tells by an event that can be waited for
+            if (
+                os.path.exists(TIMESYNC_DONE)
+                or self.output("timedatectl", "show", "-p", "NTPSynchronized", "--value") == "yes"
+            ):
+                return True
+            if not self.left():
+                return False
+            time.sleep(1)
+
+    # --- what stands in the way
+
+    def problems(self) -> list[str]:
+        checks = (self.release_problem(), self.architecture_problem(), self.disk_problem(), *self.port_problems())
+        return [problem for problem in checks if problem]
+
+    def release_problem(self) -> str | None:
+        release = dict(
+            line.replace('"', "").split("=", 1)
+            for line in Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
+            if "=" in line
+        )
+        name, code_name = release.get("PRETTY_NAME", "something unknown"), release.get("VERSION_CODENAME")
+        if release.get("ID") in ("debian", "raspbian") and code_name in self.wanted["releases"]:
+            return None
+        return f"This is {name}; the stack runs on Raspberry Pi OS and Debian {' and '.join(self.wanted['releases'])}."
+
+    def architecture_problem(self) -> str | None:
+        self.architecture = self.output("dpkg", "--print-architecture")
+        if os.uname().machine.startswith("armv6"):
+            return "This Pi has an ARMv6 processor (Pi 1, Zero, Zero W); the stack needs ARMv7 or newer: a Pi 2, 3, 4, 5 or Zero 2 W."
+        if self.architecture not in self.wanted["architectures"]:
+            return (
+                f"The architecture is {self.architecture}; the stack runs on {', '.join(self.wanted['architectures'])}."
+            )
+        return None
+
+    def disk_problem(self) -> str | None:
+        space = os.statvfs("/var")
+        free = space.f_bavail * space.f_frsize / 1e6
+        if free < self.wanted["minimum_disk_mb"]:
+            return (
+                f"/var has {free:.0f} MB left, and the stack needs {self.wanted['minimum_disk_mb']} MB: "
+                "make room (sudo apt-get clean), or take a larger card."
+            )
+        return None
+
+    def port_problems(self) -> list[str]:
+        listening = {key: inodes for protocol in LISTENING for key, inodes in sockets(protocol).items()}
+        owners = socket_owners({inode for inodes in listening.values() for inode in inodes}) if listening else {}
+        problems = []
+        for wanted in self.wanted["ports"]:
+            for inode in sorted(listening.get((wanted["protocol"], wanted["port"]), ())):
+                program, pid = owners.get(inode, ("a process that is not to be seen", 0))
+                if program != wanted["program"]:
+                    problems.append(
+                        f"Port {wanted['port']}/{wanted['protocol']} is wanted for {wanted['program']}, and taken by "
+                        f"{program} (process {pid}): stop that one, or choose another port."
+                    )
+                    break
+        return problems
+
+
+def sockets(protocol: str) -> dict[tuple[str, int], set[str]]:
+    """Inodes of the sockets that listen, by protocol and port; read from /proc/net/{tcp,udp}{,6} (see proc(5))."""
+    found: dict[tuple[str, int], set[str]] = {}
+    for family in ("", "6"):
+        path = Path(f"/proc/net/{protocol}{family}")
+        if not path.exists():
+            continue
+        for line in path.read_text(encoding="ascii").splitlines()[1:]:
+            columns = line.split()
+            address, state, inode = columns[1], columns[3], columns[9]
+            if state == LISTENING[protocol] and not is_loopback(address):
+                found.setdefault((protocol, int(address.rsplit(":", 1)[1], 16)), set()).add(inode)
+    return found
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address as /proc/net has it, words in the host's byte order, is the loopback's."""
+    words = bytes.fromhex(address.rsplit(":", 1)[0])
+    if len(words) == 4:
+        return socket.inet_ntoa(struct.pack(">I", struct.unpack("=I", words)[0])).startswith("127.")
+    return words == struct.pack("=4I", 0, 0, 0, socket.htonl(1))
+
+
+def socket_owners(inodes: set[str]) -> dict[str, tuple[str, int]]:
+    """Name and number of the process that holds each socket."""
+    owners = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            for link in os.scandir(process / "fd"):
+                held = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(link.path))
+                if held and held[1] in inodes:
+                    owners[held[1]] = (program_name(process), int(process.name))
+        except OSError:  # the process has ended meanwhile
+            continue
+    return owners
+
+
+def program_name(process: Path) -> str:
+    try:
+        return os.path.basename(os.readlink(process / "exe")).removesuffix(" (deleted)")
+    except OSError:
+        return (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "releases": {"type": "list", "elements": "str", "required": True},
+            "architectures": {"type": "list", "elements": "str", "required": True},
+            "minimum_disk_mb": {"type": "int", "required": True},
+            "ports": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "port": {"type": "int", "required": True},
+                    "protocol": {"type": "str", "choices": ["tcp", "udp"], "default": "tcp"},
+                    "program": {"type": "str", "required": True},
+                },
+            },
+            "wait_for_clock": {"type": "bool", "default": True},
+            "timeout": {"type": "int", "default": 300},
+        },
+        supports_check_mode=True,
+    )
+    preflight = Preflight(module)
+    if not module.check_mode:
+        preflight.wait()
+    problems = preflight.problems()
+    if problems:
+        module.fail_json(msg=" ".join(problems), problems=problems)
+    module.exit_json(changed=False, architecture=preflight.architecture, waited_for=preflight.waited_for)
+
+
+if __name__ == "__main__":
+    main()

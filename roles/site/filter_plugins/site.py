@@ -1,0 +1,294 @@
+"""What follows from the description of a site: its devices, their fields, the broker's accounts, and what is wrong with it."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from zoneinfo import available_timezones
+
+import yaml
+
+REPOSITORY = Path(__file__).parents[3]
+DRIVERS = REPOSITORY / "firmware" / "lib" / "tig" / "drivers"
+
+FUNCTIONS = ("brokers", "databases", "collectors", "dashboards", "flows")
+PROBE = "tig-pi-probe"
+PROGRAMS = ("telegraf", "node_red", PROBE)  # accounts of the stack's own programs
+READING_KEYS = {"field", "title", "unit", "decimals", "minimum", "maximum", "low", "high", "sensor", "quantity"}
+FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # one level of a topic, an account, a file name and a label alike
+RESERVED_FIELDS = {"device", "time", "sensortime"}
+
+
+def drivers() -> dict[str, tuple[str, ...]]:
+    """The sensor drivers of the firmware, each with the quantities that it measures, as its file declares them."""
+    found = {}
+    for path in sorted(DRIVERS.glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "QUANTITIES":
+                value = ast.literal_eval(node.value)
+                found[path.stem] = tuple(value)
+    return found
+
+
+def sensor_fields(sensor: Mapping, readings: list[Mapping]) -> dict[str, str]:
+    """The fields that a sensor of a device fills, by quantity: its own `fields`, else all readings of its driver."""
+    if sensor.get("fields"):
+        return dict(sensor["fields"])
+    return {r["quantity"]: r["field"] for r in readings if r.get("sensor") == sensor.get("driver") and "quantity" in r}
+
+
+def site_sensors(sensors: list[Mapping], readings: list[Mapping]) -> list[dict]:
+    """The sensors of a device as its settings have them: each with the fields that it fills."""
+    return [{**sensor, "fields": sensor_fields(sensor, readings)} for sensor in sensors]
+
+
+def site_devices(hosts: list[str], hostvars: Mapping, readings: list[Mapping], prefix: str) -> list[dict]:
+    """The devices of the site: name, host, topic and the readings that each one sends, in the order of the list."""
+    devices = []
+    for host in hosts:
+        variables = hostvars[host]
+        name = variables.get("lopy4_name", host)
+        measured = {
+            field for sensor in variables.get("lopy4_sensors", []) for field in sensor_fields(sensor, readings).values()
+        }
+        devices.append(
+            {
+                "name": name,
+                "host": host,
+                "topic": f"{prefix}/{name}",
+                "fields": [reading for reading in readings if reading["field"] in measured],
+            }
+        )
+    return devices
+
+
+def broker_accounts(
+    devices: list[Mapping], people: list[Mapping], prefix: str, alert_topic: str, extra_topics: list[str]
+) -> list[dict]:
+    """Every account of the broker with the topics that it may read and write, and nothing else."""
+
+    def account(name: str, *, read: list[str] = (), write: list[str] = (), both: list[str] = ()) -> dict:
+        access = {"read": read, "write": write, "readwrite": both}
+        topics = [{"topic": topic, "access": how} for how, topics in access.items() for topic in topics]
+        return {"name": name, "topics": topics}
+
+    accounts = [
+        account("telegraf", read=[f"{prefix}/+/reading", f"{prefix}/+/status", *extra_topics, "$SYS/#"]),
+        account("node_red", read=[f"{prefix}/#", *extra_topics], both=[f"{alert_topic}/#"]),
+        account(PROBE, read=[f"{prefix}/+/reading", f"{prefix}/+/status"], write=[f"{prefix}/{PROBE}/reading"]),
+    ]
+    for device in devices:
+        topic = device["topic"]
+        own = [f"{topic}/reading", f"{topic}/status", f"{topic}/crash"]
+        accounts.append(account(device["name"], write=own, read=[f"{topic}/command"]))
+    for person in people:
+        accounts.append(account(person["name"], write=person.get("publish", []), read=person.get("subscribe", [])))
+    return accounts
+
+
+def with_passwords(accounts: list[Mapping], passwords: list[str]) -> list[dict]:
+    """The accounts, each with its password; both lists in the same order."""
+    return [{**account, "password": password} for account, password in zip(accounts, passwords, strict=True)]
+
+
+def address_of(hosts: list[str], hostvars: Mapping, here: str) -> str:
+    """Where the service on the first of these hosts is reached from here: over loopback if it runs here."""
+    if not hosts or here in hosts:
+        return "127.0.0.1"
+    variables = hostvars[hosts[0]]
+    return variables.get("site_address") or variables.get("ansible_host") or hosts[0]
+
+
+def site_problems(hostvars: Mapping, groups: Mapping, host: str) -> list[str]:
+    """All that is wrong with the description of the site, a sentence each; an empty list if nothing is."""
+    variables = hostvars[host]
+    devices = groups.get("devices", [])
+    checks = (
+        _functions(groups),
+        _strays(variables.get("inventory_dir"), groups),
+        _misspelt(hostvars, groups),
+        _readings(variables["site_readings"]),
+        _devices(devices, hostvars, variables["site_readings"]),
+        _accounts(variables["site_accounts"], devices, hostvars),
+        _topics(variables),
+        _timezone(variables["site_timezone"]),
+        _contact_point(variables["site_contact_point"]),
+    )
+    return [problem for check in checks for problem in check]
+
+
+def _functions(groups: Mapping) -> Iterator[str]:
+    for function in FUNCTIONS:
+        hosts = groups.get(function, [])
+        if len(hosts) != 1:
+            named = ", ".join(hosts) or "none"
+            yield f"hosts.yml: group {function} needs exactly one host, and has {named}."
+
+
+def _strays(inventory: str | None, groups: Mapping) -> Iterator[str]:
+    if inventory:
+        for path in sorted(Path(inventory, "host_vars").glob("*")):
+            if path.stem not in groups["all"] and path.name not in groups["all"]:
+                yield f"host_vars/{path.name}: there is no host {path.stem} in hosts.yml.{_perhaps(path.stem, groups['all'])}"
+
+
+def _misspelt(hostvars: Mapping, groups: Mapping) -> Iterator[str]:
+    """Variables that carry a role's prefix and that the role does not know."""
+    known: dict[str, set[str]] = {}
+    for path in sorted(REPOSITORY.glob("roles/*/meta/argument_specs.yml")):
+        specs = yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]
+        role = path.parts[-3]
+        known[role] = {name for entry in specs.values() for name in entry.get("options", {})}
+    found = {}
+    for host in groups["all"]:
+        for name in hostvars[host]:
+            role = max((role for role in known if name.startswith(role + "_")), key=len, default=None)
+            if role and name not in known[role]:
+                found.setdefault(name, (host, known[role]))
+    for name, (host, names) in sorted(found.items()):
+        yield f"{name} (host {host}): there is no such variable.{_perhaps(name, names)}"
+
+
+def _readings(readings: list[Mapping]) -> Iterator[str]:
+    catalogue = drivers()
+    names = [reading.get("field") for reading in readings]
+    for field, count in Counter(names).items():
+        if count > 1:
+            yield f"site_readings: {field} stands there {count} times; a field has one entry."
+    for place, reading in enumerate(readings, start=1):
+        field = reading.get("field")
+        if not field:
+            yield f"site_readings: entry {place} has no field."
+            continue
+        where = f"site_readings: {field}"
+        if not FIELD.fullmatch(str(field)) or field in RESERVED_FIELDS:
+            yield f"{where} can't be the name of a field; use letters, digits and '_', and none of {_list(RESERVED_FIELDS)}."
+        for key in sorted(set(reading) - READING_KEYS):
+            yield f"{where}: there is no key {key}.{_perhaps(key, READING_KEYS)}"
+        for key in ("title", "unit"):
+            if not reading.get(key):
+                yield f"{where} has no {key}."
+        yield from _limits(where, reading)
+        yield from _measured_by(where, reading, catalogue)
+
+
+def _limits(where: str, reading: Mapping) -> Iterator[str]:
+    limits = [(key, reading[key]) for key in ("minimum", "low", "high", "maximum") if reading.get(key) is not None]
+    for key, value in limits:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            yield f"{where}: {key} is {value!r}; a number is wanted."
+            return
+    for (low, low_value), (high, high_value) in pairwise(limits):
+        if low_value >= high_value:
+            yield f"{where}: {low} ({low_value}) has to be below {high} ({high_value})."
+
+
+def _measured_by(where: str, reading: Mapping, catalogue: Mapping) -> Iterator[str]:
+    sensor = reading.get("sensor")
+    if sensor is None:
+        return
+    if sensor not in catalogue:
+        yield f"{where}: there is no sensor type {sensor}; there are {_list(catalogue)}.{_perhaps(sensor, catalogue)}"
+    elif reading.get("quantity") not in catalogue[sensor]:
+        yield f"{where}: {sensor} measures {_list(catalogue[sensor])}; quantity is {reading.get('quantity')!r}."
+
+
+def _devices(hosts: list[str], hostvars: Mapping, readings: list[Mapping]) -> Iterator[str]:
+    catalogue = drivers()
+    fields = {reading.get("field") for reading in readings}
+    names = Counter(str(hostvars[host].get("lopy4_name", host)) for host in hosts)
+    for name, count in names.items():
+        if count > 1:
+            yield f"devices: {count} devices are called {name}; give each a lopy4_name of its own."
+        if not NAME.fullmatch(name):
+            yield f"devices: {name!r} can't be a device's name; use letters, digits, '-' and '_'."
+        if name == PROBE:
+            yield f"devices: {name} is the name of the probe that verifies the site; choose another."
+    for host in hosts:
+        sensors = hostvars[host].get("lopy4_sensors")
+        if not sensors:
+            yield f"host_vars/{host}.yml: lopy4_sensors is missing or empty; list what is wired to the device."
+            continue
+        filled: Counter = Counter()
+        for sensor in sensors:
+            driver = sensor.get("driver")
+            where = f"host_vars/{host}.yml: lopy4_sensors"
+            if driver not in catalogue:
+                yield f"{where}: there is no sensor type {driver}; there are {_list(catalogue)}.{_perhaps(driver, catalogue)}"
+                continue
+            mapping = sensor_fields(sensor, readings)
+            if not mapping:
+                yield f"{where}: no reading of the site names sensor {driver}; add one to site_readings."
+            for quantity, field in mapping.items():
+                filled[field] += 1
+                if quantity not in catalogue[driver]:
+                    yield f"{where}: {driver} has no {quantity}; it measures {_list(catalogue[driver])}."
+                if field not in fields:
+                    yield f"{where}: there is no reading {field} in site_readings.{_perhaps(field, fields)}"
+        for field, count in filled.items():
+            if count > 1:
+                yield f"host_vars/{host}.yml: {count} sensors fill {field}; give one of them fields of its own."
+
+
+def _accounts(people: list[Mapping], hosts: list[str], hostvars: Mapping) -> Iterator[str]:
+    taken = {*PROGRAMS, *(str(hostvars[host].get("lopy4_name", host)) for host in hosts)}
+    for person in people:
+        name = str(person.get("name", ""))
+        if not NAME.fullmatch(name):
+            yield f"site_accounts: {name!r} can't be the name of an account; use letters, digits, '-' and '_'."
+        elif name in taken:
+            yield f"site_accounts: there is an account {name} already; choose another name."
+        taken.add(name)
+        for key in sorted(set(person) - {"name", "publish", "subscribe"}):
+            yield f"site_accounts: {name}: there is no key {key}; there are name, publish and subscribe."
+
+
+def _topics(variables: Mapping) -> Iterator[str]:
+    prefix, alert = variables["site_topic_prefix"], variables["site_alert_topic"]
+    for name, topic in (("site_topic_prefix", prefix), ("site_alert_topic", alert)):
+        if not re.fullmatch(r"[^/+#$\s][^+#\s]*(?<!/)", topic):
+            yield f"{name}: {topic!r} can't begin topics: no '+', '#' or blank, and no '/' at either end."
+    if f"{alert}/".startswith(f"{prefix}/"):
+        yield f"site_alert_topic: {alert} lies below {prefix}, so that alerts would be taken for readings; choose another."
+    for topic in variables["site_extra_topics"]:
+        if f"{topic}/".startswith(f"{prefix}/") or topic.startswith(("#", "+", "$")):
+            yield f"site_extra_topics: {topic} overlaps the devices' own topics below {prefix}; leave it out."
+
+
+def _timezone(zone: str) -> Iterator[str]:
+    zones = available_timezones()
+    if zone not in zones:
+        yield f"site_timezone: there is no time zone {zone!r}.{_perhaps(zone, zones)}"
+
+
+def _contact_point(contact: Mapping) -> Iterator[str]:
+    wanted = {"email": "addresses", "webhook": "url"}
+    if contact and (contact.get("type") not in wanted or not contact.get(wanted[contact["type"]])):
+        yield "site_contact_point needs type: email and addresses, or type: webhook and url; {} is none."
+
+
+def _perhaps(word: str, words) -> str:
+    near = difflib.get_close_matches(str(word), [str(w) for w in words], n=1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def _list(words) -> str:
+    return ", ".join(sorted(words)) or "none"
+
+
+class FilterModule:
+    def filters(self):
+        return {
+            "address_of": address_of,
+            "broker_accounts": broker_accounts,
+            "site_devices": site_devices,
+            "site_problems": site_problems,
+            "site_sensors": site_sensors,
+            "with_passwords": with_passwords,
+        }
