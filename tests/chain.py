@@ -1,0 +1,245 @@
+"""The chain broker → Telegraf → database on private loopback ports, from the repository's own templates.
+
+The programs are the real ones: mosquitto, telegraf and influxd. They are looked for on the PATH and then in the debs of
+the feed and of the cache, since nothing of them need be installed on the machine that tests.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+ROOT = Path(__file__).resolve().parent.parent
+TEMPLATES = ROOT / "templates" / "telegraf"
+CACHE = Path(os.environ.get("TIG_PI_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "tig-pi")
+DEBIAN_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "armhf"}
+PASSWORD = "a\"b\\c$d'e {f}#%25 ö"  # as awkward as a password may be
+
+SITE = {
+    "ansible_managed": "Ansible managed",
+    "site_name": "test",
+    "site_timezone": "Europe/Stockholm",
+    "site_topic_prefix": "tig",
+    "site_extra_topics": ["mats/test"],
+    "site_measurement": "mqtt_consumer",
+    "site_database": "iot",
+    "site_readings": [
+        {"field": "outsidetemp", "title": "Outside temperature"},
+        {"field": "outsidehumidity", "title": "Outside humidity"},
+        {"field": "airpressure", "title": "Air pressure"},
+        {"field": "soilhumidity", "title": "Soil humidity"},
+    ],
+}
+
+
+def program(name: str, package: str) -> str:
+    """Path of a program: installed here, or unpacked from a deb of the feed or the cache.
+
+    Raises:
+        FileNotFoundError: it is in none of these places; the message says how to get it.
+    """
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if found:
+        return found
+    architecture = DEBIAN_ARCHITECTURES.get(platform.machine(), "amd64")
+    debs = [*(CACHE / "feed" / architecture).glob(f"{package}_*.deb"), *(CACHE / "debs").glob(f"**/{package}_*.deb")]
+    for deb in sorted(debs, key=lambda path: path.stat().st_mtime, reverse=True):
+        root = CACHE / "debs" / "unpacked" / f"{deb.stem}-{int(deb.stat().st_mtime)}"
+        if not root.exists():
+            partial = root.with_name(f"{root.name}.{os.getpid()}")
+            subprocess.run(["dpkg-deb", "-x", deb, partial], check=True)
+            with contextlib.suppress(OSError):  # another run was faster
+                partial.rename(root)
+        for place in ("usr/bin", "usr/sbin"):
+            if (root / place / name).exists():
+                return str(root / place / name)
+    raise FileNotFoundError(f"{name} is not here; `make feed` builds or fetches the package {package}.")
+
+
+def render(template: Path, variables: dict) -> str:
+    """A template as the tree module renders it."""
+    templar = Templar(loader=DataLoader(), variables=variables)
+    text = trust_as_template(template.read_text(encoding="utf-8"))
+    return templar.template(text, escape_backslashes=False, overrides={"trim_blocks": True, "lstrip_blocks": True})
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def wait_until(condition, what: str, seconds: float = 20.0):
+    """The first true value of condition(); polls, since these programs tell nobody else."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what} within {seconds:g} s")
+        time.sleep(0.05)
+
+
+class Program:
+    """One child process with its log in a file; stop() ends it and nothing else."""
+
+    def __init__(self, command: list[str], log: Path, environment: dict | None = None) -> None:
+        self.command, self.log, self.environment = command, log, environment
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(self.environment or {})}
+            )
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(how)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+class Chain:
+    """Broker, database and Telegraf; publish at one end, query at the other."""
+
+    def __init__(self, directory: Path, site: dict | None = None, agent: str = "", broker_options: str = "") -> None:
+        self.directory = directory
+        self.mqtt_port, self.http_port, rpc_port = free_port(), free_port(), free_port()
+        self.site = {
+            **SITE,
+            "site_broker_host": "127.0.0.1",
+            "site_broker_port": self.mqtt_port,
+            "site_database_host": "127.0.0.1",
+            "site_database_port": self.http_port,
+            **(site or {}),
+        }
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "mosquitto").mkdir()
+        (directory / "mosquitto.conf").write_text(
+            f"listener {self.mqtt_port} 127.0.0.1\nallow_anonymous true\npersistence true\nuser {_user()}\n"
+            f"persistence_location {directory}/mosquitto/\nautosave_interval 5\nsys_interval 1\n"
+            f"max_inflight_messages 1000\nmax_queued_messages 100000\nmessage_size_limit 16384\n{broker_options}\n"
+        )
+        (directory / "influxdb.conf").write_text(
+            f'reporting-disabled = true\nbind-address = "127.0.0.1:{rpc_port}"\n[meta]\ndir = "{directory}/influxdb/meta"\n'
+            f'[data]\ndir = "{directory}/influxdb/data"\nwal-dir = "{directory}/influxdb/wal"\nindex-version = "tsi1"\n'
+            "query-log-enabled = false\n[monitor]\nstore-enabled = false\n"
+            f'[http]\nbind-address = "127.0.0.1:{self.http_port}"\nauth-enabled = true\nlog-enabled = false\n'
+        )
+        (directory / "telegraf.conf").write_text(
+            agent
+            or '[agent]\ninterval = "1s"\nflush_interval = "1s"\nmetric_batch_size = 5000\nmetric_buffer_limit = 10000\n'
+            "omit_hostname = true\nskip_processors_after_aggregators = true\n"
+        )
+        telegraf_d = directory / "telegraf.d"
+        telegraf_d.mkdir()
+        for template in sorted(TEMPLATES.glob("*.conf.j2")):
+            (telegraf_d / template.stem).write_text(render(template, self.site))
+        self.broker = Program([program("mosquitto", "mosquitto"), "-c", f"{directory}/mosquitto.conf"], directory / "mosquitto.log")
+        self.database = Program(
+            [program("influxd", "influxdb"), "-config", f"{directory}/influxdb.conf"], directory / "influxdb.log"
+        )
+        self.telegraf = Program(
+            [program("telegraf", "telegraf"), "--config", f"{directory}/telegraf.conf", "--config-directory", str(telegraf_d)],
+            directory / "telegraf.log",
+            {"TELEGRAF_MQTT_PASSWORD": PASSWORD, "TELEGRAF_INFLUXDB_PASSWORD": PASSWORD},
+        )
+
+    def start(self) -> None:
+        self.start_database()
+        self.start_broker()
+        self.start_telegraf()
+
+    def start_broker(self) -> None:
+        self.broker.start()
+        wait_until(lambda: _reachable(self.mqtt_port), "the broker listens")
+
+    def start_database(self) -> None:
+        self.database.start()
+        wait_until(lambda: _reachable(self.http_port), "the database listens")
+        self.query(f"CREATE USER admin WITH PASSWORD {_quoted(PASSWORD)} WITH ALL PRIVILEGES", login=False)
+        self.query("CREATE DATABASE iot")
+        self.query(f"CREATE USER telegraf WITH PASSWORD {_quoted(PASSWORD)}; GRANT WRITE ON iot TO telegraf")
+
+    def start_telegraf(self) -> None:
+        seen = self.telegraf.log.read_text(errors="replace").count("[inputs.mqtt_consumer::reading] Connected") if self.telegraf.log.exists() else 0
+        self.telegraf.start()
+        wait_until(
+            lambda: self.telegraf.log.read_text(errors="replace").count("[inputs.mqtt_consumer::reading] Connected") > seen,
+            "Telegraf is connected",
+        )
+
+    def stop(self) -> None:
+        for one in (self.telegraf, self.broker, self.database):
+            one.stop()
+
+    def query(self, text: str, login: bool = True) -> list[dict]:
+        """The series of an InfluxQL query: name, tags, columns, values; times in nanoseconds."""
+        parameters = {"q": text, "db": "iot", "epoch": "ns"}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.http_port}/query", data=urllib.parse.urlencode(parameters).encode()
+        )
+        if login:
+            credentials = base64.b64encode(f"admin:{PASSWORD}".encode()).decode()
+            request.add_header("Authorization", f"Basic {credentials}")
+        with urllib.request.urlopen(request, timeout=30) as response:
+            answer = json.load(response)
+        errors = [result["error"] for result in answer["results"] if "error" in result]
+        if errors:
+            raise RuntimeError(f"{text}: {errors}")
+        return [series for result in answer["results"] for series in result.get("series", [])]
+
+    def counters(self) -> dict[str, float]:
+        """Reason → messages or fields, as last reported."""
+        found = {}
+        for series in self.query('SELECT last("count") FROM pipeline GROUP BY reason'):
+            found[series["tags"]["reason"]] = series["values"][0][1]
+        return found
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _user() -> str:
+    import getpass
+
+    return getpass.getuser()
+
+
+def _reachable(port: int) -> bool:
+    with socket.socket() as client:
+        client.settimeout(1)
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextlib.contextmanager
+def running(directory: Path, **options) -> Iterator[Chain]:
+    """A chain that is up, and gone afterwards whatever happens."""
+    chain = Chain(directory, **options)
+    try:
+        chain.start()
+        yield chain
+    finally:
+        chain.stop()
