@@ -105,6 +105,20 @@ def address_of(hosts: list[str], hostvars: Mapping, here: str) -> str:
     return variables.get("site_address") or variables.get("ansible_host") or hosts[0]
 
 
+def reached_at(hosts: list[str], hostvars: Mapping, port: int) -> dict:
+    """Host and port by which a service is reached from the controller."""
+    host = hosts[0]
+    variables = hostvars[host]
+    published = variables.get("site_published_ports") or {}
+    number = published.get(port, published.get(str(port)))
+    if number:
+        return {"host": "127.0.0.1", "port": int(number)}
+    if variables.get("site_address"):
+        return {"host": variables["site_address"], "port": port}
+    local = variables.get("ansible_connection") == "local"
+    return {"host": "127.0.0.1" if local else variables.get("ansible_host", host), "port": port}
+
+
 def site_problems(hostvars: Mapping, groups: Mapping, host: str) -> list[str]:
     """All that is wrong with the description of the site, a sentence each; an empty list if nothing is."""
     variables = hostvars[host]
@@ -287,6 +301,7 @@ class FilterModule:
         return {
             "address_of": address_of,
             "broker_accounts": broker_accounts,
+            "reached_at": reached_at,
             "site_devices": site_devices,
             "site_problems": site_problems,
             "site_sensors": site_sensors,
