@@ -1,0 +1,65 @@
+"""The secret lookup: made once, kept to its owner, and never written by a run that only looks."""
+
+from __future__ import annotations
+
+import stat
+
+PLAY = """
+- hosts: localhost
+  gather_facts: false
+  tasks:
+    - ansible.builtin.debug:
+        msg: "got {{ lookup('secret', 'mosquitto/telegraf' %s) }}"
+"""
+
+
+def secret(tmp_path):
+    return tmp_path / "inventory/secrets/mosquitto/telegraf"
+
+
+def test_made_on_first_use_and_the_same_ever_after(ansible_playbook, tmp_path):
+    first = ansible_playbook(PLAY % "").stdout
+    value = secret(tmp_path).read_text().strip()
+    assert len(value) == 32
+    assert f"got {value}" in first
+    assert f"got {value}" in ansible_playbook(PLAY % "").stdout
+
+
+def test_readable_by_its_owner_alone(ansible_playbook, tmp_path):
+    ansible_playbook(PLAY % "")
+    assert stat.S_IMODE(secret(tmp_path).stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "inventory/secrets").stat().st_mode) == 0o700
+    assert [path.name for path in secret(tmp_path).parent.iterdir()] == ["telegraf"]
+
+
+def test_check_mode_writes_nothing(ansible_playbook, tmp_path):
+    result = ansible_playbook(PLAY % "", "--check")
+    assert "got " in result.stdout
+    assert not (tmp_path / "inventory/secrets").exists()
+
+
+def test_a_vault_takes_its_place(ansible_playbook, tmp_path):
+    result = ansible_playbook(PLAY % "", "-e", '{"site_secrets": {"mosquitto/telegraf": "from-the-vault"}}')
+    assert "got from-the-vault" in result.stdout
+    assert not secret(tmp_path).exists()
+
+
+def test_what_only_the_user_knows_is_asked_for(ansible_playbook, tmp_path):
+    result = ansible_playbook(PLAY % ", create=false")
+    assert result.returncode != 0
+    assert "only you know mosquitto/telegraf" in result.stdout + result.stderr
+    assert not secret(tmp_path).exists()
+
+
+def test_an_empty_file_is_no_secret(ansible_playbook, tmp_path):
+    secret(tmp_path).parent.mkdir(parents=True)
+    secret(tmp_path).write_text("\n")
+    result = ansible_playbook(PLAY % "")
+    assert result.returncode != 0
+    assert "is empty" in result.stdout + result.stderr
+
+
+def test_a_name_cannot_leave_the_folder(ansible_playbook):
+    result = ansible_playbook(PLAY.replace("mosquitto/telegraf", "../outside") % "")
+    assert result.returncode != 0
+    assert "is no name of a secret" in result.stdout + result.stderr

@@ -1,0 +1,155 @@
+"""The description of a site: what follows from it, and what is told of a bad one before anything is touched."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+spec = importlib.util.spec_from_file_location("site_filters", REPOSITORY / "roles/site/filter_plugins/site.py")
+site = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(site)
+
+READINGS = yaml.safe_load((REPOSITORY / "inventories/home/group_vars/all/readings.yml").read_text())["site_readings"]
+DEFAULTS = yaml.safe_load((REPOSITORY / "roles/site/defaults/main.yml").read_text())
+SENSORS = yaml.safe_load((REPOSITORY / "inventories/home/host_vars/matslopy4.yml").read_text())["lopy4_sensors"]
+FUNCTIONS = ("brokers", "databases", "collectors", "dashboards", "flows")
+
+
+@pytest.fixture
+def described(tmp_path):
+    """A sound site with one Pi and two devices: hostvars and groups, to be spoilt."""
+    (tmp_path / "host_vars").mkdir()
+    common = {
+        **DEFAULTS,
+        "site_alert_topic": "tig-alert",
+        "site_readings": copy.deepcopy(READINGS),
+        "site_extra_topics": ["mats/test"],
+        "site_accounts": [{"name": "mats", "publish": ["mats/test"]}],
+        "inventory_dir": str(tmp_path),
+    }
+    hosts = {"pi": {}, "matslopy4": {"lopy4_sensors": SENSORS}, "greenhouse": {"lopy4_sensors": [SENSORS[0]]}}
+    hostvars = {host: {**copy.deepcopy(common), **copy.deepcopy(own)} for host, own in hosts.items()}
+    groups = {"all": list(hosts), "devices": ["matslopy4", "greenhouse"], **{name: ["pi"] for name in FUNCTIONS}}
+    return hostvars, groups
+
+
+def problems(described):
+    return site.site_problems(*described, "pi")
+
+
+def test_a_sound_site_has_no_problems(described):
+    assert problems(described) == []
+
+
+def test_every_driver_of_the_firmware_is_known():
+    assert set(site.drivers()) >= {"dht11", "bmp180", "soil"}
+    assert set(site.drivers()["bmp180"]) == {"pressure", "temperature", "altitude"}
+
+
+def spoil_reading(**change):
+    def spoil(hostvars, groups):
+        for host in hostvars.values():
+            host["site_readings"][0].update(change)
+
+    return spoil
+
+
+def spoil_variable(name, value, host="pi"):
+    return lambda hostvars, groups: hostvars[host].update({name: value})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (spoil_reading(field="outside temp"), "outside temp can't be the name of a field"),
+        (spoil_reading(field="time"), "time can't be the name of a field"),
+        (spoil_reading(field="outsidehumidity"), "outsidehumidity stands there 2 times"),
+        (spoil_reading(titel="x"), "there is no key titel. Did you mean title?"),
+        (spoil_reading(unit=""), "outsidetemp has no unit"),
+        (spoil_reading(low=50), "low (50) has to be below high"),
+        (spoil_reading(low="cold"), "low is 'cold'; a number is wanted"),
+        (spoil_reading(sensor="dht12"), "no sensor type dht12; there are bmp180, dht11, soil. Did you mean dht11?"),
+        (spoil_reading(quantity="warmth"), "dht11 measures humidity, temperature; quantity is 'warmth'"),
+        (spoil_variable("lopy4_name", "greenhouse", "matslopy4"), "2 devices are called greenhouse"),
+        (spoil_variable("lopy4_name", "green house", "matslopy4"), "'green house' can't be a device's name"),
+        (spoil_variable("lopy4_name", "tig-pi-probe", "matslopy4"), "the name of the probe"),
+        (spoil_variable("lopy4_sensors", [], "matslopy4"), "host_vars/matslopy4.yml: lopy4_sensors is missing"),
+        (spoil_variable("lopy4_sensors", [{"driver": "dth11"}], "matslopy4"), "no sensor type dth11"),
+        (
+            spoil_variable(
+                "lopy4_sensors", [{"driver": "dht11", "fields": {"temperature": "outsidtemp"}}], "matslopy4"
+            ),
+            "no reading outsidtemp in site_readings. Did you mean outsidetemp?",
+        ),
+        (
+            spoil_variable(
+                "lopy4_sensors", [{"driver": "dht11", "pin": "P11"}, {"driver": "dht11", "pin": "P10"}], "matslopy4"
+            ),
+            "2 sensors fill outsidetemp",
+        ),
+        (spoil_variable("site_timezone", "Europe/Stockholn"), "Did you mean Europe/Stockholm?"),
+        (spoil_variable("site_extra_topics", ["tig/all"]), "tig/all overlaps the devices' own topics"),
+        (spoil_variable("site_topic_prefix", "tig/"), "site_topic_prefix: 'tig/' can't begin topics"),
+        (spoil_variable("site_alert_topic", "tig/alert"), "site_alert_topic: tig/alert lies below tig"),
+        (spoil_variable("site_accounts", [{"name": "greenhouse"}]), "there is an account greenhouse already"),
+        (spoil_variable("site_accounts", [{"name": "mats", "topics": ["a"]}]), "mats: there is no key topics"),
+        (spoil_variable("site_contact_point", {"type": "pigeon"}), "site_contact_point needs"),
+        (
+            spoil_variable("site_timezon", "x"),
+            "site_timezon (host pi): there is no such variable. Did you mean site_timezone?",
+        ),
+        (lambda _hostvars, groups: groups.update(brokers=[]), "group brokers needs exactly one host, and has none"),
+        (lambda _hostvars, groups: groups.pop("flows"), "group flows needs exactly one host"),
+    ],
+)
+def test_what_is_wrong_is_named(described, spoil, complaint):
+    spoil(*described)
+    assert any(complaint in problem for problem in problems(described)), problems(described)
+
+
+def test_host_vars_of_nobody_are_named(described, tmp_path):
+    (tmp_path / "host_vars/greenhous.yml").touch()
+    assert problems(described) == [
+        "host_vars/greenhous.yml: there is no host greenhous in hosts.yml. Did you mean greenhouse?"
+    ]
+
+
+def test_a_device_has_the_fields_that_its_sensors_measure(described):
+    hostvars, groups = described
+    first, second = site.site_devices(groups["devices"], hostvars, READINGS, "tig")
+    assert [reading["field"] for reading in first["fields"]] == [
+        "outsidetemp",
+        "outsidehumidity",
+        "airpressure",
+        "soilhumidity",
+    ]
+    assert [reading["field"] for reading in second["fields"]] == ["outsidetemp", "outsidehumidity"]
+    assert first["topic"] == "tig/matslopy4"
+
+
+def test_a_device_may_write_its_own_topics_and_no_other(described):
+    hostvars, groups = described
+    devices = site.site_devices(groups["devices"], hostvars, READINGS, "tig")
+    accounts = {a["name"]: a["topics"] for a in site.broker_accounts(devices, [], "tig", "tig-alert", ["mats/test"])}
+    writes = {topic["topic"] for topic in accounts["greenhouse"] if topic["access"] != "read"}
+    assert writes == {"tig/greenhouse/reading", "tig/greenhouse/status", "tig/greenhouse/crash"}
+    assert {topic["access"] for topic in accounts["telegraf"]} == {"read"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "reached"),
+    [
+        ({}, {"host": "pi", "port": 3000}),
+        ({"ansible_host": "192.0.2.4"}, {"host": "192.0.2.4", "port": 3000}),
+        ({"ansible_connection": "local"}, {"host": "127.0.0.1", "port": 3000}),
+        ({"ansible_host": "pi", "site_address": "192.0.2.5"}, {"host": "192.0.2.5", "port": 3000}),
+        ({"site_published_ports": {"3000": 13000}}, {"host": "127.0.0.1", "port": 13000}),
+        ({"site_published_ports": {1883: 11883}}, {"host": "pi", "port": 3000}),
+    ],
+)
+def test_where_a_service_is_reached_from_the_controller(variables, reached):
+    assert site.reached_at(["pi"], {"pi": variables}, 3000) == reached

@@ -1,0 +1,133 @@
+"""The tree module: all or nothing, true in check mode, silent about secrets."""
+
+from __future__ import annotations
+
+import getpass
+import grp
+import os
+import stat
+
+import pytest
+import yaml
+
+OWNER = {"owner": getpass.getuser(), "group": grp.getgrgid(os.getgid()).gr_name}
+
+
+@pytest.fixture
+def tree(ansible_playbook, tmp_path):
+    def run(files, *options, **arguments):
+        files = [{**OWNER, **file} for file in files]
+        task = {"name": "Write", "tree": {"files": files, **arguments}}
+        play = [{"hosts": "localhost", "gather_facts": False, "tasks": [task]}]
+        return ansible_playbook(yaml.safe_dump(play), *options)
+
+    return run
+
+
+def test_writes_what_is_declared_and_nothing_the_second_time(tree, tmp_path):
+    template = tmp_path / "a.j2"
+    template.write_text("{{ ansible_managed | comment }}\n    {% if n == 3 %}\nn is {{ n }}\n    {% endif %}\n")
+    files = [
+        {"dest": f"{tmp_path}/out/a", "template": str(template), "vars": {"n": 3}, "mode": "0640"},
+        {"dest": f"{tmp_path}/out/b", "content": "b\n"},
+        {"dest": f"{tmp_path}/out/folder", "directory": True},
+    ]
+    assert "changed=1" in tree(files).stdout
+    assert (tmp_path / "out/a").read_text().splitlines()[-1] == "n is 3"
+    assert stat.S_IMODE((tmp_path / "out/a").stat().st_mode) == 0o640
+    assert (tmp_path / "out/folder").is_dir()
+    assert "changed=0" in tree(files).stdout
+
+
+def test_check_mode_says_what_would_change_and_changes_nothing(tree, tmp_path):
+    out = tree([{"dest": f"{tmp_path}/out/a", "content": "new\n", "owner": "nobody-yet"}], "--check", "--diff").stdout
+    assert "changed=1" in out
+    assert "+new" in out
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_owner_that_is_missing_is_named(tree, tmp_path):
+    result = tree([{"dest": f"{tmp_path}/a", "content": "x", "owner": "nobody-yet"}])
+    assert "there is no user nobody-yet" in result.stdout
+    assert not (tmp_path / "a").exists()
+
+
+def test_one_refused_file_keeps_all_others_from_being_written(tree, tmp_path):
+    (tmp_path / "kept").write_text("old\n")
+    files = [
+        {"dest": f"{tmp_path}/kept", "content": "new\n"},
+        {"dest": f"{tmp_path}/bad", "content": "bad\n", "validate": "grep -q good %s"},
+    ]
+    result = tree(files)
+    assert result.returncode != 0
+    assert "grep refuses" in result.stdout
+    assert (tmp_path / "kept").read_text() == "old\n"
+    assert not (tmp_path / "bad").exists()
+
+
+def test_the_whole_set_is_proven_below_a_root_of_its_own(tree, tmp_path):
+    files = [{"dest": f"{tmp_path}/a", "content": "a\n"}, {"dest": f"{tmp_path}/b", "content": "b\n"}]
+    assert "changed=1" in tree(files, validate=f"cmp -s {{root}}{tmp_path}/a {{root}}{tmp_path}/a").stdout
+    files[0]["content"] = "changed\n"
+    result = tree(files, validate=f"cmp -s {{root}}{tmp_path}/a {{root}}{tmp_path}/b")
+    assert "cmp refuses the whole set" in result.stdout
+    assert (tmp_path / "a").read_text() == "a\n"
+
+
+def test_strays_of_an_owned_folder_go_and_others_stay(tree, tmp_path):
+    owned = tmp_path / "owned"
+    owned.mkdir()
+    (owned / "stray.conf").write_text("x")
+    (owned / "notes.txt").write_text("x")
+    files = [{"dest": f"{owned}/a.conf", "content": "a\n"}]
+    purge = [{"path": str(owned), "pattern": "*.conf"}]
+    assert "changed=1" in tree(files, purge=purge).stdout
+    assert sorted(path.name for path in owned.iterdir()) == ["a.conf", "notes.txt"]
+    assert "changed=0" in tree(files, purge=purge).stdout
+
+
+def test_a_changed_mode_is_a_change(tree, tmp_path):
+    files = [{"dest": f"{tmp_path}/a", "content": "a\n", "mode": "0600"}]
+    tree(files)
+    (tmp_path / "a").chmod(0o644)
+    out = tree(files, "--diff").stdout
+    assert "changed=1" in out
+    assert "0600" in out
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o600
+
+
+def test_a_secret_shows_nowhere(tree, tmp_path):
+    files = [{"dest": f"{tmp_path}/a", "content": "sesame\n", "secret": True}]
+    out = tree(files, "--diff", "-vvv").stdout
+    assert "changed=1" in out
+    # The play's own text holds it in clear; the module's arguments and its diff may not.
+    assert "sesame" not in out
+    files[0]["content"] = "swordfish\n"
+    out = tree(files, "--diff", "-vvv").stdout
+    assert "changed=1" in out
+    assert "sesame" not in out
+    assert "swordfish" not in out
+
+
+def test_a_folder_in_the_way_is_no_reason_to_remove_it(tree, tmp_path):
+    (tmp_path / "a").mkdir()
+    result = tree([{"dest": f"{tmp_path}/a", "content": "a\n"}])
+    assert "is in the way" in result.stdout
+    assert (tmp_path / "a").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("file", "complaint"),
+    [
+        ({"content": "a"}, "has no 'dest'"),
+        ({"dest": "/tmp/a"}, "give exactly one of"),
+        ({"dest": "/tmp/a", "content": "a", "directory": True}, "give exactly one of"),
+        ({"dest": "/tmp/a", "content": "a", "contnet": "b"}, "unknown key 'contnet'"),
+        ({"dest": "a", "content": "a"}, "an absolute path"),
+        ({"dest": "/tmp/a", "template": "none.j2"}, "none.j2"),
+    ],
+)
+def test_a_bad_declaration_is_told(tree, file, complaint):
+    result = tree([file])
+    assert result.returncode != 0
+    assert complaint in result.stdout
