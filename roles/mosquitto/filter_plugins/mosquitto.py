@@ -1,0 +1,115 @@
+"""Accounts of the broker: what is wrong with them, their password file and their ACL file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import ipaddress
+import re
+from collections.abc import Mapping
+
+NAME = re.compile(r"[A-Za-z0-9._@-]+\Z")
+ACCESS = ("read", "write", "readwrite")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def mosquitto_problems(accounts: list[Mapping], listeners: list[Mapping]) -> list[str]:
+    """All that the broker could not work with, a sentence each; an empty list if nothing is wrong."""
+    return [*_listener_problems(listeners), *_account_problems(accounts)]
+
+
+def _listener_problems(listeners: list[Mapping]) -> list[str]:
+    if not listeners:
+        return ["mosquitto_listeners is empty: the broker would listen nowhere. Give a port."]
+    problems = []
+    seen = set()
+    for listener in listeners:
+        port, address = listener.get("port"), listener.get("address") or ""
+        if not str(port).isdigit() or not 0 < int(port) < 65536:
+            problems.append(f"mosquitto_listeners: port {port!r} is not a number from 1 to 65535.")
+            continue
+        if address:
+            try:
+                ipaddress.ip_address(address)
+            except ValueError:
+                problems.append(f"mosquitto_listeners: {address!r} is not an address (port {port}).")
+        if (int(port), address) in seen or (int(port), "") in seen:
+            problems.append(f"mosquitto_listeners: port {port} is there twice.")
+        seen.add((int(port), address))
+    return problems
+
+
+def _account_problems(accounts: list[Mapping]) -> list[str]:
+    problems = []
+    seen = set()
+    for position, account in enumerate(accounts, start=1):
+        name = account.get("name")
+        if not isinstance(name, str) or not name:
+            problems.append(f"mosquitto_accounts: entry {position} has no name.")
+            continue
+        where = f"mosquitto_accounts: account {name!r}"
+        if not NAME.match(name):
+            problems.append(f"{where}: a name is made of letters, digits and . _ @ - only.")
+        if name in seen:
+            problems.append(f"{where} is there twice; keep one of the two.")
+        seen.add(name)
+        password = account.get("password")
+        if not isinstance(password, str) or not password:
+            problems.append(f"{where} has no password (a string; quote a number).")
+        elif CONTROL.search(password) or len(password.encode()) > 1024:
+            problems.append(f"{where}: a password has no line breaks or control characters, and 1024 bytes at most.")
+        for entry in account.get("topics") or []:
+            topic, access = entry.get("topic"), entry.get("access")
+            if access not in ACCESS:
+                problems.append(f"{where}: access {access!r} to {topic!r} is none of {', '.join(ACCESS)}.")
+            problem = _topic_problem(topic)
+            if problem:
+                problems.append(f"{where}: topic {topic!r} {problem}")
+    return problems
+
+
+def _topic_problem(topic: object) -> str:
+    """What MQTT or the ACL file has against a topic filter; "" if nothing."""
+    if not isinstance(topic, str) or not topic:
+        return "is empty."
+    if topic != topic.strip() or CONTROL.search(topic):
+        return "begins or ends with a space, or has a control character in it."
+    levels = topic.split("/")
+    if any("#" in level for level in levels[:-1]) or ("#" in levels[-1] and levels[-1] != "#"):
+        return "uses # elsewhere than as its whole last level."
+    if any("+" in level and level != "+" for level in levels):
+        return "uses + as a part of a level; it stands for a whole one."
+    return ""
+
+
+def mosquitto_password_file(accounts: list[Mapping], host: str, iterations: int) -> str:
+    """The broker's password file: PBKDF2-HMAC-SHA512 (`$7$`), the same for the same input.
+
+    The salt is what Mosquitto 2.0 takes, 12 bytes. It comes of host and account, so that equal passwords differ and
+    a run that changes nothing writes nothing.
+    """
+    lines = []
+    for account in sorted(accounts, key=lambda account: account["name"]):
+        salt = hashlib.sha256(f"{host}:{account['name']}".encode()).digest()[:12]
+        digest = hashlib.pbkdf2_hmac("sha512", account["password"].encode(), salt, int(iterations))
+        encoded = (base64.b64encode(part).decode() for part in (salt, digest))
+        lines.append(f"{account['name']}:$7${int(iterations)}${'$'.join(encoded)}\n")
+    return "".join(lines)
+
+
+def mosquitto_acl_file(accounts: list[Mapping]) -> str:
+    """The broker's ACL file: each account and its topics."""
+    lines = ["#\n# Ansible managed\n#\n"]
+    for account in sorted(accounts, key=lambda account: account["name"]):
+        lines.append(f"\nuser {account['name']}\n")
+        lines += [f"topic {entry['access']} {entry['topic']}\n" for entry in account.get("topics") or []]
+    return "".join(lines)
+
+
+class FilterModule:
+    def filters(self) -> dict:
+        return {
+            "mosquitto_acl_file": mosquitto_acl_file,
+            "mosquitto_password_file": mosquitto_password_file,
+            "mosquitto_problems": mosquitto_problems,
+        }
