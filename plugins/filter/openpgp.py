@@ -1,0 +1,72 @@
+"""OpenPGP keys of apt repositories: their fingerprint, worked out on the controller without a keyring or gpg."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+
+from ansible.errors import AnsibleFilterError
+
+PUBLIC_KEY = 6  # packet tag, RFC 9580 section 5
+
+
+def openpgp_fingerprint(key: str) -> str:
+    """Fingerprint of the first primary key in an ASCII-armoured public key block, in upper-case hexadecimal.
+
+    Raises:
+        AnsibleFilterError: the text holds no such key.
+    """
+    data = _dearmoured(key)
+    position = 0
+    while position < len(data):
+        tag, body, position = _packet(data, position)
+        if tag == PUBLIC_KEY:
+            return _fingerprint(body)
+    raise AnsibleFilterError("The text holds no OpenPGP public key.")
+
+
+def _dearmoured(text: str) -> bytes:
+    lines = [line.strip() for line in text.splitlines()]
+    try:
+        start = lines.index("-----BEGIN PGP PUBLIC KEY BLOCK-----")
+        end = lines.index("-----END PGP PUBLIC KEY BLOCK-----", start)
+        body = lines[start + 1 : end]
+        if "" in body:  # the armour's headers end with an empty line
+            body = body[body.index("") + 1 :]
+        return base64.b64decode("".join(line for line in body if not line.startswith("=")), validate=True)
+    except (ValueError, binascii.Error) as error:
+        raise AnsibleFilterError(f"This is no ASCII-armoured OpenPGP public key: {text[:60]!r}") from error
+
+
+def _packet(data: bytes, position: int) -> tuple[int, bytes, int]:
+    """Tag and body of the packet at a position, and where the next one is."""
+    try:
+        header, position = data[position], position + 1
+        if header & 0x40:  # the newer format of packet headers
+            tag = header & 0x3F
+            length, position = data[position], position + 1
+            if 192 <= length < 224:
+                length, position = ((length - 192) << 8) + data[position] + 192, position + 1
+            elif length == 255:
+                length, position = int.from_bytes(data[position : position + 4], "big"), position + 4
+        else:
+            tag, size = (header >> 2) & 0x0F, 1 << (header & 3)
+            length, position = int.from_bytes(data[position : position + size], "big"), position + size
+        return tag, data[position : position + length], position + length
+    except IndexError as error:
+        raise AnsibleFilterError("The OpenPGP key ends in the middle of a packet.") from error
+
+
+def _fingerprint(body: bytes) -> str:
+    version = body[0]
+    if version == 4:
+        return hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body).hexdigest().upper()  # noqa: S324
+    if version == 6:
+        return hashlib.sha256(b"\x9b" + len(body).to_bytes(4, "big") + body).hexdigest().upper()
+    raise AnsibleFilterError(f"OpenPGP keys of version {version} are not supported.")
+
+
+class FilterModule:
+    def filters(self) -> dict:
+        return {"openpgp_fingerprint": openpgp_fingerprint}

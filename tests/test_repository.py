@@ -1,0 +1,116 @@
+"""The repository's own rules."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+ROLES = sorted(path for path in (REPOSITORY / "roles").iterdir() if (path / "tasks/main.yml").exists())
+PLAYBOOKS = sorted((REPOSITORY / "playbooks").glob("*.yml"))
+SECRET = re.compile(r"password|secret_key|credential_secret|lookup\('secret'|query\('secret'")
+# Modules and actions that keep a secret to themselves: their arguments are never logged.
+KEEPS_SECRETS = {"tree", "mqtt_message"}
+
+
+def named(paths):
+    return {"argvalues": paths, "ids": [path.stem if path.suffix else path.name for path in paths]}
+
+
+def options(role):
+    specs = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]
+    return {name: option for entry in specs.values() for name, option in entry.get("options", {}).items()}
+
+
+def tasks(document):
+    """All tasks of a parsed file, those within blocks too."""
+    for task in document or []:
+        for part in ("block", "rescue", "always", "tasks", "pre_tasks", "post_tasks", "handlers"):
+            yield from tasks(task.get(part))
+        if not {"block", "hosts"} & set(task):
+            yield task
+
+
+@pytest.mark.parametrize("role", **named(ROLES))
+def test_defaults_and_specs_say_the_same(role):
+    defaults = yaml.safe_load((role / "defaults/main.yml").read_text()) or {}
+    specs = options(role)
+    assert set(defaults) == {name for name, option in specs.items() if not option.get("required")}
+    for name, value in defaults.items():
+        assert specs[name].get("default") == value, name
+    for name, option in specs.items():
+        assert name.startswith(f"{role.name}_"), name
+        assert option.get("description"), name
+
+
+@pytest.mark.parametrize("role", **named(ROLES))
+def test_every_default_has_a_comment(role):
+    commented = True
+    for line in (role / "defaults/main.yml").read_text().splitlines():
+        if line.startswith("#"):
+            commented = True
+        elif not line.strip():
+            commented = False
+        elif re.match(r"\w", line):
+            assert commented, line
+
+
+@pytest.mark.parametrize("role", **named(ROLES))
+def test_tasks_read_like_a_table_of_contents(role):
+    assert len((role / "tasks/main.yml").read_text().splitlines()) <= 25
+
+
+@pytest.mark.parametrize("role", **named([role for role in ROLES if role.name != "site"]))
+def test_every_role_has_a_scenario(role):
+    assert (REPOSITORY / "molecule" / role.name / "molecule.yml").exists()
+
+
+@pytest.mark.parametrize("role", **named(ROLES))
+def test_a_role_knows_no_other_role_and_no_group(role):
+    others = [other.name for other in ROLES if other != role and other.name not in ("site",)]
+    for path in [*role.glob("tasks/*.yml"), *role.glob("templates/*"), *role.glob("handlers/*.yml"), *role.glob("defaults/*.yml")]:
+        text = path.read_text()
+        assert "groups[" not in text or role.name == "site", path
+        for other in others:
+            found = re.search(rf"\{{[{{%][^}}]*\b{other}_[a-z_]+", text)
+            assert not found, f"{path} reads {found.group()}"
+
+
+@pytest.mark.parametrize("role", **named(ROLES))
+def test_tasks_with_a_secret_are_not_logged(role):
+    for path in [*role.glob("tasks/*.yml"), *role.glob("handlers/*.yml")]:
+        for task in tasks(yaml.safe_load(path.read_text())):
+            action = {key.rsplit(".", 1)[-1] for key in task} & {"tree", "mqtt_message", "import_tasks", "include_tasks", "assert"}
+            if SECRET.search(yaml.safe_dump(task)) and not action:
+                assert "no_log" in task, f"{path}: {task.get('name')}"
+
+
+@pytest.mark.parametrize("playbook", **named(PLAYBOOKS))
+def test_tasks_of_playbooks_with_a_secret_are_not_logged(playbook):
+    for task in tasks(yaml.safe_load(playbook.read_text())):
+        arguments = dict(task.get("ansible.builtin.uri", {}))
+        arguments.pop("url_password", None)  # which the module itself keeps secret
+        if SECRET.search(yaml.safe_dump(arguments)):
+            assert "no_log" in task, task.get("name")
+
+
+def test_every_play_of_the_site_stops_at_the_first_error():
+    for play in yaml.safe_load((REPOSITORY / "playbooks/site.yml").read_text()):
+        assert play["any_errors_fatal"] is True, play["name"]
+
+
+def test_the_tables_of_the_role_readmes_are_up_to_date():
+    result = subprocess.run([sys.executable, "bin/role-readmes", "--check"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_no_lookup_of_a_secret_is_written_twice_by_hand():
+    """A secret has one name; a role is handed its value and never looks it up itself."""
+    for role in ROLES:
+        if role.name not in ("site", "lopy4"):
+            for path in role.rglob("*.yml"):
+                assert "lookup('secret'" not in re.sub(r"#.*", "", path.read_text()), path
