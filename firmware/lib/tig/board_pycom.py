@@ -1,0 +1,111 @@
+"""Pycom's firmware 1.20.2.r6 on a LoPy4. What each function does stands in tig.board."""
+
+import time
+
+import machine
+import pycom
+import ubinascii
+from machine import ADC, I2C, WDT, Pin
+from network import WLAN, Server
+
+from tig import pulses
+
+_CAUSES = (
+    ("PWRON_RESET", "power_on"),
+    ("HARD_RESET", "hard"),
+    ("WDT_RESET", "watchdog"),
+    ("DEEPSLEEP_RESET", "deepsleep"),
+    ("SOFT_RESET", "soft"),
+    ("BROWN_OUT_RESET", "brownout"),
+)
+_wlan = None
+
+
+def uid():
+    return ubinascii.hexlify(machine.unique_id()).decode()
+
+
+def reset_cause():
+    cause = machine.reset_cause()
+    for name, word in _CAUSES:
+        if cause == getattr(machine, name, None):
+            return word
+    return "unknown"
+
+
+def reset():
+    machine.reset()
+
+
+def watchdog(ms):
+    return WDT(timeout=ms).feed
+
+
+def led(colour):
+    pycom.rgbled(colour)
+
+
+def quiet():
+    pycom.heartbeat(False)
+    # These stand in the flash: write them only where they differ.
+    for name in ("wifi_on_boot", "pybytes_on_boot", "smart_config_on_boot"):
+        setting = getattr(pycom, name, None)
+        if setting and setting():
+            setting(False)
+    Server().deinit()
+
+
+def output(pin):
+    return Pin(pin, mode=Pin.OUT)
+
+
+def adc(pin):
+    # 11 dB: up to about 3.2 V, nearly linear from 150 to 2450 mV.
+    return ADC().channel(pin=pin, attn=ADC.ATTN_11DB).voltage
+
+
+def i2c(sda, scl, frequency):
+    return I2C(0, I2C.MASTER, pins=(sda, scl), baudrate=frequency)
+
+
+def dht(pin):
+    line = Pin(pin, mode=Pin.OPEN_DRAIN)
+    line(0)
+    time.sleep_ms(20)
+    # Recording makes the pin an input, which lets the line go: that is what the sensor answers to.
+    recorded = pycom.pulses_get(pin, 100)
+    line.init(Pin.OPEN_DRAIN)
+    line(1)
+    return pulses.decode(recorded)
+
+
+def wifi_start():
+    global _wlan
+    _wlan = WLAN(mode=WLAN.STA)
+
+
+def wifi_stop():
+    if _wlan:
+        _wlan.deinit()
+
+
+def wifi_connect(ssid, password, timeout_ms):
+    if password:
+        _wlan.connect(ssid, auth=(WLAN.WPA2, password), timeout=timeout_ms)
+    else:
+        _wlan.connect(ssid, timeout=timeout_ms)
+
+
+def wifi_connected():
+    try:
+        return _wlan.isconnected()
+    except OSError:
+        return False  # it says once, as a TimeoutError, that the attempt is over
+
+
+def wifi_reason():
+    return ""
+
+
+def wifi_address():
+    return _wlan.ifconfig()[0]

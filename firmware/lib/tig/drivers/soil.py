@@ -1,0 +1,64 @@
+"""Soil moisture from an analogue probe: the median of several readings in mV, calibrated at two points.
+
+Settings: {"driver": "soil", "pin": "P17", "power": "P8", "dry_mv": 2800, "wet_mv": 1200}: what the probe says in dry and in wet
+soil (either may be the larger). `power` is the pin that feeds the probe, only while it is read, because a resistive probe
+corrodes under current; leave it out where the probe is always on. Also "settle_ms" (1000) and "samples" (11).
+"""
+
+import time
+
+from tig.drivers import SensorError
+
+QUANTITIES = {"moisture": (0, 1, 4), "millivolts": (0, 3600, 0)}
+
+MARGIN = 0.2  # how far beyond the calibrated points, in parts of their distance, a reading is still soil
+SPREAD_MV = 400  # the middle half of the samples further apart than this: nothing is connected
+
+
+def moisture(mv, dry_mv, wet_mv):
+    """0 (dry) to 1 (wet); None where the reading is not soil: probe unplugged, in the air, shorted."""
+    part = (mv - dry_mv) / (wet_mv - dry_mv)
+    if not -MARGIN <= part <= 1 + MARGIN:
+        return None
+    return min(1, max(0, part))
+
+
+def median(samples):
+    """Median of a list of integers; raises SensorError where the samples disagree too much to mean anything."""
+    ordered = sorted(samples)
+    n = len(ordered)
+    if ordered[n - 1 - n // 4] - ordered[n // 4] > SPREAD_MV:
+        raise SensorError("unstable")
+    return (ordered[(n - 1) // 2] + ordered[n // 2]) // 2
+
+
+class Sensor:
+    def __init__(self, board, config):
+        self._millivolts = board.adc(config["pin"])
+        self._power = board.output(config["power"]) if config.get("power") else None
+        self._settle_ms = config.get("settle_ms", 1000)
+        self._samples = config.get("samples", 11)
+        self._dry = config["dry_mv"]
+        self._wet = config["wet_mv"]
+        if self._dry == self._wet:
+            raise SensorError("dry_mv equals wet_mv")
+
+    def read(self):
+        samples = []
+        try:
+            if self._power:
+                self._power(1)
+                time.sleep_ms(self._settle_ms)
+            self._millivolts()  # the first one after a pause is off
+            for _ in range(self._samples):
+                samples.append(self._millivolts())
+                time.sleep_ms(10)
+        finally:
+            if self._power:
+                self._power(0)
+        mv = median(samples)
+        values = {"millivolts": mv}
+        part = moisture(mv, self._dry, self._wet)
+        if part is not None:
+            values["moisture"] = part
+        return values

@@ -1,0 +1,214 @@
+"""The way to the broker: Wi-Fi, time, connection, and then crash report, status and readings, oldest first.
+
+`step` is called in every turn of the main loop and never takes long: what may block (name look-up, connecting, asking the time)
+is begun only where there is room before the next reading.
+
+Readings and time. A reading carries the time at which it was made. One that was made before the clock was known waits for the
+clock, which then gives it its time by the uptime at which it was made. Where the clock does not come within CLOCK_GRACE_MS of the
+broker's welcome, each new reading is sent at once and without a time, so that the server stamps it on arrival; those that are
+older than FRESH_S stay and wait.
+"""
+
+import socket
+import time
+
+from tig import crash, log, sntp
+from tig.backoff import Backoff
+from tig.mqtt import Client, MqttError
+from tig.status import OFFLINE, PERIOD_MS
+
+ROOM_MS = 5000  # before the next reading, for a step that may block
+CLOCK_EVERY_S = 3600
+CLOCK_TIMEOUT_MS = 2000
+CLOCK_GRACE_MS = 30000
+FRESH_S = 5
+IDLE_MS = 100
+BUSY_MS = 2
+WIFI_AFTER = 10  # failures in a row, after which Wi-Fi is begun anew: it may be up and lead nowhere
+
+
+class Link:
+    def __init__(self, settings, board, wifi, clock, ring, status, encode):
+        """encode(values, time) -> the message of a reading as bytes."""
+        broker = settings["broker"]
+        self._broker = (broker["host"], broker["port"])
+        self._server = settings["time"]["server"]
+        self._server_port = settings["time"]["port"]
+        self._topic = settings["topic"]
+        self._wifi = wifi
+        self._clock = clock
+        self._ring = ring
+        self._status = status
+        self._encode = encode
+        self._client = Client(
+            settings["name"][:16] + "-" + board.uid()[-6:],
+            broker["user"],
+            broker["password"],
+            broker["keepalive"],
+            self._topic + "/status",
+            OFFLINE,
+        )
+        self._connect_pause = Backoff(1000, 60000)
+        self._clock_pause = Backoff(2000, 60000)
+        self._clock_set = None  # uptime
+        self._address = None
+        self._connected = False
+        self._sending = None  # (what, number): "reading", "status" or "crash"
+        self._again = False
+        self._said = None  # the status key that was sent last
+        self._said_at = 0
+        self._crashed = crash.report() is not None
+
+    def step(self, room_ms):
+        """One turn; room_ms until the next reading. Returns how long the loop may pause, in ms."""
+        if not self._wifi.step():
+            self._drop(None)
+            self._waits("wifi")
+            return IDLE_MS
+        self._keep_clock(room_ms)
+        if not self._client.ready:
+            self._waits("broker")
+        try:
+            return self._talk() if self._connected or self._connect(room_ms) else IDLE_MS
+        except (OSError, MqttError) as e:
+            self._drop(e)
+            return IDLE_MS
+
+    def _waits(self, word):
+        self._status.waiting_for = word
+
+    def _lack(self):
+        if not self._clock.known:
+            return "time"
+        return "sensor" if self._status.failed() else "none"
+
+    def _keep_clock(self, room_ms):
+        if self._clock_set is not None and self._clock.uptime() - self._clock_set < CLOCK_EVERY_S:
+            return
+        if room_ms < ROOM_MS or not self._clock_pause.due():
+            return
+        known = self._clock.known
+        try:
+            step = sntp.ask(self._server, self._server_port, CLOCK_TIMEOUT_MS, self._clock)
+        except (OSError, sntp.NoTime) as e:
+            self._clock_pause.fail()
+            if self._clock_pause.failures == 1:
+                log.say("time: %s from %s" % (_words(e), self._server))
+            return
+        self._clock_pause.reset()
+        self._clock_set = self._clock.uptime()
+        if not known:
+            self._ring.stamp(self._clock)
+            log.say("time: known, %d" % self._clock.now())
+        elif abs(step) > 1:
+            log.say("time: corrected by %d s" % step)
+
+    def _connect(self, room_ms):
+        if room_ms < ROOM_MS or not self._connect_pause.due():
+            return False
+        self._connected = True
+        try:
+            self._address = socket.getaddrinfo(self._broker[0], self._broker[1])[0][-1]
+        except OSError:
+            if self._address is None:
+                raise  # else the address that it had the last time
+        self._client.connect(self._address)
+        return True
+
+    def _drop(self, error):
+        if not self._connected:
+            return
+        self._connected = False
+        self._client.close()
+        if error is None:
+            log.say("broker: disconnected")
+            return
+        pause = self._connect_pause.fail()
+        log.say("broker: %s, next attempt in %d s" % (_words(error), (pause + 999) // 1000))
+        if self._connect_pause.failures % WIFI_AFTER == 0:
+            self._wifi.restart()
+
+    def _talk(self):
+        greeting = not self._client.ready
+        arrived = self._client.step()
+        if not self._client.ready:
+            return BUSY_MS
+        self._waits(self._lack())
+        if greeting:
+            log.say("broker: connected to %s:%d" % self._broker)
+            self._ready_at = time.ticks_ms()
+            self._said = None
+            self._again = self._sending is not None
+        elif arrived:
+            self._arrived()
+        elif self._sending:
+            return BUSY_MS
+        return BUSY_MS if self._send_next() else IDLE_MS
+
+    def _arrived(self):
+        what, number = self._sending
+        self._sending = None
+        self._connect_pause.reset()
+        if what == "reading":
+            self._ring.remove(number)
+        elif what == "crash":
+            crash.forget()
+            self._crashed = False
+
+    def _send_next(self):
+        """Begin to send what is next in turn; False when there is nothing."""
+        again = self._again
+        self._again = False
+        what, number = self._sending or (None, 0)
+        if what == "status" or (what is None and self._status_due()):
+            self._sending = ("status", 0)
+            self._said = self._status.key()
+            self._said_at = time.ticks_ms()
+            self._publish("/status", self._status.message(), True, False)
+            return True
+        if what == "crash" or (what is None and self._crashed):
+            message = crash.report()
+            if message:
+                self._sending = ("crash", 0)
+                self._publish("/crash", message, False, again)
+                return True
+            self._crashed = False
+            what = None
+        if what is None:
+            number = self._next_reading()
+        if number is None or not self._ring.has(number) or not self._sendable(number):
+            # Nothing, or what was under way has made room or become too old to be sent without a time.
+            self._sending = None
+            return False
+        record = self._ring.get(number)
+        self._sending = ("reading", number)
+        self._publish("/reading", self._encode(record[2:], record[1]), False, again)
+        return True
+
+    def _publish(self, branch, message, retain, again):
+        self._client.publish(self._topic + branch, message, retain, again)
+
+    def _status_due(self):
+        if self._said is None or time.ticks_diff(time.ticks_ms(), self._said_at) > PERIOD_MS:
+            return True
+        return self._said != self._status.key()
+
+    def _next_reading(self):
+        ring = self._ring
+        if not ring.count:
+            return None
+        if self._clock.known:
+            return ring.first
+        return ring.first + ring.count - 1
+
+    def _sendable(self, number):
+        """A reading has its time, or is fresh enough for the time of its arrival to be right."""
+        uptime, stamp = self._ring.get(number)[:2]
+        if stamp:
+            return True
+        waited = time.ticks_diff(time.ticks_ms(), self._ready_at)
+        return waited > CLOCK_GRACE_MS and self._clock.uptime() - uptime <= FRESH_S
+
+
+def _words(error):
+    return str(error) if not isinstance(error, OSError) else "error %s" % error

@@ -1,0 +1,127 @@
+"""Where a slot's program starts: `run(path, confirm)`, called by the loader."""
+
+import gc
+import json
+import time
+
+from tig import VERSION, crash, log, settings
+from tig.board import board
+from tig.clock import Clock
+from tig.led import Led
+from tig.link import Link
+from tig.ring import Ring
+from tig.sampling import Sampler
+from tig.status import Status
+from tig.watchdog import Watchdog
+from tig.wifi import Wifi
+from tig.zone import Zone
+
+
+class Encoder:
+    """Readings as the tutorial's JSON message, with `time`. Made by hand, so that a number has the decimals that it has."""
+
+    def __init__(self, name, fields, formats, zone):
+        self._head = '{"device": ' + json.dumps(name)
+        self._fields = [(", " + json.dumps(field) + ": ", form) for field, form in zip(fields, formats)]
+        self._zone = zone
+
+    def __call__(self, values, utc):
+        """values: one per field, NaN for what is missing; utc: seconds since 1970, 0 for unknown."""
+        text = self._head
+        for (key, form), value in zip(self._fields, values):
+            if value == value:
+                number = form % value
+                if "." in number:
+                    number = number.rstrip("0").rstrip(".")
+                text += key + number
+        if utc:
+            text += ', "sensortime": "%s", "time": %d' % (self._zone.text(utc), utc)
+        return (text + "}").encode()
+
+
+class Program:
+    def __init__(self, path, confirm):
+        conf = settings.load(path + "/settings.json")
+        log.say("tig-pi %s, %s, slot %s, reset: %s" % (VERSION, conf["name"], path[-1:], board.reset_cause()))
+        try:
+            zone = Zone(conf["time"]["zone"])
+        except ValueError as e:
+            raise settings.SettingsError("settings.json: time.zone is %s" % e)
+        self._confirm = confirm
+        self._interval_ms = conf["interval"] * 1000
+        board.quiet()
+        self._watchdog = Watchdog(board, conf["watchdog"])
+        self._led = Led(board)
+        self._clock = Clock()
+        self._sampler = Sampler(board, conf["sensors"])
+        self._ring = Ring(conf["ring"], len(self._sampler.fields))
+        self._status = Status(path[-1:], board.reset_cause(), self._clock, self._ring, self._sampler)
+        self._link = Link(
+            conf,
+            board,
+            Wifi(board, conf["wifi"]["ssid"], conf["wifi"]["password"]),
+            self._clock,
+            self._ring,
+            self._status,
+            Encoder(conf["name"], self._sampler.fields, self._sampler.formats, zone),
+        )
+        self._next = time.ticks_ms()
+
+    def turn(self):
+        """Make a reading if one is due, go on with the link, feed the watchdog. Returns the pause until the next turn, ms."""
+        room = time.ticks_diff(self._next, time.ticks_ms())
+        if room <= 0:
+            self._measure()
+            room = self._schedule()
+        pause = self._link.step(room if self._interval_ms > 10000 else 60000)
+        self._led.say(self._status.waiting_for)
+        room = time.ticks_diff(self._next, time.ticks_ms())
+        if self._confirm:
+            self._confirm()
+            self._confirm = None
+        self._watchdog.progress(-room)
+        return max(0, min(pause, room))
+
+    def forever(self):
+        while True:
+            time.sleep_ms(self.turn())
+
+    def stop(self):
+        """Somebody took over the console."""
+        self._watchdog.release()
+
+    def now(self):
+        return self._clock.now()
+
+    def _measure(self):
+        values = self._sampler.sample()
+        for value in values:
+            if value is not None:
+                self._ring.push(self._clock.uptime(), self._clock.now(), values)
+                break
+        gc.collect()
+
+    def _schedule(self):
+        self._next = time.ticks_add(self._next, self._interval_ms)
+        room = time.ticks_diff(self._next, time.ticks_ms())
+        if room < 0:
+            # Something took longer than an interval: no readings are made up for it.
+            self._next = time.ticks_add(time.ticks_ms(), self._interval_ms)
+            room = self._interval_ms
+        return room
+
+
+def run(path, confirm):
+    """Run the program of a slot, for ever. Comes back after a crash, which it has noted; raises what happens before it runs.
+
+    path: the slot's directory. confirm(): called once it works, so that the loader takes the slot for good.
+    """
+    program = Program(path, confirm)
+    try:
+        program.forever()
+    except Exception as e:
+        log.say("crashed: %s" % type(e).__name__)
+        crash.save(e, program.now())
+    except KeyboardInterrupt:
+        program.stop()
+        raise

@@ -1,0 +1,180 @@
+"""A small MQTT 3.1.1 client that publishes: QoS 1 with one message under way, last will, keep-alive.
+
+Nothing here waits for ever. Sending and connecting have a time-out; receiving is a look of a few milliseconds, repeated by
+the caller; a broker that is silent for too long (half-open connection) is an error. After any error the connection is
+closed, and the caller connects again and sends what was under way once more, as a duplicate.
+
+Receiving never uses a non-blocking socket: on Pycom that returns b"" both for "nothing yet" and for "closed".
+"""
+
+import socket
+import struct
+import time
+
+IO_MS = 4000  # connecting, or sending one packet
+ANSWER_MS = 10000  # CONNACK, PUBACK, PINGRESP
+LOOK_MS = 5
+LARGEST = 512  # bytes of a packet that is accepted
+
+_REFUSALS = {
+    1: "protocol version",
+    2: "client id",
+    3: "server unavailable",
+    4: "user name or password",
+    5: "not authorised",
+}
+
+
+class MqttError(Exception):
+    pass
+
+
+def text(value):
+    """A UTF-8 string with its length, as MQTT writes it."""
+    data = value if isinstance(value, bytes) else value.encode()
+    return struct.pack(">H", len(data)) + data
+
+
+def packet(kind, body):
+    length = len(body)
+    head = bytearray([kind])
+    while True:
+        head.append(length & 0x7F | (0x80 if length > 0x7F else 0))
+        length >>= 7
+        if not length:
+            return bytes(head) + body
+
+
+def _timed_out(error):
+    # Pycom: TimeoutError("timed out"); elsewhere EAGAIN or ETIMEDOUT, whose number differs.
+    return error.args and error.args[0] in (11, 110, 116, "timed out")
+
+
+class Client:
+    def __init__(self, client_id, user, password, keepalive, will_topic, will):
+        """keepalive in seconds; the will is published retained at QoS 1 by the broker when the connection breaks."""
+        flags = 0x2C  # will, QoS 1, retained; the session is kept
+        payload = text(client_id) + text(will_topic) + text(will)
+        if user:
+            flags |= 0x80
+            payload += text(user)
+            if password:
+                flags |= 0x40
+                payload += text(password)
+        self._hello = packet(0x10, b"\x00\x04MQTT\x04" + bytes([flags]) + struct.pack(">H", keepalive) + payload)
+        self._keepalive_ms = keepalive * 1000
+        self._socket = None
+        self._id = 0
+        self.pending = 0  # packet id under way, 0: none
+        self.ready = False  # logged in
+
+    def connect(self, address):
+        """Connect and begin to log in; `ready` turns true in a later step. Raises MqttError or OSError within 2 IO_MS."""
+        self.close()
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._received = b""
+        self._acknowledged = 0
+        self._pinged = False
+        self.pending = 0
+        try:
+            self._socket.settimeout(IO_MS / 1000)
+            self._socket.connect(address)
+            self._send(self._hello)
+        except Exception:
+            self.close()
+            raise
+
+    def close(self):
+        """Close without a farewell: the broker publishes the will."""
+        if self._socket:
+            try:
+                self._socket.close()
+            except OSError:
+                pass
+            self._socket = None
+        self.ready = False
+
+    def publish(self, topic, message, retain=False, again=False):
+        """Send a message at QoS 1; `step` tells when it has arrived. `again`: it was under way when a connection broke."""
+        if not again:
+            self._id = self._id % 65535 + 1
+        self.pending = self._id
+        body = text(topic) + struct.pack(">H", self.pending) + message
+        self._send(packet(0x32 | (0x08 if again else 0) | (0x01 if retain else 0), body))
+
+    def step(self):
+        """A look at what the broker sent. True when the message under way has arrived. Raises MqttError or OSError."""
+        self._receive()
+        if self.pending and self._acknowledged == self.pending:
+            self.pending = 0
+            return True
+        self._check_silence()
+        if self.ready and not self.pending and not self._pinged and self._quiet_ms() > self._keepalive_ms // 2:
+            self._send(b"\xc0\x00")
+            self._pinged = True
+        return False
+
+    def _quiet_ms(self):
+        return time.ticks_diff(time.ticks_ms(), self._sent_at)
+
+    def _check_silence(self):
+        if (self.pending or self._pinged or not self.ready) and self._quiet_ms() > ANSWER_MS:
+            raise MqttError("broker is silent")
+
+    def _send(self, data):
+        self._socket.settimeout(IO_MS / 1000)
+        started = time.ticks_ms()
+        while data:
+            sent = self._socket.send(data)
+            data = data[sent:]
+            if data and time.ticks_diff(time.ticks_ms(), started) > IO_MS:
+                raise MqttError("broker takes nothing")
+        self._sent_at = time.ticks_ms()
+
+    def _receive(self):
+        self._socket.settimeout(LOOK_MS / 1000)
+        try:
+            data = self._socket.recv(128)
+        except OSError as e:
+            if _timed_out(e):
+                return
+            raise
+        if not data:
+            raise MqttError("closed by the broker")
+        self._received += data
+        while self._take():
+            pass
+
+    def _take(self):
+        """Handle one packet of what was received; False when it is not complete."""
+        data = self._received
+        length = 0
+        for i in range(1, 5):
+            if len(data) <= i:
+                return False
+            length |= (data[i] & 0x7F) << 7 * (i - 1)
+            if not data[i] & 0x80:
+                break
+        else:
+            raise MqttError("not MQTT")
+        if length > LARGEST:
+            raise MqttError("not MQTT")
+        end = i + 1 + length
+        if len(data) < end:
+            return False
+        body = data[i + 1 : end]
+        self._received = data[end:]
+        kind = data[0] >> 4
+        if not self.ready and kind != 2:
+            raise MqttError("not MQTT")
+        if kind == 2 and length == 2 and not self.ready:
+            if body[1]:
+                raise MqttError("refused: " + _REFUSALS.get(body[1], "code %d" % body[1]))
+            self.ready = True
+        elif kind == 4 and length == 2:
+            self._acknowledged = body[0] << 8 | body[1]
+        elif kind == 13:
+            self._pinged = False
+        elif kind != 3:  # a message: nothing was subscribed to; left over from another program's session
+            raise MqttError("not MQTT")
+        return True

@@ -1,0 +1,73 @@
+"""The newest readings, each with its own time, in one block of memory that is reserved once.
+
+A record is its uptime and its UTC time in seconds (0: not known yet) and one 32-bit float per field (NaN: left out).
+When the ring is full the oldest record makes room, and is counted in `dropped`.
+"""
+
+import struct
+
+_HEAD = struct.calcsize("<II")
+_NAN = float("nan")
+_DELIVERED = 0xFFFFFFFF
+
+
+class Ring:
+    def __init__(self, capacity, fields):
+        """capacity in records, fields per record."""
+        self._format = "<II" + "f" * fields
+        self._size = _HEAD + 4 * fields
+        self._memory = bytearray(capacity * self._size)
+        self.capacity = capacity
+        self.first = 0  # running number of the oldest record
+        self.count = 0
+        self.dropped = 0
+
+    def push(self, uptime, time, values):
+        """Add a reading: uptime and time in seconds (time None: not known), values with None for what is missing."""
+        if self.count == self.capacity:
+            self.first += 1
+            self.count -= 1
+            self.dropped += 1
+            self._pass_delivered()
+        struct.pack_into(
+            self._format,
+            self._memory,
+            (self.first + self.count) % self.capacity * self._size,
+            uptime,
+            time or 0,
+            *[_NAN if v is None else v for v in values]
+        )
+        self.count += 1
+
+    def has(self, number):
+        return self.first <= number < self.first + self.count
+
+    def get(self, number):
+        """(uptime, time or 0, value, ...) of the record with a running number; a value that is NaN was left out."""
+        return struct.unpack_from(self._format, self._memory, number % self.capacity * self._size)
+
+    def remove(self, number):
+        """Take a delivered record out, by its number."""
+        if number < self.first:
+            self.dropped -= 1  # it made room while it was under way, and arrived all the same
+        elif number == self.first:
+            self.first += 1
+            self.count -= 1
+            self._pass_delivered()
+        elif number == self.first + self.count - 1:
+            self.count -= 1
+        else:
+            struct.pack_into("<I", self._memory, number % self.capacity * self._size, _DELIVERED)
+
+    def _pass_delivered(self):
+        while self.count and self.get(self.first)[0] == _DELIVERED:
+            self.first += 1
+            self.count -= 1
+
+    def stamp(self, clock):
+        """Give every record that waits for a clock its time."""
+        for number in range(self.first, self.first + self.count):
+            at = number % self.capacity * self._size
+            uptime, time = struct.unpack_from("<II", self._memory, at)
+            if not time:
+                struct.pack_into("<I", self._memory, at + 4, clock.at(uptime))

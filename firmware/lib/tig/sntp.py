@@ -1,0 +1,59 @@
+"""Ask a time server (RFC 5905, client mode 3) and believe only an answer that is one.
+
+The platforms' own clients accept the answer of a server that has no time itself, such as a Pi that has just booted
+without a network. This one refuses: leap indicator 3, stratum 0 or above 15, a foreign or an old answer, a time before
+2020.
+"""
+
+import os
+import socket
+import struct
+import time
+
+EPOCH = 2208988800  # 1900 to 1970, seconds
+ERA = 4294967296  # one NTP era, seconds
+EARLIEST = 1577836800  # 2020-01-01
+
+
+class NoTime(Exception):
+    pass
+
+
+def decode(answer, cookie):
+    """(seconds since 1970, milliseconds) from a 48-byte answer to the request that carried `cookie` (8 bytes)."""
+    if len(answer) < 48:
+        raise NoTime("short answer")
+    if answer[0] & 7 != 4:
+        raise NoTime("not a server's answer")
+    if answer[24:32] != cookie:
+        raise NoTime("answer to another question")
+    if answer[0] >> 6 == 3 or not 1 <= answer[1] <= 15:
+        raise NoTime("server has no time itself")
+    seconds, fraction = struct.unpack(">II", answer[40:48])
+    if seconds < 0x80000000:
+        seconds += ERA  # after 7 February 2036
+    seconds -= EPOCH
+    if seconds < EARLIEST:
+        raise NoTime("server's time is before 2020")
+    return seconds, (fraction >> 16) * 1000 >> 16
+
+
+def ask(host, port, timeout_ms, clock):
+    """Set `clock` from the server. Raises NoTime or OSError; takes no longer than the timeout plus a DNS look-up."""
+    address = socket.getaddrinfo(host, port)[0][-1]
+    cookie = os.urandom(8)
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.settimeout(timeout_ms / 1000)
+        sent = time.ticks_ms()
+        sock.sendto(b"\x23" + bytes(39) + cookie, address)
+        try:
+            answer = sock.recv(64)
+        except OSError:
+            raise NoTime("no answer")
+        delay = time.ticks_diff(time.ticks_ms(), sent) // 2
+    finally:
+        sock.close()
+    seconds, ms = decode(answer, cookie)
+    ms += delay
+    return clock.set(seconds + ms // 1000, ms % 1000)

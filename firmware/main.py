@@ -1,0 +1,162 @@
+ROLE = "main"  # tig-pi loader
+# The loader of tig-pi's sensor nodes. boot.py and main.py are the same text but for the first line: each one puts the other
+# right, when that is missing or damaged; main.py starts the program.
+#
+# The program stands twice, in the slots a/ and b/. The pointer says which one runs: two records, slot.0 and slot.1, of 64 bytes
+# "<sequence> <slot> <trial|good> <tries> <crc32>"; the sound one with the higher sequence counts and the other one is
+# overwritten, so there is a sound one at every byte of the writing. A slot on trial that was started three times and did not
+# confirm hands back to the other slot. A good slot that fails to start is put on trial.
+
+import os
+import sys
+import time
+
+ROOT = os.getcwd().rstrip("/")  # /flash on Pycom, nothing on MicroPython for the ESP32
+MARK = b"  # tig-pi loader\n"
+TRIES = 3
+START_MS = 180000  # the watchdog until the program arms its own
+PAUSE_S = 5  # before the reset after a crash, so that Ctrl-C can come between
+
+
+def read(path):
+    try:
+        with open(path, "rb") as f:
+            return f.read()
+    except OSError:
+        return b""
+
+
+def exists(path):
+    try:
+        os.stat(path)
+        return True
+    except OSError:
+        return False
+
+
+# --- the pointer ---
+
+
+def crc32(data):
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0xEDB88320 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def parse(record):
+    """[sequence, slot, state, tries] of a record, or None when it is not sound."""
+    try:
+        sequence, slot, state, tries, crc = record.decode().split()
+        text = "%d %s %s %d" % (int(sequence), slot, state, int(tries))
+        if int(crc, 16) == crc32(text.encode()) and slot in ("a", "b") and state in ("trial", "good"):
+            return [int(sequence), slot, state, int(tries)]
+    except ValueError:
+        pass
+    return None
+
+
+def pointer():
+    """([sequence, slot, state, tries], number of the file that may be overwritten); slot is "" when there is no program."""
+    records = [parse(read("%s/slot.%d" % (ROOT, i))) for i in (0, 1)]
+    if records[0] and (not records[1] or records[0][0] > records[1][0]):
+        return records[0], 1
+    if records[1]:
+        return records[1], 0
+    for slot in ("a", "b"):
+        if exists("%s/%s/manifest.json" % (ROOT, slot)):
+            return [0, slot, "trial", 0], 0
+    return [0, "", "trial", 0], 0
+
+
+def point(slot, state, tries):
+    """Write the pointer."""
+    (sequence, _, _, _), number = pointer()
+    text = "%d %s %s %d" % (sequence + 1, slot, state, tries)
+    record = ("%-63s\n" % ("%s %08x" % (text, crc32(text.encode())))).encode()
+    path = "%s/slot.%d" % (ROOT, number)
+    with open(path, "r+b" if len(read(path)) == len(record) else "wb") as f:
+        f.write(record)
+    if hasattr(os, "sync"):
+        os.sync()
+
+
+def choose():
+    """The slot to start now, with its trial counted."""
+    (_, slot, state, tries), _ = pointer()
+    if slot and state == "trial":
+        other = "b" if slot == "a" else "a"
+        if tries < TRIES:
+            point(slot, state, tries + 1)
+        elif exists("%s/%s/manifest.json" % (ROOT, other)):
+            print("slot %s did not start %d times, back to slot %s" % (slot, TRIES, other))
+            slot = other
+            point(slot, "good", 0)
+    return slot
+
+
+# --- the two files ---
+
+
+def repair(mine, other):
+    """Write the other file anew when it is missing, empty, damaged or of another version; somebody's own is left alone."""
+    text = read("%s/%s.py" % (ROOT, mine)).split(b"\n", 1)
+    text = ('ROLE = "%s"' % other).encode() + MARK + text[1]
+    path = "%s/%s.py" % (ROOT, other)
+    there = read(path)
+    if there == text or (there[:1] not in (b"", b"\x00", b"\xff") and MARK not in there[:40]):
+        return
+    with open(path + ".new", "wb") as f:
+        f.write(text)
+    if exists(path):
+        os.remove(path)
+    os.rename(path + ".new", path)
+    print("%s.py repaired" % other)
+
+
+# --- the start ---
+
+
+def start():
+    slot = choose()
+    if not slot:
+        print("no program in %s/a or %s/b" % (ROOT, ROOT))
+        return
+    confirmed = []
+
+    def confirm():
+        confirmed.append(True)
+        (_, pointed, state, tries), _ = pointer()
+        if (pointed, state, tries) != (slot, "good", 0):
+            point(slot, "good", 0)
+
+    from machine import WDT, reset
+
+    WDT(timeout=START_MS)
+    try:
+        sys.path.insert(0, "%s/%s/lib" % (ROOT, slot))
+        from tig.main import run
+
+        run("%s/%s" % (ROOT, slot), confirm)
+    except Exception as e:
+        sys.print_exception(e)
+        try:
+            with open(ROOT + "/crash.txt", "w") as f:
+                f.write("0\n")
+                sys.print_exception(e, f)
+        except OSError:
+            pass
+    if not confirmed and pointer()[0][2] == "good":
+        point(slot, "trial", 1)
+    print("restart in %d s, Ctrl-C stops" % PAUSE_S)
+    time.sleep(PAUSE_S)
+    reset()
+
+
+if ROLE == "boot":
+    repair("boot", "main")
+else:
+    repair("main", "boot")
+    start()
