@@ -38,7 +38,8 @@ def described(tmp_path):
 
 
 def problems(described):
-    return site.site_problems(*described, "pi")
+    hostvars, groups = described
+    return site.site_problems(hostvars["pi"], hostvars, groups)
 
 
 def test_a_sound_site_has_no_problems(described):

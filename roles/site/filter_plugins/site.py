@@ -119,13 +119,15 @@ def reached_at(hosts: list[str], hostvars: Mapping, port: int) -> dict:
     return {"host": "127.0.0.1" if local else variables.get("ansible_host", host), "port": port}
 
 
-def site_problems(hostvars: Mapping, groups: Mapping, host: str) -> list[str]:
-    """All that is wrong with the description of the site, a sentence each; an empty list if nothing is."""
-    variables = hostvars[host]
+def site_problems(variables: Mapping, hostvars: Mapping, groups: Mapping) -> list[str]:
+    """All that is wrong with the description of the site, a sentence each; an empty list if nothing is.
+
+    `variables` holds what the inventory says of the site as a whole, by the names of the role's variables.
+    """
     devices = groups.get("devices", [])
     checks = (
         _functions(groups),
-        _strays(variables.get("inventory_dir"), groups),
+        _strays(variables["inventory_dir"], groups),
         _misspelt(hostvars, groups),
         _readings(variables["site_readings"]),
         _devices(devices, hostvars, variables["site_readings"]),
@@ -145,11 +147,10 @@ def _functions(groups: Mapping) -> Iterator[str]:
             yield f"hosts.yml: group {function} needs exactly one host, and has {named}."
 
 
-def _strays(inventory: str | None, groups: Mapping) -> Iterator[str]:
-    if inventory:
-        for path in sorted(Path(inventory, "host_vars").glob("*")):
-            if path.stem not in groups["all"] and path.name not in groups["all"]:
-                yield f"host_vars/{path.name}: there is no host {path.stem} in hosts.yml.{_perhaps(path.stem, groups['all'])}"
+def _strays(inventory: str, groups: Mapping) -> Iterator[str]:
+    for path in sorted(Path(inventory, "host_vars").glob("*")):
+        if path.stem not in groups["all"] and path.name not in groups["all"]:
+            yield f"host_vars/{path.name}: there is no host {path.stem} in hosts.yml.{_perhaps(path.stem, groups['all'])}"
 
 
 def _misspelt(hostvars: Mapping, groups: Mapping) -> Iterator[str]:
