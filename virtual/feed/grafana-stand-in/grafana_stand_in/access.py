@@ -1,0 +1,127 @@
+"""Who may come in: the administrator's account, sessions, and the pause after too many wrong passwords."""
+
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+from typing import Any
+
+from .errors import ApiError, coded
+from .settings import Settings
+from .store import Store
+
+_ROUNDS = 20_000
+_ATTEMPT_WINDOW = 300  # seconds
+_SESSION_LIFE = 30 * 86400
+_SESSION_IDLE = 7 * 86400
+
+COOKIE = "grafana_session"
+SHORTEST_PASSWORD = 4
+
+
+def _hash(password: str, salt: str) -> str:
+    return hashlib.pbkdf2_hmac("sha256", password.encode(), bytes.fromhex(salt), _ROUNDS).hex()
+
+
+def set_password(store: Store, user: dict[str, Any], password: str) -> None:
+    """Stores a new password and ends the user's sessions."""
+    salt = secrets.token_hex(10)
+    store.put("user", user["login"], {**user, "salt": salt, "password": _hash(password, salt)})
+    for session in store.all("session"):
+        if session["login"] == user["login"]:
+            store.delete("session", session["token"])
+
+
+def create_administrator(store: Store, settings: Settings) -> bool:
+    """Makes the administrator on the very first start; later starts leave the account alone."""
+    if store.all("user") or settings.flag("security", "disable_initial_admin_creation"):
+        return False
+    login = settings.text("security", "admin_user", "admin")
+    email = settings.text("security", "admin_email", "admin@localhost")
+    user = {"login": login, "email": email, "name": "", "uid": secrets.token_hex(7)}
+    set_password(store, store.put("user", login, user), settings.text("security", "admin_password", "admin"))
+    return True
+
+
+class Gate:
+    """Checks names, passwords and session cookies."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._failures: dict[str, list[float]] = {}
+        self._verified: dict[str, bytes] = {}
+        self._pepper = secrets.token_bytes(16)
+        self._protected = not settings.flag("security", "disable_brute_force_login_protection")
+        self._protected &= not settings.flag("security", "disable_username_login_protection")
+        self._attempts = settings.number("security", "brute_force_login_protection_max_attempts", 5)
+        self.basic = settings.flag("auth.basic", "enabled", True)
+        self.form = not settings.flag("auth", "disable_login_form")
+
+    def _find(self, login: str) -> dict[str, Any] | None:
+        return next((user for user in self._store.all("user") if login in (user["login"], user["email"])), None)
+
+    def _blocked(self, login: str) -> bool:
+        with self._lock:
+            recent = [at for at in self._failures.get(login, []) if at > time.monotonic() - _ATTEMPT_WINDOW]
+            if recent:
+                self._failures[login] = recent
+            else:
+                self._failures.pop(login, None)
+            return self._protected and len(recent) >= self._attempts
+
+    def password(self, login: str, password: str) -> dict[str, Any]:
+        """The user with this name and password. Raises ApiError 401."""
+        login = login.lower()
+        wrong = coded(401, "password-auth.failed", "Invalid username or password", extra=None)
+        if self._blocked(login):
+            raise wrong
+        user = self._find(login)
+        if user is None:
+            self._failed(login)
+            raise wrong
+        # The slow hash is taken once; after that a fast keyed one of the same password is compared.
+        quick = hmac.digest(self._pepper, f"{user['password']}:{password}".encode(), "sha256")
+        if not hmac.compare_digest(self._verified.get(login, b""), quick):
+            if not hmac.compare_digest(user["password"], _hash(password, user["salt"])):
+                self._failed(login)
+                raise wrong
+            self._verified[login] = quick
+        with self._lock:
+            self._failures.pop(login, None)
+        return user
+
+    def _failed(self, login: str) -> None:
+        with self._lock:
+            if len(self._failures) < 1000 or login in self._failures:
+                self._failures.setdefault(login, []).append(time.monotonic())
+
+    def open_session(self, user: dict[str, Any]) -> str:
+        """A new session's token, for the cookie."""
+        token = secrets.token_hex(16)
+        now = time.time()
+        for session in self._store.all("session"):
+            if now - session["created"] > _SESSION_LIFE or now - session["seen"] > _SESSION_IDLE:
+                self._store.delete("session", session["token"])
+        key = hashlib.sha256(token.encode()).hexdigest()
+        self._store.put("session", key, {"token": key, "login": user["login"], "created": now, "seen": now})
+        return token
+
+    def close_session(self, token: str) -> None:
+        self._store.delete("session", hashlib.sha256(token.encode()).hexdigest())
+
+    def session(self, token: str) -> dict[str, Any] | None:
+        """The user of a session, None when the session is unknown or too old."""
+        key = hashlib.sha256(token.encode()).hexdigest()
+        session = self._store.get("session", key)
+        now = time.time()
+        if session is None or now - session["created"] > _SESSION_LIFE or now - session["seen"] > _SESSION_IDLE:
+            return None
+        if now - session["seen"] > 600:
+            self._store.put("session", key, {**session, "seen": now})
+        return self._store.get("user", session["login"])
+
+
+def unauthorized() -> ApiError:
+    return coded(401, "auth.unauthorized", "Unauthorized", extra=None)

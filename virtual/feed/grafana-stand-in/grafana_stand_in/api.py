@@ -1,0 +1,455 @@
+"""The part of Grafana's HTTP API that tig-pi and its tests use."""
+
+import json
+import re
+import threading
+import urllib.parse
+from collections.abc import Callable
+from typing import Any
+
+from . import VERSION, access, dashboards, datasources, influxql, pages, policies, queries
+from .application import Application
+from .errors import ApiError, StartError, coded
+from .influxql import QueryError
+from .prometheus_rules import rules_response
+from .server import Request, Response
+
+Route = tuple[str, re.Pattern, Callable[..., Response], bool]
+
+
+def routes(application: Application) -> list[Route]:
+    """Method, path, function, and whether it needs no login."""
+    api = Api(application)
+    table: list[tuple[str, str, Callable[..., Response], bool]] = [
+        ("GET", "/api/health", api.health, True),
+        ("GET", "/healthz", api.healthz, True),
+        ("GET", "/login", api.login_page, True),
+        ("POST", "/login", api.login, True),
+        ("GET", "/logout", api.logout, True),
+        ("GET", "/", api.home, False),
+        ("GET", r"/d/([^/]+)(?:/.*)?", api.dashboard_page, False),
+        ("GET", "/api/user", api.user, False),
+        ("GET", "/api/org", api.org, False),
+        ("GET", "/api/admin/settings", api.settings, False),
+        ("GET", "/api/frontend/settings", api.frontend_settings, False),
+        ("GET", "/api/datasources", api.datasources, False),
+        ("GET", r"/api/datasources/uid/([^/]+)", api.datasource, False),
+        ("GET", r"/api/datasources/name/([^/]+)", api.datasource_by_name, False),
+        ("GET", r"/api/datasources/uid/([^/]+)/health", api.datasource_health, False),
+        ("DELETE", r"/api/datasources/uid/([^/]+)", api.delete_datasource, False),
+        ("GET", "/api/search", api.search, False),
+        ("GET", r"/api/dashboards/uid/([^/]+)", api.dashboard, False),
+        ("DELETE", r"/api/dashboards/uid/([^/]+)", api.delete_dashboard, False),
+        ("POST", "/api/dashboards/db", api.save_dashboard, False),
+        ("GET", "/api/folders", api.folders, False),
+        ("POST", "/api/folders", api.create_folder, False),
+        ("GET", r"/api/folders/([^/]+)", api.folder, False),
+        ("POST", "/api/ds/query", api.query, False),
+        ("GET", "/api/v1/provisioning/alert-rules", api.alert_rules, False),
+        ("GET", r"/api/v1/provisioning/alert-rules/([^/]+)", api.alert_rule, False),
+        ("GET", "/api/v1/provisioning/contact-points", api.contact_points, False),
+        ("GET", "/api/v1/provisioning/policies", api.policies, False),
+        ("PUT", "/api/v1/provisioning/policies", api.put_policies, False),
+        ("DELETE", "/api/v1/provisioning/policies", api.reset_policies, False),
+        ("GET", "/api/prometheus/grafana/api/v1/rules", api.rules, False),
+        ("POST", r"/api/admin/provisioning/(dashboards|datasources|alerting|plugins)/reload", api.reload, False),
+    ]
+    return [(method, re.compile(pattern), function, public) for method, pattern, function, public in table]
+
+
+class Api:
+    """Handlers; each takes the request and the parts of the path."""
+
+    def __init__(self, application: Application) -> None:
+        self.app = application
+        self._reload_lock = threading.Lock()
+
+    # --- who is there -------------------------------------------------------------------------------------------
+
+    def health(self, request: Request) -> Response:
+        body = {"database": "ok", "version": VERSION, "commit": "stand-in"}
+        return Response(200, json.dumps(body, indent=2).encode(), "application/json; charset=UTF-8")
+
+    def healthz(self, request: Request) -> Response:
+        return Response(200, b"Ok", "text/plain; charset=utf-8")
+
+    def login_page(self, request: Request) -> Response:
+        return Response(200, pages.login(), pages.TYPE)
+
+    def login(self, request: Request) -> Response:
+        if not self.app.gate.form:
+            raise coded(401, "auth.unauthorized", "Unauthorized", extra=None)
+        form = request.body.startswith(b"user=")
+        try:
+            data = (
+                {k: v[0] for k, v in urllib.parse.parse_qs(request.body.decode()).items()} if form else request.json()
+            )
+            user, password = str(data["user"]), str(data["password"])
+        except (ApiError, KeyError, TypeError, UnicodeDecodeError) as error:
+            raise ApiError(400, "bad login data") from error
+        try:
+            token = self.app.gate.open_session(self.app.gate.password(user, password))
+        except ApiError as error:
+            if form:
+                return Response(error.status, pages.login("Invalid username or password"), pages.TYPE)
+            raise
+        attributes = "Path=/; Max-Age=2592000; HttpOnly; SameSite=" + (
+            self.app.settings.text("security", "cookie_samesite", "lax").capitalize()
+        )
+        if self.app.settings.flag("security", "cookie_secure"):
+            attributes += "; Secure"
+        cookie = [("Set-Cookie", f"{access.COOKIE}={token}; {attributes}")]
+        if form:
+            return Response(302, b"", pages.TYPE, [*cookie, ("Location", "/")])
+        return Response(200, {"message": "Logged in", "redirectUrl": "/"}, headers=cookie)
+
+    def logout(self, request: Request) -> Response:
+        if request.token:
+            self.app.gate.close_session(request.token)
+        gone = f"{access.COOKIE}=; Path=/; Max-Age=0; HttpOnly"
+        return Response(302, b"", pages.TYPE, [("Location", "/login"), ("Set-Cookie", gone)])
+
+    def user(self, request: Request) -> Response:
+        user = request.user or {}
+        return Response(
+            200,
+            {
+                "id": user["id"],
+                "uid": user["uid"],
+                "email": user["email"],
+                "name": user["name"],
+                "login": user["login"],
+                "theme": "",
+                "orgId": 1,
+                "isGrafanaAdmin": True,
+                "isDisabled": False,
+                "isExternal": False,
+            },
+        )
+
+    def home(self, request: Request) -> Response:
+        hits = [self._hit(dashboard, "dash-db") for dashboard in self.app.library.dashboards()]
+        return Response(200, pages.home(sorted(hits, key=lambda hit: hit["title"].lower())), pages.TYPE)
+
+    def dashboard_page(self, request: Request, uid: str) -> Response:
+        return Response(200, pages.dashboard(self._dashboard(uid)["model"]), pages.TYPE)
+
+    def org(self, request: Request) -> Response:
+        address = dict.fromkeys(("address1", "address2", "city", "zipCode", "state", "country"), "")
+        return Response(200, {"id": 1, "name": "Main Org.", "address": address})
+
+    def settings(self, request: Request) -> Response:
+        return Response(200, self.app.settings.shown())
+
+    def frontend_settings(self, request: Request) -> Response:
+        info = {
+            "hideVersion": False,
+            "version": VERSION,
+            "commit": "stand-in",
+            "edition": "Stand-in",
+            "env": "production",
+        }
+        return Response(200, {"buildInfo": info, "appUrl": self.app.settings.root_url})
+
+    # --- data sources -------------------------------------------------------------------------------------------
+
+    def datasources(self, request: Request) -> Response:
+        return Response(200, self.app.sources.all())
+
+    def _source(self, uid: str) -> dict[str, Any]:
+        source = self.app.sources.find(uid)
+        if source is None:
+            raise ApiError(404, "Data source not found", traceID="")
+        return source
+
+    def datasource(self, request: Request, uid: str) -> Response:
+        return Response(200, self.app.sources.detail(self._source(uid)))
+
+    def datasource_by_name(self, request: Request, name: str) -> Response:
+        uid = next((s["uid"] for s in self.app.sources.all() if s["name"] == name), "")
+        return Response(200, self.app.sources.detail(self._source(uid)))
+
+    def datasource_health(self, request: Request, uid: str) -> Response:
+        source = self._source(uid)
+        if source["type"] != "influxdb":
+            raise datasources.not_registered()
+        try:
+            return Response(200, {"message": influxql.health(source), "status": "OK"})
+        except QueryError as error:
+            return Response(400, {"message": f"{error} error reading influxDB", "status": "ERROR"})
+
+    def delete_datasource(self, request: Request, uid: str) -> Response:
+        return Response(200, self.app.sources.delete(uid))
+
+    def query(self, request: Request) -> Response:
+        parsed = queries.parse_request(request.json(), self.app.sources)
+        try:
+            results = queries.run(parsed, self.app.sources)
+        except queries.SourceNotFound as error:
+            raise ApiError(404, "Data source not found") from error
+        except queries.BadPipeline as error:
+            raise coded(400, "sse.parseError", str(error)) from error
+        return Response(*queries.answer(parsed, results))
+
+    # --- dashboards and folders ---------------------------------------------------------------------------------
+
+    def search(self, request: Request) -> Response:
+        wanted = request.query.get("query", [""])[0].lower()
+        kind = request.query.get("type", [""])[0]
+        tags = set(request.query.get("tag", []))
+        uids = set(request.query.get("dashboardUIDs", [])) | set(request.query.get("dashboardUID", []))
+        parents = set(request.query.get("folderUIDs", [])) | set(request.query.get("folderUid", []))
+        limit = int(request.query.get("limit", ["1000"])[0])
+        found = []
+        if kind in ("", "dash-folder"):
+            found += [self._hit(f, "dash-folder") for f in self.app.library.folders()]
+        if kind in ("", "dash-db"):
+            found += [self._hit(d, "dash-db") for d in self.app.library.dashboards()]
+        found = [
+            hit
+            for hit in found
+            if wanted in hit["title"].lower()
+            and tags <= set(hit["tags"])
+            and (not uids or hit["uid"] in uids)
+            and (not parents or hit.get("folderUid", "general") in parents)
+        ]
+        found.sort(key=lambda hit: (hit["type"] != "dash-folder", hit["title"].lower()))
+        return Response(200, found[:limit])
+
+    def _hit(self, entry: dict[str, Any], kind: str) -> dict[str, Any]:
+        is_folder = kind == "dash-folder"
+        slug = dashboards.slug(entry["title"])
+        hit = {
+            "id": entry["id"],
+            "orgId": 1,
+            "uid": entry["uid"],
+            "title": entry["title"],
+            "uri": f"db/{slug}",
+            "url": f"/dashboards/f/{entry['uid']}/{slug}" if is_folder else f"/d/{entry['uid']}/{slug}",
+            "slug": "",
+            "type": kind,
+            "tags": entry.get("tags", []),
+            "isStarred": False,
+            "sortMeta": 0,
+            "isDeleted": False,
+        }
+        if not is_folder and (folder := self._folder_of(entry)):
+            hit |= {
+                "folderId": folder["id"],
+                "folderUid": folder["uid"],
+                "folderTitle": folder["title"],
+                "folderUrl": f"/dashboards/f/{folder['uid']}/{dashboards.slug(folder['title'])}",
+            }
+        return hit
+
+    def _folder_of(self, dashboard: dict[str, Any]) -> dict[str, Any] | None:
+        return self.app.library.folder(dashboard["folderUid"]) if dashboard["folderUid"] else None
+
+    def _dashboard(self, uid: str) -> dict[str, Any]:
+        dashboard = self.app.library.dashboard(uid)
+        if dashboard is None:
+            raise ApiError(404, "Dashboard not found", traceID="")
+        return dashboard
+
+    def dashboard(self, request: Request, uid: str) -> Response:
+        dashboard = self._dashboard(uid)
+        folder = self._folder_of(dashboard)
+        source = dashboard["provisioning"]
+        slug = dashboards.slug(dashboard["title"])
+        may_save = source is None or source["allowUiUpdates"]
+        folder_slug = dashboards.slug(folder["title"]) if folder else ""
+        meta = {
+            "type": "db",
+            "canSave": may_save,
+            "canEdit": True,
+            "canAdmin": True,
+            "canStar": True,
+            "canDelete": True,
+            "slug": slug,
+            "url": f"/d/{dashboard['uid']}/{slug}",
+            "expires": "0001-01-01T00:00:00Z",
+            "created": dashboard["created"],
+            "updated": dashboard["updated"],
+            "updatedBy": "admin",
+            "createdBy": "admin",
+            "version": dashboard["version"],
+            "hasAcl": False,
+            "isFolder": False,
+            "apiVersion": "v1beta1",
+            "folderId": folder["id"] if folder else 0,
+            "folderUid": dashboard["folderUid"],
+            "folderTitle": folder["title"] if folder else "Dashboards",
+            "folderUrl": f"/dashboards/f/{folder['uid']}/{folder_slug}" if folder else "",
+            "provisioned": source is not None,
+            "provisionedExternalId": source["relative"] if source else "",
+            "annotationsPermissions": None,
+        }
+        return Response(200, {"meta": meta, "dashboard": dashboard["model"]})
+
+    def save_dashboard(self, request: Request) -> Response:
+        body = request.json()
+        model = body.get("dashboard") if isinstance(body, dict) else None
+        if not isinstance(model, dict):
+            raise ApiError(400, "bad request data")
+        folder_uid = body.get("folderUid") or ""
+        if folder_uid == "general":
+            folder_uid = ""
+        if folder_uid and self.app.library.folder(folder_uid) is None:
+            raise ApiError(400, "folder not found")
+        uid = model.get("uid") or ""
+        old = self.app.library.dashboard(uid) if uid else None
+        if old is None and model.get("id"):
+            old = next((d for d in self.app.library.dashboards() if d["id"] == model["id"]), None)
+            if old is None:
+                raise ApiError(404, "Dashboard not found", status="not-found")
+            model["uid"] = old["uid"]
+        provisioning = old["provisioning"] if old else None
+        if provisioning and not provisioning["allowUiUpdates"]:
+            raise ApiError(400, "Cannot save provisioned dashboard")
+        if old and not body.get("overwrite") and model.get("version") not in (None, old["version"]):
+            raise ApiError(412, "The dashboard has been changed by someone else", status="version-mismatch")
+        if old and not body.get("overwrite") and not model.get("id") and model.get("version") is None:
+            raise ApiError(412, "A dashboard with the same uid already exists", status="name-exists")
+        model.pop("id", None)
+        saved = self.app.library.save(model, folder_uid, provisioning)
+        slug = dashboards.slug(saved["title"])
+        return Response(
+            200,
+            {
+                "folderUid": saved["folderUid"],
+                "id": saved["id"],
+                "slug": slug,
+                "status": "success",
+                "uid": saved["uid"],
+                "url": f"/d/{saved['uid']}/{slug}",
+                "version": saved["version"],
+            },
+        )
+
+    def delete_dashboard(self, request: Request, uid: str) -> Response:
+        dashboard = self._dashboard(uid)
+        if dashboard["provisioning"]:
+            raise ApiError(400, "provisioned dashboard cannot be deleted")
+        self.app.library.delete(uid)
+        return Response(
+            200,
+            {"message": f"Dashboard {dashboard['title']} deleted", "title": dashboard["title"], "uid": uid},
+        )
+
+    def folders(self, request: Request) -> Response:
+        found = sorted(self.app.library.folders(), key=lambda folder: folder["title"].lower())
+        return Response(200, [{"id": f["id"], "uid": f["uid"], "title": f["title"]} for f in found])
+
+    def folder(self, request: Request, uid: str) -> Response:
+        folder = self.app.library.folder(uid)
+        if folder is None:
+            raise ApiError(404, "folder not found", status="not-found")
+        return Response(200, self._folder_json(folder))
+
+    def create_folder(self, request: Request) -> Response:
+        body = request.json()
+        return Response(
+            200, self._folder_json(self.app.library.create_folder(body.get("title") or "", body.get("uid") or ""))
+        )
+
+    @staticmethod
+    def _folder_json(folder: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "id": folder["id"],
+            "uid": folder["uid"],
+            "orgId": 1,
+            "title": folder["title"],
+            "url": f"/dashboards/f/{folder['uid']}/{dashboards.slug(folder['title'])}",
+            "hasAcl": False,
+            "canSave": True,
+            "canEdit": True,
+            "canAdmin": True,
+            "canDelete": True,
+            "createdBy": "admin",
+            "created": folder["created"],
+            "updatedBy": "admin",
+            "updated": folder["updated"],
+            "version": folder["version"],
+        }
+
+    # --- alerting -----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _rule_json(rule: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "id": rule["id"],
+            "uid": rule["uid"],
+            "orgID": 1,
+            "folderUID": rule["folderUID"],
+            "ruleGroup": rule["ruleGroup"],
+            "title": rule["title"],
+            "condition": rule["condition"],
+            "data": rule["data"],
+            "updated": rule["updated"],
+            "noDataState": rule["noDataState"],
+            "execErrState": rule["execErrState"],
+            "for": rule["for"],
+            "keep_firing_for": rule["keep_firing_for"],
+            "annotations": rule["annotations"],
+            "labels": rule["labels"],
+            "provenance": rule["provenance"],
+            "isPaused": rule["isPaused"],
+            "notification_settings": rule["notification_settings"],
+            "record": None,
+        }
+
+    def alert_rules(self, request: Request) -> Response:
+        return Response(200, [self._rule_json(rule) for rule in self.app.store.all("rule")])
+
+    def alert_rule(self, request: Request, uid: str) -> Response:
+        rule = self.app.store.get("rule", uid)
+        if rule is None:
+            return Response(404, b"")
+        return Response(200, self._rule_json(rule))
+
+    def contact_points(self, request: Request) -> Response:
+        hidden = {"password", "authorization_credentials", "token", "bottoken", "integrationKey", "apiKey"}
+        shown = []
+        for point in self.app.contact_points():
+            settings = {k: "[REDACTED]" if k in hidden and v else v for k, v in point["settings"].items()}
+            shown.append({**point, "settings": settings})
+        name = request.query.get("name", [""])[0]
+        return Response(200, [point for point in shown if not name or point["name"] == name])
+
+    def policies(self, request: Request) -> Response:
+        return Response(200, policies.tree(self.app.store))
+
+    def put_policies(self, request: Request) -> Response:
+        tree = request.json()
+        try:
+            policies.check_tree(tree, self.app.store)
+        except policies.PolicyError as error:
+            raise coded(
+                400,
+                "alerting.notifications.routes.invalidFormat",
+                "Invalid format of the submitted route.",
+                extra={"Error": str(error)},
+            ) from error
+        tree = {key: value for key, value in tree.items() if key != "provenance"}
+        self.app.store.put("policies", "tree", {"tree": tree, "provenance": ""})
+        return Response(202, {"message": "policies updated"})
+
+    def reset_policies(self, request: Request) -> Response:
+        policies.reset_tree(self.app.store)
+        return Response(202, policies.tree(self.app.store))
+
+    def rules(self, request: Request) -> Response:
+        return Response(200, rules_response(self.app, request.query))
+
+    # --- files anew ---------------------------------------------------------------------------------------------
+
+    def reload(self, request: Request, what: str) -> Response:
+        with self._reload_lock:
+            try:
+                getattr(self.app, f"provision_{what}", lambda: None)()
+            except StartError as error:
+                raise ApiError(500, "", error=str(error)) from error
+        name = {"dashboards": "Dashboards", "datasources": "Datasources", "alerting": "Alerting", "plugins": "Plugins"}[
+            what
+        ]
+        return Response(200, {"message": f"{name} config reloaded"})

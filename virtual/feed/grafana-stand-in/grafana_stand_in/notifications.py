@@ -1,0 +1,321 @@
+"""Groups alerts by the notification policies and delivers them to contact points (webhook and e-mail)."""
+
+import base64
+import datetime
+import hashlib
+import json
+import threading
+import time
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import policies
+from .log import Logger
+from .rule_states import Instance
+from .settings import Settings
+from .store import Store
+
+_log = Logger("ngalert.notifier")
+_ZERO = "0001-01-01T00:00:00Z"
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass
+class Alert:
+    """One alert on its way; times are seconds since 1970."""
+
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    values: dict[str, float]
+    text: str
+    starts: float
+    ends: float
+    resolved: bool
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(json.dumps(self.labels, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass
+class Group:
+    """Alerts that go out in one notification."""
+
+    route: policies.Route
+    labels: dict[str, str]
+    due: float
+    alerts: dict[str, Alert] = field(default_factory=dict)
+    told: dict[str, bool] = field(default_factory=dict)
+    told_at: float = 0.0
+
+    @property
+    def key(self) -> str:
+        shown = ", ".join(f'{name}="{value}"' for name, value in sorted(self.labels.items()))
+        return f"{self.route.path}:{{{shown}}}"
+
+
+def to_alert(instance: Instance) -> Alert | None:
+    """What the contact points get to hear of an instance, or None."""
+    resolved = instance.resolved is not None
+    kind = instance.previous if resolved else instance.state
+    if not resolved and instance.state not in ("Alerting", "NoData", "Error", "Recovering"):
+        return None
+    labels = dict(instance.labels)
+    if kind in ("NoData", "Error"):
+        labels["rulename"] = labels["alertname"]
+        labels["alertname"] = f"Datasource{kind}"
+    annotations = dict(instance.annotations)
+    if instance.reason:
+        annotations["grafana_state_reason"] = instance.reason
+    return Alert(labels, annotations, instance.values, instance.text, instance.starts, instance.ends, resolved)
+
+
+def _time(at: float) -> str:
+    moment = datetime.datetime.fromtimestamp(at, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _common(maps: list[dict[str, str]]) -> dict[str, str]:
+    return {k: v for k, v in maps[0].items() if all(other.get(k) == v for other in maps[1:])} if maps else {}
+
+
+class Notifier:
+    """Holds the groups; `tick` sends what is due."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+        self._groups: dict[tuple, Group] = {}
+        self._lock = threading.Lock()
+
+    def take(self, instances: list[Instance], now: float, own: dict[str, Any] | None = None) -> None:
+        """Alerts of a rule's evaluation; `own` are the rule's notification settings, which go before the policies."""
+        tree = policies.tree(self._store)
+        with self._lock:
+            for instance in instances:
+                alert = to_alert(instance)
+                if alert is None:
+                    continue
+                visible = {k: v for k, v in alert.labels.items() if not k.startswith("__")}
+                routes = [self._own_route(own)] if own else policies.routes_for(tree, visible)
+                for route in routes:
+                    self._put(route, visible, alert, now)
+
+    @staticmethod
+    def _own_route(own: dict[str, Any]) -> policies.Route:
+        tree = {**policies.default_tree(), **{key: value for key, value in own.items() if value}}
+        return policies.routes_for(tree, {})[0]
+
+    def _put(self, route: policies.Route, labels: dict[str, str], alert: Alert, now: float) -> None:
+        names = sorted(labels) if "..." in route.group_by else route.group_by
+        group_labels = {name: labels[name] for name in names if name in labels}
+        key = (route.path, route.receiver, tuple(sorted(group_labels.items())))
+        group = self._groups.get(key)
+        if group is None:
+            if alert.resolved:
+                return
+            group = self._groups[key] = Group(route, group_labels, now + route.group_wait)
+        if alert.resolved and alert.fingerprint not in group.alerts:
+            return
+        group.alerts[alert.fingerprint] = alert
+
+    def tick(self, now: float) -> None:
+        """Sends the notifications that are due."""
+        with self._lock:
+            due = [(key, group) for key, group in self._groups.items() if group.due <= now]
+        for key, group in due:
+            self._flush(group, now)
+            with self._lock:
+                group.due = now + group.route.group_interval
+                for name in [
+                    name for name, alert in group.alerts.items() if alert.resolved and group.told.get(name, True)
+                ]:
+                    del group.alerts[name]
+                    group.told.pop(name, None)
+                if not group.alerts:
+                    self._groups.pop(key, None)
+
+    def _flush(self, group: Group, now: float) -> None:
+        with self._lock:
+            for alert in group.alerts.values():
+                if not alert.resolved and alert.ends < now:  # its rule is gone
+                    alert.resolved, alert.ends = True, now
+            alerts = list(group.alerts.values())
+        state = {alert.fingerprint: alert.resolved for alert in alerts}
+        firing = {name for name, resolved in state.items() if not resolved}
+        told_firing = {name for name, resolved in group.told.items() if not resolved}
+        resolved_news = {name for name, resolved in state.items() if resolved and name in told_firing}
+        again = now - group.told_at >= group.route.repeat_interval
+        if not (firing - told_firing or resolved_news or (firing and again)):
+            group.told |= {name: True for name, resolved in state.items() if resolved}
+            return
+        sent = [alert for alert in alerts if not alert.resolved or alert.fingerprint in resolved_news]
+        points = [p for p in policies.contact_points(self._store) if p["name"] == group.route.receiver]
+        for point in points:
+            chosen = [a for a in sent if not (point["disableResolveMessage"] and a.resolved)]
+            if chosen:
+                self._deliver(point, group, chosen)
+        group.told, group.told_at = state, now
+
+    def _deliver(self, point: dict[str, Any], group: Group, alerts: list[Alert]) -> None:
+        sender = {"webhook": self._webhook, "email": self._email}.get(point["type"])
+        if sender is None:
+            _log.warn(
+                "this stand-in delivers to webhook and email only", receiver=point["name"], integration=point["type"]
+            )
+            return
+        for attempt in range(3):
+            try:
+                sender(point, self.payload(point, group, alerts))
+                return
+            except (OSError, ValueError) as error:
+                _log.error("Notify for alerts failed", receiver=point["name"], attempts=attempt + 1, error=error)
+                time.sleep(attempt)
+
+    def payload(self, point: dict[str, Any], group: Group, alerts: list[Alert]) -> dict[str, Any]:
+        """The JSON body of a webhook, in Grafana's shape."""
+        shown = [self._shown(alert) for alert in alerts]
+        firing = [alert for alert in shown if alert["status"] == "firing"]
+        status = "firing" if firing else "resolved"
+        common = _common([alert["labels"] for alert in shown])
+        title = f"[{status.upper()}"
+        if firing:
+            resolved = len(shown) - len(firing)
+            title += f":{len(firing)}" + (f", RESOLVED:{resolved}" if resolved else "")
+        title += f"] {' '.join(value for _, value in sorted(group.labels.items()))} "
+        rest = [value for name, value in sorted(common.items()) if name not in group.labels]
+        title += f"({' '.join(rest)})" if rest else ""
+        return {
+            "receiver": point["name"],
+            "status": status,
+            "alerts": shown,
+            "groupLabels": group.labels,
+            "commonLabels": common,
+            "commonAnnotations": _common([alert["annotations"] for alert in shown]),
+            "externalURL": self._settings.root_url,
+            "version": "1",
+            "groupKey": group.key,
+            "truncatedAlerts": 0,
+            "orgId": 1,
+            "title": title,
+            "state": "alerting" if firing else "ok",
+            "message": _message(shown),
+        }
+
+    def _shown(self, alert: Alert) -> dict[str, Any]:
+        root = self._settings.root_url
+        labels = {key: value for key, value in sorted(alert.labels.items()) if not key.startswith("__")}
+        annotations = {k: v for k, v in sorted(alert.annotations.items()) if not k.startswith("__")}
+        query = "&".join("matcher=" + urllib.parse.quote_plus(f"{key}={value}") for key, value in labels.items())
+        dashboard = alert.annotations.get("__dashboardUid__", "")
+        panel = alert.annotations.get("__panelId__", "")
+        return {
+            "status": "resolved" if alert.resolved else "firing",
+            "labels": labels,
+            "annotations": annotations,
+            "startsAt": _time(alert.starts),
+            "endsAt": _time(alert.ends) if alert.resolved else _ZERO,
+            "generatorURL": f"{root}alerting/grafana/{alert.labels['__alert_rule_uid__']}/view?orgId=1",
+            "fingerprint": alert.fingerprint,
+            "silenceURL": f"{root}alerting/silence/new?alertmanager=grafana&{query}&orgId=1",
+            "dashboardURL": f"{root}d/{dashboard}?orgId=1" if dashboard else "",
+            "panelURL": f"{root}d/{dashboard}?orgId=1&viewPanel={panel}" if dashboard and panel else "",
+            "values": {k: (v if v == v else None) for k, v in alert.values.items()} or None,
+            "valueString": alert.text,
+            "orgId": 1,
+        }
+
+    def _webhook(self, point: dict[str, Any], payload: dict[str, Any]) -> None:
+        settings = point["settings"]
+        headers = {"Content-Type": "application/json", "User-Agent": "Grafana"}
+        if settings.get("username"):
+            credentials = f"{settings['username']}:{settings.get('password', '')}"
+            headers["Authorization"] = "Basic " + base64.b64encode(credentials.encode()).decode()
+        elif settings.get("authorization_credentials"):
+            scheme = settings.get("authorization_scheme") or "Bearer"
+            headers["Authorization"] = f"{scheme} {settings['authorization_credentials']}"
+        if settings.get("title"):
+            payload = {**payload, "title": settings["title"]}
+        if limit := int(settings.get("maxAlerts") or 0):
+            cut = max(0, len(payload["alerts"]) - limit)
+            payload = {**payload, "alerts": payload["alerts"][:limit], "truncatedAlerts": cut}
+        request = urllib.request.Request(
+            settings["url"],
+            data=json.dumps(payload).encode(),
+            headers=headers,
+            method=settings.get("httpMethod") or "POST",
+        )
+        with _opener.open(request, timeout=30) as response:
+            response.read(1)
+
+    def _email(self, point: dict[str, Any], payload: dict[str, Any]) -> None:
+        import smtplib
+        import ssl
+        from email.message import EmailMessage
+        from email.utils import formataddr, formatdate, make_msgid
+
+        settings = self._settings
+        if not settings.flag("smtp", "enabled"):
+            raise ValueError("SMTP not configured, check your grafana.ini config file's [smtp] section")
+        addresses = [
+            a.strip(" <>") for a in point["settings"]["addresses"].replace(";", ",").replace("\n", ",").split(",")
+        ]
+        addresses = [address for address in addresses if address]
+        sender = settings.text("smtp", "from_address", "admin@grafana.localhost")
+        mail = EmailMessage()
+        mail["From"] = formataddr((settings.text("smtp", "from_name", "Grafana"), sender))
+        mail["Subject"] = point["settings"].get("subject") or payload["title"]
+        mail["Date"] = formatdate()
+        mail["Message-ID"] = make_msgid()
+        mail.set_content(payload["message"] + "\n\n(sent by a stand-in for Grafana)\n")
+        host, _, port = settings.text("smtp", "host", "localhost:25").rpartition(":")
+        context = ssl.create_default_context()
+        if settings.flag("smtp", "skip_verify"):
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        name = settings.text("smtp", "ehlo_identity") or None
+        if port == "465":
+            server: smtplib.SMTP = smtplib.SMTP_SSL(host, int(port), name, timeout=30, context=context)
+        else:
+            server = smtplib.SMTP(host, int(port), name, timeout=30)
+        with server:
+            server.ehlo()
+            policy = settings.text("smtp", "startTLS_policy", "OpportunisticStartTLS")
+            offered = server.has_extn("starttls")
+            if port != "465" and policy != "NoStartTLS" and (offered or policy == "MandatoryStartTLS"):
+                server.starttls(context=context)
+                server.ehlo()
+            if user := settings.text("smtp", "user"):
+                server.login(user, settings.text("smtp", "password"))
+            groups = [addresses] if point["settings"].get("singleEmail") else [[address] for address in addresses]
+            for recipients in groups:
+                del mail["To"]
+                mail["To"] = ", ".join(recipients)
+                server.send_message(mail, sender, recipients)
+
+
+def _message(alerts: list[dict[str, Any]]) -> str:
+    """The text of a notification."""
+    parts = []
+    for status, heading in (("firing", "**Firing**"), ("resolved", "**Resolved**")):
+        chosen = [alert for alert in alerts if alert["status"] == status]
+        if not chosen:
+            continue
+        lines = [heading, ""]
+        for alert in chosen:
+            values = ", ".join(f"{name}={value}" for name, value in sorted((alert["values"] or {}).items()))
+            lines += [f"Value: {values or '[no value]'}", "Labels:"]
+            lines += [f" - {name} = {value}" for name, value in alert["labels"].items()]
+            lines += ["Annotations:"]
+            lines += [f" - {name} = {value}" for name, value in alert["annotations"].items()]
+            for name, key in (
+                ("Source", "generatorURL"),
+                ("Silence", "silenceURL"),
+                ("Dashboard", "dashboardURL"),
+                ("Panel", "panelURL"),
+            ):
+                lines += [f"{name}: {alert[key]}"] if alert[key] else []
+            lines += [""]
+        parts.append("\n".join(lines))
+    return "\n".join(parts)

@@ -1,0 +1,139 @@
+"""GET /api/prometheus/grafana/api/v1/rules: the rules with what their last evaluation gave."""
+
+import datetime
+from decimal import Decimal
+from typing import Any
+
+from .application import Application
+from .expressions import UIDS
+from .rule_states import Instance, RuleStates
+from .settings import seconds
+
+_NEVER = "0001-01-01T00:00:00Z"
+
+
+def _time(at: float) -> str:
+    if not at:
+        return _NEVER
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _exponent(value: float) -> str:
+    """A float with the fewest digits and an exponent: 21.5 is 2.15e+01."""
+    if value != value or value in (float("inf"), float("-inf")):
+        return {"nan": "NaN", "inf": "+Inf", "-inf": "-Inf"}[str(value)]
+    sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
+    power = int(exponent) + len(digits) - 1
+    text = "".join(map(str, digits))
+    mantissa = text[0] + ("." + text[1:] if len(text) > 1 else "")
+    return f"{'-' if sign else ''}{mantissa}e{power:+03d}"
+
+
+def _value(instance: Instance, condition: str) -> str:
+    if instance.state not in ("Alerting", "Pending", "Recovering"):
+        return ""
+    values = {name: value for name, value in instance.values.items() if condition in name}
+    if not values:
+        return instance.text
+    if len(values) == 1:
+        return _exponent(next(iter(values.values())))
+    return ", ".join(sorted(f"{name}: {_exponent(value)}" for name, value in values.items()))
+
+
+def _public(labels: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in sorted(labels.items()) if not (key.startswith("__") and key.endswith("__"))}
+
+
+def _alert(instance: Instance, condition: str) -> dict[str, Any]:
+    return {
+        "labels": _public(instance.labels),
+        "annotations": dict(sorted(instance.annotations.items())),
+        "state": instance.formatted,
+        "activeAt": _time(instance.starts),
+        "value": _value(instance, condition),
+    }
+
+
+def _rule(rule: dict[str, Any], states: RuleStates) -> dict[str, Any]:
+    instances = list(states.instances.values())
+    firing = [i for i in instances if i.state == "Alerting"]
+    state = "firing" if firing else "inactive"
+    for kind in ("Recovering", "Pending"):
+        if state == "inactive" and any(i.state == kind for i in instances):
+            state = kind.lower()
+    totals: dict[str, int] = {}
+    for instance in instances:
+        totals[instance.state.lower()] = totals.get(instance.state.lower(), 0) + 1
+        if instance.error and rule["execErrState"] != "Error":
+            totals["error"] = totals.get("error", 0) + 1
+    texts = [
+        q["model"].get("query") or q["model"].get("expr") or "" for q in rule["data"] if q["datasourceUid"] not in UIDS
+    ]
+    shown: dict[str, Any] = {
+        "state": state,
+        "name": rule["title"],
+        "folderUid": rule["folderUID"],
+        "uid": rule["uid"],
+        "query": " | ".join(text for text in texts if text),
+        "queriedDatasourceUIDs": sorted({q["datasourceUid"] for q in rule["data"]} - set(UIDS)),
+        "duration": seconds(rule["for"]),
+        "keepFiringFor": seconds(rule["keep_firing_for"]),
+        "annotations": dict(sorted(rule["annotations"].items())),
+        "activeAt": _time(min(i.starts for i in firing)) if firing else None,
+        "alerts": [_alert(i, rule["condition"]) for i in sorted(instances, key=_importance)],
+        "totals": totals,
+        "totalsFiltered": totals,
+        "labels": _public(rule["labels"]),
+        "health": states.health,
+        "lastError": states.error,
+        "type": "alerting",
+        "lastEvaluation": _time(states.evaluated),
+        "evaluationTime": states.duration,
+        "isPaused": rule["isPaused"],
+        "provenance": rule["provenance"],
+    }
+    optional = ("queriedDatasourceUIDs", "duration", "keepFiringFor", "annotations", "activeAt", "alerts", "totals")
+    for key in (*optional, "totalsFiltered", "labels", "lastError"):
+        if not shown[key]:
+            del shown[key]
+    return shown
+
+
+def _importance(instance: Instance) -> tuple[int, str]:
+    order = ("Alerting", "Recovering", "Pending", "Error", "NoData", "Normal")
+    return order.index(instance.state), str(sorted(instance.labels.items()))
+
+
+def rules_response(application: Application, query: dict[str, list[str]]) -> dict[str, Any]:
+    """The whole answer, by folder and group."""
+    groups: dict[tuple[str, str], dict[str, Any]] = {}
+    totals: dict[str, int] = {}
+    folder_uid = query.get("folder_uid", [""])[0]
+    names = set(query.get("rule_group", [])) | set(query.get("rule_name", []))
+    uids = set(query.get("rule_uid", []))
+    for rule in sorted(application.store.all("rule"), key=lambda r: (r["folderUID"], r["ruleGroup"], r["position"])):
+        if folder_uid and rule["folderUID"] != folder_uid:
+            continue
+        if (names and not {rule["ruleGroup"], rule["title"]} & names) or (uids and rule["uid"] not in uids):
+            continue
+        folder = application.library.folder(rule["folderUID"]) or {"title": ""}
+        group = groups.setdefault(
+            (rule["folderUID"], rule["ruleGroup"]),
+            {
+                "name": rule["ruleGroup"],
+                "file": folder["title"],
+                "folderUid": rule["folderUID"],
+                "rules": [],
+                "totals": None,
+                "interval": rule["interval"],
+                "lastEvaluation": _NEVER,
+                "evaluationTime": 0,
+            },
+        )
+        shown = _rule(rule, application.scheduler.states(rule["uid"]))
+        group["rules"].append(shown)
+        group["lastEvaluation"], group["evaluationTime"] = shown["lastEvaluation"], shown["evaluationTime"]
+        totals[shown["state"]] = totals.get(shown["state"], 0) + 1
+        if shown["health"] != "ok":
+            totals[shown["health"]] = totals.get(shown["health"], 0) + 1
+    return {"status": "success", "data": {"groups": list(groups.values()), "totals": totals}}

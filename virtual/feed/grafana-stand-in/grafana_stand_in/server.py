@@ -1,0 +1,180 @@
+"""The HTTP side: requests in, authentication, answers out."""
+
+import base64
+import binascii
+import json
+import socket
+import urllib.parse
+from dataclasses import dataclass, field
+from http.cookies import CookieError, SimpleCookie
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from . import VERSION
+from .access import COOKIE, unauthorized
+from .application import Application
+from .errors import ApiError, StartError, coded
+from .log import Logger
+
+_log = Logger("http.server")
+_LARGEST_BODY = 16 * 1024 * 1024
+
+
+@dataclass
+class Request:
+    """One request, with the user who makes it (None before the login)."""
+
+    method: str
+    path: str
+    query: dict[str, list[str]]
+    body: bytes
+    user: dict[str, Any] | None = None
+    token: str = ""
+
+    def json(self) -> Any:
+        """The body. Raises ApiError."""
+        try:
+            return json.loads(self.body)
+        except ValueError as error:
+            raise ApiError(400, "bad request data") from error
+
+
+@dataclass
+class Response:
+    """One answer; a body that is not bytes is sent as JSON."""
+
+    status: int = 200
+    body: Any = b""
+    content_type: str = "application/json"
+    headers: list[tuple[str, str]] = field(default_factory=list)
+
+    def encoded(self) -> bytes:
+        return self.body if isinstance(self.body, bytes) else json.dumps(self.body, separators=(",", ":")).encode()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = f"grafana-stand-in/{VERSION}"
+    sys_version = ""
+    timeout = 60
+    disable_nagle_algorithm = True
+    server: "Server"
+
+    def log_message(self, *_: Any) -> None:
+        """Requests are logged by _serve, when [server] router_logging says so."""
+
+    def _serve(self) -> None:
+        parts = urllib.parse.urlsplit(self.path)
+        length = int(self.headers.get("Content-Length") or 0)
+        if length > _LARGEST_BODY:
+            self.close_connection = True
+            self._send(Response(413, {"message": "request body too large"}))
+            return
+        body = self.rfile.read(length) if length else b""
+        path = urllib.parse.unquote(parts.path)
+        request = Request(self.command, path, urllib.parse.parse_qs(parts.query), body)
+        try:
+            response = self.server.answer(request, self.headers)
+        except ApiError as error:
+            response = Response(error.status, error.body)
+        except StartError as error:
+            response = Response(500, {"message": "", "error": str(error)})
+        except Exception as error:  # an answer is owed in any case
+            _log.error("Request error", path=path, error=repr(error))
+            response = Response(500, coded(500, "internal", "Internal server error").body)
+        self._send(response)
+        if self.server.log_requests:
+            _log.info("Request Completed", method=self.command, path=path, status=response.status)
+
+    def _send(self, response: Response) -> None:
+        data = response.encoded()
+        self.send_response(response.status)
+        self.send_header("Content-Type", response.content_type)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("X-Frame-Options", "deny")
+        for name, value in response.headers:
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one Application."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, application: Application) -> None:
+        from . import api
+
+        self.application = application
+        settings = application.settings
+        self.log_requests = settings.flag("server", "router_logging")
+        self._routes = api.routes(application)
+        address = settings.text("server", "http_addr", "")
+        if ":" in address:
+            self.address_family = socket.AF_INET6
+        port = settings.number("server", "http_port", 3000)
+        try:
+            super().__init__((address, port), _Handler)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise StartError(
+                f"failed to open listener on address {address}:{port}: listen tcp {address}:{port}: bind: {reason}"
+            ) from error
+
+    def server_bind(self) -> None:
+        # As HTTPServer does it, without asking the name service for this machine's name.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = "localhost", self.server_address[1]
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that hangs up is no news."""
+
+    def answer(self, request: Request, headers: Any) -> Response:
+        """Finds the route and lets nobody in who may not. Raises ApiError."""
+        self._identify(request, headers)
+        allowed = False
+        for method, pattern, function, public in self._routes:
+            match = pattern.fullmatch(request.path)
+            if not match:
+                continue
+            allowed = True
+            if method != request.method and not (method == "GET" and request.method == "HEAD"):
+                continue
+            if request.user is None and not public:
+                break
+            return function(request, *match.groups())
+        if request.user is None and (request.path.startswith("/api/") or allowed):
+            if not request.path.startswith("/api/"):
+                return Response(302, b"", "text/html; charset=utf-8", [("Location", "/login")])
+            raise unauthorized()
+        raise ApiError(404, "Not found")
+
+    def _identify(self, request: Request, headers: Any) -> None:
+        gate = self.application.gate
+        authorization = headers.get("Authorization") or ""
+        scheme, _, credentials = authorization.partition(" ")
+        if scheme.lower() == "basic" and gate.basic:
+            try:
+                name, _, password = base64.b64decode(credentials, validate=True).decode().partition(":")
+            except (binascii.Error, UnicodeDecodeError) as error:
+                raise coded(400, "basic-auth.invalid-header", "Invalid Basic Auth Header", extra=None) from error
+            request.user = gate.password(name, password)
+            return
+        if scheme.lower() == "bearer":
+            raise coded(401, "api-key.invalid", "Invalid API key", extra=None)
+        try:
+            cookie = SimpleCookie(headers.get("Cookie") or "").get(COOKIE)
+        except CookieError:
+            cookie = None
+        if cookie:
+            request.token = cookie.value
+            request.user = gate.session(cookie.value)
