@@ -63,6 +63,11 @@ def toolchain(cache: Path) -> Path:
     return target
 
 
+def _built(tree: Path, control: dict[str, str], output: Path, source: str) -> Package:
+    path = deb.build(tree, control, output)
+    return Package(path, control["Package"], control["Version"], control["Architecture"], "built", source)
+
+
 def telegraf_inputs() -> list[Path]:
     return [HERE / "telegraf-plugins.txt", HERE / "build.py", HERE / "deb.py", HERE / "requirements.txt"]
 
@@ -132,9 +137,9 @@ def telegraf(arch: str, cache: Path, output: Path) -> Package:
         "Section": "net",
         "Priority": "optional",
         "Homepage": "https://github.com/influxdata/telegraf",
-        "Description": "Plugin-driven server agent for reporting metrics into InfluxDB, built with the plugins of tig-pi",
+        "Description": "Plugin-driven agent for reporting metrics into InfluxDB, with the plugins of tig-pi",
     }
-    return Package.read(deb.build(tree, control, output), "built", f"Go module {module} {TELEGRAF_SUM}")
+    return _built(tree, control, output, f"Go module {module} {TELEGRAF_SUM}")
 
 
 def node_red_inputs() -> list[Path]:
@@ -160,6 +165,12 @@ def node_red(arch: str, cache: Path, output: Path) -> Package:
     (home / "node_modules/.package-lock.json").unlink()  # says again what package-lock.json says, and where from
     for bin_folder in home.rglob("node_modules/.bin"):
         shutil.rmtree(bin_folder)
+    scripts = tree / "DEBIAN"
+    scripts.mkdir()
+    shutil.copyfile(HERE / "node-red/postinst", scripts / "postinst")
+    (scripts / "postinst").chmod(0o755)
+    (tree / "usr/lib/sysusers.d").mkdir(parents=True)
+    shutil.copyfile(HERE / "node-red/sysusers.conf", tree / "usr/lib/sysusers.d/node-red.conf")
     (tree / "usr/bin").mkdir(parents=True)
     (tree / "usr/bin/node-red").symlink_to("../lib/node-red/node_modules/node-red/red.js")
     copyright_file = tree / "usr/share/doc/node-red/copyright"
@@ -170,13 +181,13 @@ def node_red(arch: str, cache: Path, output: Path) -> Package:
         "Version": NODE_RED_DEBIAN_VERSION,
         "Architecture": arch,
         "Maintainer": "tig-pi",
-        "Depends": "nodejs (>= 18.5)",
+        "Depends": "nodejs (>= 18.5), systemd | systemd-sysusers",
         "Section": "web",
         "Priority": "optional",
         "Homepage": "https://nodered.org",
         "Description": "Low-code programming for event-driven applications, with all its dependencies",
     }
-    return Package.read(deb.build(tree, control, output), "built", "npm, by virtual/feed/node-red/package-lock.json")
+    return _built(tree, control, output, "npm, by virtual/feed/node-red/package-lock.json")
 
 
 GRAFANA_STAND_IN = HERE / "grafana-stand-in"

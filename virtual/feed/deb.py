@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
+import io
 import os
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 # Every file of a package that is made here carries this time (2026-01-01 00:00 UTC).
@@ -58,44 +59,49 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@functools.cache
-def _compression() -> list[str]:
-    # zstd unpacks several times faster than xz on a Pi; dpkg-deb of Debian 12 and Ubuntu can write it.
-    text = subprocess.run(["dpkg-deb", "--help"], capture_output=True, text=True, check=False).stdout
-    return ["-Zzstd", "-z10"] if "zstd" in text else ["-Zxz", "-z3"]
-
-
 def build(tree: Path, control: dict[str, str], destination: Path) -> Path:
-    """Pack `tree` (which may hold DEBIAN/ with maintainer scripts) into `destination`/<name>_<version>_<arch>.deb."""
-    size = 0
-    sums = []
-    for path in sorted(tree.rglob("*")):
-        if path.is_symlink():
-            continue
-        if path.is_dir():
-            path.chmod(0o755)
-            continue
-        path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
-        if tree / "DEBIAN" not in path.parents:
-            size += path.stat().st_size
-            with path.open("rb") as file:
-                md5 = hashlib.file_digest(file, functools.partial(hashlib.md5, usedforsecurity=False)).hexdigest()
-            sums.append(f"{md5}  {path.relative_to(tree)}\n")
-    tree.chmod(0o755)
-    debian = tree / "DEBIAN"
-    debian.mkdir(mode=0o755, exist_ok=True)
-    debian.chmod(0o755)
+    """Pack `tree` (which may hold DEBIAN/ with maintainer scripts) into `destination`/<name>_<version>_<arch>.deb.
+
+    deb(5) in plain Python, so that it can be done on a machine that is no Debian.
+    """
+    scripts = tree / "DEBIAN"
+    scripts.mkdir(exist_ok=True)
+    files = sorted(path for path in tree.rglob("*") if path != scripts and scripts not in path.parents)
+    regular = [path for path in files if path.is_file() and not path.is_symlink()]
+    size = sum(path.stat().st_size for path in regular)
     fields = control | {"Installed-Size": str(size // 1024)}
-    (debian / "control").write_text("".join(f"{key}: {value}\n" for key, value in fields.items()))
-    (debian / "md5sums").write_text("".join(sums))
+    (scripts / "control").write_text("".join(f"{key}: {value}\n" for key, value in fields.items()))
+    sums = (f"{hashlib.md5(path.read_bytes()).hexdigest()}  {path.relative_to(tree)}\n" for path in regular)
+    (scripts / "md5sums").write_text("".join(sums))
     target = destination / f"{control['Package']}_{control['Version']}_{control['Architecture']}.deb"
-    subprocess.run(
-        ["dpkg-deb", "--root-owner-group", *_compression(), "--build", tree, target],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        env=os.environ | {"SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH), "LC_ALL": "C"},
-    )
+    members = {
+        "debian-binary": b"2.0\n",
+        "control.tar.xz": _tar(scripts, sorted(scripts.iterdir())),
+        "data.tar.xz": _tar(tree, files),
+    }
+    with target.open("wb") as file:
+        file.write(b"!<arch>\n")
+        for name, content in members.items():
+            file.write(f"{name:<16}{SOURCE_DATE_EPOCH:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n".encode())
+            file.write(content + b"\n" * (len(content) % 2))
     return target
+
+
+def _tar(root: Path, paths: list[Path]) -> bytes:
+    def normal(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.uid = member.gid = 0
+        member.uname = member.gname = "root"
+        member.mtime = SOURCE_DATE_EPOCH
+        member.mode = 0o755 if member.isdir() or member.issym() or member.mode & 0o100 else 0o644
+        return member
+
+    buffer = io.BytesIO()
+    # A low preset: a Pi unpacks it no slower, and it is made three times as fast.
+    with tarfile.open(fileobj=buffer, mode="w:xz", format=tarfile.GNU_FORMAT, preset=2) as tar:
+        tar.add(root, arcname=".", recursive=False, filter=normal)
+        for path in paths:
+            tar.add(path, arcname=f"./{path.relative_to(root)}", recursive=False, filter=normal)
+    return buffer.getvalue()
 
 
 def place(source: Path, target: Path) -> None:

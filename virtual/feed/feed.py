@@ -3,10 +3,13 @@
 
     feed.py fill [--release trixie] [--architecture amd64] [--stand-ins] [--sources FILE] [--directory DIR] [--refresh]
     feed.py path [--release trixie] [--architecture amd64]
+    feed.py deb  [--architecture amd64]
 
 Every package comes from its vendor's signed repository, and is checked as apt checks it. With --stand-ins (the demo and
 the tests) a vendor out of reach is replaced: Telegraf is built from its Go module, Grafana is the stand-in. A .deb in
 <cache>/feed/drop-in wins over everything. feed.lock.json says what is in the feed and where it came from.
+
+`path` prints where the feed is; `deb` makes the package node-red alone, for a Pi without a feed, and prints its path.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -51,7 +55,7 @@ _print_lock = threading.Lock()
 
 def say(text: str) -> None:
     with _print_lock:
-        print(f"feed: {text}", flush=True)
+        print(f"feed: {text}", file=sys.stderr, flush=True)
 
 
 def fingerprint(paths: list[Path], *words: str) -> str:
@@ -112,7 +116,7 @@ class Feed:
         if names := [name for name in self.sources["debian"] if name not in dropped]:
             jobs[" ".join(names)] = lambda: self.debian(names)
         if "node-red" not in dropped:
-            jobs["node-red"] = lambda: [self.made("node-red", build.node_red, build.node_red_inputs())]
+            jobs["node-red"] = lambda: [self.node_red()]
 
         packages = list(dropped.values())
         failures = []
@@ -183,17 +187,28 @@ class Feed:
 
     def made(self, name: str, maker: Callable[[str, Path, Path], Package], inputs: list[Path]) -> Package:
         """A package that is made here, kept by the hash of what it is made from."""
-        kept = self.cache / "debs" / fingerprint(inputs, name, self.architecture)
-        record = kept / "origin.json"
-        if record.exists() and (debs := list(kept.glob("*.deb"))):
-            return Package.read(debs[0], **json.loads(record.read_text()))
+        stem = f"{name}-{self.architecture}"
+        kept = self.cache / "debs" / f"{stem}-{fingerprint(inputs)[:16]}"
+        record = kept / "package.json"
+        if record.exists():
+            kept.touch()
+            fields = json.loads(record.read_text())
+            return Package(path=kept / fields.pop("file"), **fields)
         say(f"{name}: making it for {self.architecture}")
         kept.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".build-", dir=self.cache / "debs") as temporary:
             package = maker(self.architecture, self.cache, Path(temporary))
             place(package.path, kept / package.file_name)
-        record.write_text(json.dumps({"origin": package.origin, "source": package.source}))
+        fields = dataclasses.asdict(package) | {"file": package.file_name}
+        del fields["path"]
+        record.write_text(json.dumps(fields))
+        for old in kept.parent.glob(f"{stem}-*"):
+            if time.time() - old.stat().st_mtime > 30 * 86400:
+                shutil.rmtree(old)
         return dataclasses.replace(package, path=kept / package.file_name)
+
+    def node_red(self) -> Package:
+        return self.made("node-red", build.node_red, build.node_red_inputs())
 
 
 @contextlib.contextmanager
@@ -211,7 +226,7 @@ def locked(cache: Path) -> Iterator[None]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=["fill", "path"])
+    parser.add_argument("verb", choices=["fill", "path", "deb"])
     parser.add_argument("--release", default="trixie", help="Debian release of the Pi")
     parser.add_argument("--architecture", choices=ARCHITECTURES, default=None, help="default: this machine's")
     parser.add_argument("--directory", type=Path, help="default: <cache>/feed/<release>-<architecture>")
@@ -241,6 +256,9 @@ def main() -> int:
         )
         started = time.monotonic()
         with locked(cache):
+            if arguments.verb == "deb":
+                print(feed.node_red().path)
+                return 0
             lock = feed.fill()
         say(f"{directory} holds {len(lock['packages'])} packages ({time.monotonic() - started:.1f} s)")
     except FeedError as error:

@@ -135,8 +135,8 @@ def trusted_keyring(name: str, key: str, fingerprint: str, target: Path) -> Path
     """A keyring that holds the one key with `fingerprint`, taken from `key`: armoured text, a path or a URL."""
     if not fingerprint:
         raise FeedError(
-            f"The fingerprint of {name}'s signing key is not set. Obtain it with `gpg --show-keys` on {key.split(chr(10))[0]}, "
-            f"compare it with what {name} publishes, and record it as the vendor's `fingerprint`."
+            f"The fingerprint of {name}'s signing key is not set. Look at the key ({key.splitlines()[0]}) with "
+            f"`gpg --show-keys`, compare it with what {name} publishes, and record it as the vendor's `fingerprint`."
         )
     wanted = fingerprint.replace(" ", "").upper()
     if key.lstrip().startswith("-----BEGIN"):
@@ -160,12 +160,11 @@ def trusted_keyring(name: str, key: str, fingerprint: str, target: Path) -> Path
             return subprocess.run(command, input=data, capture_output=True, check=False)
 
         gpg("--import", data=material)
-        primaries = re.findall(
-            r"^pub:.*?^fpr:+([0-9A-F]+):", gpg("--list-keys", "--with-colons").stdout.decode(), re.MULTILINE | re.DOTALL
-        )
+        listing = gpg("--list-keys", "--with-colons").stdout.decode()
+        primaries = re.findall(r"^pub:.*?^fpr:+([0-9A-F]+):", listing, re.MULTILINE | re.DOTALL)
         if wanted not in primaries:
             raise FeedError(
-                f"{name}'s key does not have the fingerprint {wanted}; it has {', '.join(primaries) or 'no key at all'}. "
+                f"{name}'s key does not have the fingerprint {wanted}; it has {', '.join(primaries) or 'none'}. "
                 f"Either the pin is out of date (compare it with what {name} publishes) or somebody changed the key."
             )
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -214,7 +213,7 @@ def from_debian(names: list[str], release: str, architecture: str, cache: Path, 
     mirror = debian_mirror()
     if not mirror or not DEBIAN_KEYRING.exists():
         raise OutOfReach(
-            "This host's apt knows no Debian mirror: set TIG_PI_DEBIAN_MIRROR to one and install debian-archive-keyring."
+            "This host's apt knows no Debian mirror: set TIG_PI_DEBIAN_MIRROR and install debian-archive-keyring."
         )
     apt = Apt(work, architecture)
     apt.update(mirror, release, "main", DEBIAN_KEYRING)
