@@ -17,6 +17,7 @@ Usage:
     ssh_config     use as `ssh -F DIR/ssh_config NAME` or `ansible_ssh_common_args: -F DIR/ssh_config`
     <alias>.json   {"name", "alias", "hostname", "address", "ports": {"22": 40022, "123/udp": 40123}, "release",
                    "architecture", "image", "ssh_config"}; ports maps the port inside to the one published here
+    feed.asc       the public key of the feed that is mounted in the Pi, where there is a feed
 
 The Pis of one state directory share a network of their own and reach each other by hostname.
 
@@ -41,10 +42,10 @@ import platform
 import re
 import resource
 import select
-import shlex
 import shutil
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 import tarfile
@@ -61,8 +62,8 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "armhf"}  # un
 CAP_SYS_RESOURCE = 24  # linux/capability.h
 CGROUP2_SUPER_MAGIC = 0x63677270  # linux/magic.h
 
-# What systemd needs inside to make its sandboxes (ProtectSystem=, PrivateTmp=, ...), so that hardened units behave as on
-# a Pi, and what an administrator expects of root there: firewall, ping, audit, reading another process's memory map.
+# What systemd needs inside to make its sandboxes (ProtectSystem=, PrivateTmp=, ...), so that hardened units behave as
+# on a Pi, and what one expects of root there: firewall, ping, audit, reading another process's memory map.
 # Not SYS_TIME: containers share the host's clock.
 CAPABILITIES = "SYS_ADMIN,NET_ADMIN,NET_RAW,SYS_PTRACE,SYS_NICE,IPC_LOCK,AUDIT_WRITE"
 
@@ -137,46 +138,29 @@ def host_containers_conf() -> str:
     )
 
 
-def apt_sources(directory: pathlib.Path = pathlib.Path("/etc/apt")) -> list[tuple[str, str]]:
-    """(URI, suite) of every binary source with a component `main` that the host's own apt uses."""
-    found = []
-    lists = [directory / "sources.list", *sorted(directory.glob("sources.list.d/*.list"))]
-    for path in (path for path in lists if path.is_file()):
-        for line in path.read_text().splitlines():
-            words = re.sub(r"\[[^]]*\]", "", line.partition("#")[0]).split()
-            if len(words) > 3 and words[0] == "deb" and "main" in words[3:]:
-                found.append((words[1], words[2]))
-    for path in sorted(directory.glob("sources.list.d/*.sources")):
-        text = re.sub(r"^#.*\n", "", path.read_text(), flags=re.MULTILINE)
-        for stanza in re.split(r"\n\s*\n", text):
-            field = {
-                key.lower(): value.split() for key, value in re.findall(r"^([\w-]+):((?:.*\n?)(?:[ \t].*\n?)*)", stanza, re.M)
-            }
-            if "deb" in field.get("types", []) and "main" in field.get("components", []) and field.get("enabled") != ["no"]:
-                found += [(uri, suite) for uri in field.get("uris", []) for suite in field.get("suites", [])]
-    return found
+def apt_targets() -> str:
+    """What the host's own apt takes packages from: lines of `URI|suite|origin`."""
+    if not shutil.which("apt-get"):
+        return ""
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)|$(RELEASE)|$(ORIGIN)", "Created-By: Packages"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
-def os_release() -> dict[str, str]:
-    """/etc/os-release as a dictionary."""
-    with contextlib.suppress(OSError):
-        return dict(word.split("=", 1) for word in shlex.split(pathlib.Path("/etc/os-release").read_text(), comments=True))
-    return {}
+def mirrors(release: str, targets: str, explicit: str = "") -> list[str]:
+    """sources.list lines for `release` on an explicitly named mirror, else on the one that the host's own apt uses.
 
-
-def mirrors(release: str, host: dict[str, str], sources: Iterable[tuple[str, str]]) -> list[str]:
-    """sources.list lines for `release` on the mirror that the host's own apt uses.
-
-    Empty where the host is no Debian or its mirror cannot be told: mmdebstrap then takes its own default.
+    `targets` as apt_targets() gives them. Empty where no mirror of Debian is among them: mmdebstrap has a default.
     """
-    codename = host.get("VERSION_CODENAME", "")
-    if host.get("ID") != "debian" or not codename:
-        return []
+    if explicit:
+        return [f"deb {explicit} {release} main"]
     lines = []
-    for suffix in ("", "-updates", "-security"):
-        uris = dict.fromkeys(uri for uri, suite in sources if suite == codename + suffix)
-        lines += [f"deb {uri} {release}{suffix} main" for uri in uris]
-    return lines if any(line.split()[2] == release for line in lines) else []
+    for target in targets.splitlines():
+        uri, suite, origin = target.split("|")
+        # A host whose lists were never fetched knows the addresses, but not yet whose they are.
+        debian = origin == "Debian" or (not origin and "debian" in uri)
+        if debian and (match := re.fullmatch(r"[a-z]+(-updates|-security)?", suite)):
+            lines.append(f"deb {uri} {release}{match[1] or ''} main")
+    return sorted(set(lines), key=lambda line: (line.split()[2], line))
 
 
 def apt_transport_options() -> list[str]:
@@ -212,7 +196,7 @@ def process_start(pid: int) -> str:
 
 
 def owner_mark(pid: int | None) -> str:
-    """What marks a container with its owner: pid, its start and this boot, so that a reused pid is not mistaken for it."""
+    """What marks a container with its owner: pid, start and boot, so that no later process is mistaken for it."""
     if pid is None:
         return ""
     start = process_start(pid)
@@ -245,6 +229,16 @@ def lock(path: pathlib.Path, waiting_for: str) -> Iterator[None]:
         yield
 
 
+def control_directory() -> pathlib.Path:
+    """Where ssh shares its connections: a short path, since a socket's may have 107 characters, and ours alone."""
+    path = pathlib.Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"{LABEL}-{os.getuid()}"
+    path.mkdir(mode=0o700, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise Failure(f"{path} is not a directory of this user alone; remove it")
+    return path
+
+
 # --- ports ----------------------------------------------------------------------------------------------------------
 
 
@@ -271,7 +265,7 @@ def parse_publish(text: str) -> tuple[int | None, str]:
 def choose_ports(
     wanted: Iterable[tuple[int | None, str]], taken: set[int], free: Callable[[int, str], bool] = is_free
 ) -> dict[str, int]:
-    """A port here for each wanted guest port: the preferred one, or where that is taken (or none is preferred) a free one.
+    """A port here for each wanted guest port: the preferred one, else (or where none is preferred) any free one.
 
     `taken` are the ports of all virtual Pis, also of those which are down at this moment and will want them back.
     """
@@ -312,7 +306,9 @@ class Podman:
     def run(self, *arguments: str, data: bytes | None = None, check: bool = True) -> str:
         """podman's standard output; a Failure with what it said on standard error where it fails and `check` is on."""
         command = [*self.prefix, "podman", *arguments]
-        result = subprocess.run(command, input=data, stdin=None if data else subprocess.DEVNULL, capture_output=True, check=False)
+        result = subprocess.run(
+            command, input=data, stdin=None if data else subprocess.DEVNULL, capture_output=True, check=False
+        )
         if check and result.returncode != 0:
             said = (result.stderr or result.stdout).decode(errors="replace").strip()
             raise Failure(f"podman {arguments[0]} failed: {said or result.returncode}")
@@ -322,7 +318,7 @@ class Podman:
         return subprocess.run([*self.prefix, "podman", *arguments], capture_output=True, check=False).returncode == 0
 
     def pis(self) -> dict[str, dict[str, Any]]:
-        """All virtual Pis of this machine by name: {"state": "running"|..., "labels": {...}} with our labels' prefix cut."""
+        """All virtual Pis of this machine: {name: {"state": "running"|..., "labels": {...}}}, labels without prefix."""
         listed = json.loads(self.run("ps", "--all", f"--filter=label={LABEL}.state", "--format=json") or "[]") or []
         return {
             entry["Names"][0]: {
@@ -342,7 +338,7 @@ def replace_file(path: pathlib.Path, content: str | bytes, mode: int = 0o644) ->
 
 
 def archive(files: dict[str, tuple[str, int]]) -> bytes:
-    """A tar archive of {path: (content, mode)} for `podman cp`, which makes missing directories and gives all to root."""
+    """A tar archive of {path: (content, mode)} for `podman cp`, which gives everything to root."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, (content, mode) in files.items():
@@ -365,7 +361,7 @@ class Image:
         self.packages = [
             line for line in (HERE / "packages.txt").read_text().splitlines() if line and not line.startswith("#")
         ]
-        self.mirrors = mirrors(release, os_release(), apt_sources())
+        self.mirrors = mirrors(release, apt_targets(), os.environ.get("TIG_PI_DEBIAN_MIRROR", ""))
         self.apt_options = apt_transport_options()
         self.certificates = private_certificates()
         self.setup = (HERE / "setup.sh").read_text()
@@ -412,12 +408,13 @@ class Image:
         say(f"the {self.release} image is built ({time.monotonic() - started:.0f} s)")
 
     def base(self) -> str:
-        """A plain Debian: the registry's where one can be reached, else bootstrapped from the mirror of the host's apt."""
+        """A plain Debian: a registry's where one can be reached, else bootstrapped from the mirror of the host."""
         if self.podman.succeeds("pull", "--quiet", f"debian:{self.release}"):
             return f"debian:{self.release}"
         if not shutil.which("mmdebstrap"):
             raise Failure(
-                f"no container registry gave debian:{self.release}, and mmdebstrap is missing; bin/prerequisites installs it"
+                f"no container registry gave debian:{self.release}, and mmdebstrap is missing; "
+                "bin/prerequisites installs it"
             )
         base = f"localhost/{LABEL}-base:{self.stem}"
         with tempfile.TemporaryDirectory(prefix=f"{LABEL}-", dir="/var/tmp") as folder:
@@ -455,7 +452,7 @@ class Image:
 
 
 class Boot:
-    """Waits for a Pi to have booted, by the event that systemd itself announces (sd_notify(3)): no polling, no sleeping.
+    """Waits for a Pi to have booted, by the event that systemd itself announces (sd_notify(3)), without polling.
 
     PID 1 sends READY=1 to $NOTIFY_SOCKET when its first queue of jobs is empty, and sshd is one of them.
     """
@@ -465,7 +462,9 @@ class Boot:
         path = folder / "notify"
         path.unlink(missing_ok=True)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        directory = os.open(folder, os.O_RDONLY)  # a socket's path may have 107 characters at most: go through the descriptor
+        directory = os.open(
+            folder, os.O_RDONLY
+        )  # a socket's path may have 107 characters at most: go through the descriptor
         try:
             self.socket.bind(f"/proc/self/fd/{directory}/notify")
         finally:
@@ -479,7 +478,7 @@ class Boot:
         self.socket.close()
 
     def wait(self, seconds: float, death: IO[bytes]) -> bool:
-        """Whether READY=1 came within so many seconds. `death` becomes readable when the container ends: no more hope."""
+        """Whether READY=1 came within so many seconds. `death` becomes readable when the container ends before that."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             ready, _, _ = select.select([self.socket, death], [], [], left)
@@ -513,7 +512,13 @@ class Pi:
         return f"{LABEL}-{hashlib.sha256(str(self.state).encode()).hexdigest()[:10]}"
 
     def create(
-        self, image: Image, hostname: str, wanted: list[tuple[int | None, str]], taken: set[int], owner: str, memory: str
+        self,
+        image: Image,
+        hostname: str,
+        wanted: list[tuple[int | None, str]],
+        taken: set[int],
+        owner: str,
+        memory: str,
     ) -> None:
         """Make the container and write what is needed to reach it. Does not start it."""
         ports = choose_ports([(None, "22"), *wanted], taken)
@@ -559,6 +564,8 @@ class Pi:
             "ssh_config": str(self.state / "ssh_config"),
         }
         replace_file(self.state / f"{self.alias}.json", json.dumps(description, indent=2) + "\n")
+        if (feed / "feed.asc").is_file():
+            replace_file(self.state / "feed.asc", (feed / "feed.asc").read_bytes())
         self.write_ssh_config()
 
     def identity(self) -> bytes:
@@ -586,9 +593,10 @@ class Pi:
         common = (
             "Host *\n  HostName 127.0.0.1\n  User pi\n"
             f'  IdentityFile "{self.state}/id_ed25519"\n  IdentitiesOnly yes\n'
-            f'  HostKeyAlias virtual-pi\n  UserKnownHostsFile "{self.state}/known_hosts"\n  GlobalKnownHostsFile /dev/null\n'
-            "  StrictHostKeyChecking yes\n"
+            f'  HostKeyAlias virtual-pi\n  UserKnownHostsFile "{self.state}/known_hosts"\n'
+            "  GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n"
             "  ServerAliveInterval 5\n  ServerAliveCountMax 3\n"  # a Pi whose power was cut does not say goodbye
+            f'  ControlMaster auto\n  ControlPersist 60\n  ControlPath "{control_directory()}/%C"\n'
         )
         public = (self.state / "host_ed25519.pub").read_text()
         replace_file(self.state / "known_hosts", f"virtual-pi {public}")
@@ -606,14 +614,22 @@ class Pi:
             return
         jobs = self.podman.run("exec", self.name, "systemctl", "list-jobs", "--no-legend", check=False).strip()
         logs = self.podman.run("logs", "--tail=20", self.name, check=False).strip()
-        raise Failure(f"{self.name} has not booted (within {timeout:.0f} s); still waiting: {jobs or 'unknown'}\n{logs}".rstrip())
+        why = f"still waiting: {jobs}" if jobs else "it has ended"
+        raise Failure(f"{self.name} has not booted within {timeout:.0f} s; {why}\n{logs}".rstrip())
+
+    def hang_up(self) -> None:
+        """Close the shared SSH connection, so that nobody waits on one that is about to die."""
+        command = ["ssh", "-F", str(self.state / "ssh_config"), "-O", "exit", self.name]
+        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
     def reboot(self, timeout: float) -> None:
+        self.hang_up()
         self.podman.run("stop", f"--time={timeout:.0f}", self.name)
         self.start(timeout)
 
     def power_cut(self, timeout: float) -> None:
         """SIGKILL to PID 1: the kernel kills every other process of the container in the same moment."""
+        self.hang_up()
         self.podman.run("kill", "--signal=KILL", self.name)
         self.podman.run("wait", self.name)
         self.start(timeout)
@@ -623,22 +639,14 @@ class Pi:
         release = self.podman.pis()[self.name]["labels"]["release"]
         cache = self.cache / "apt" / f"{release}-{host_architecture()}"
         archives = "/var/cache/apt/archives"
-        listed = self.podman.run("exec", self.name, "find", archives, "-maxdepth", "1", "-name", "*.deb", "-printf", "%f\\n")
-        new = [name for name in listed.split() if not (cache / name).exists()]
+        listed = self.podman.run("exec", self.name, "ls", archives).split()
+        new = [name for name in listed if name.endswith(".deb") and not (cache / name).exists()]
         if new:
-            with tempfile.TemporaryDirectory(dir=cache, prefix=".harvest-") as folder:
-                packed = subprocess.run(
-                    [*self.podman.prefix, "podman", "exec", self.name, "tar", "-C", archives, "-cf", "-", "--", *new],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    check=True,
-                ).stdout
-                with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
-                    tar.extractall(folder, filter="data")
+            command = [*self.podman.prefix, "podman", "exec", self.name, "tar", "-C", archives, "-cf", "-", "--", *new]
+            packed = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True).stdout
+            with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
                 for name in new:
-                    path = pathlib.Path(folder) / name
-                    path.chmod(0o644)
-                    path.replace(cache / name)
+                    replace_file(cache / name, tar.extractfile(name).read())
         return len(new)
 
     def remove(self, harvest: bool = True) -> None:
@@ -646,6 +654,7 @@ class Pi:
         if harvest:
             with contextlib.suppress(Failure, subprocess.CalledProcessError, KeyError):
                 self.harvest()
+        self.hang_up()
         self.podman.run("rm", "--force", "--ignore", "--volumes", "--time=0", self.name)
         (self.state / f"{self.alias}.json").unlink(missing_ok=True)
         shutil.rmtree(self.boot_folder, ignore_errors=True)
@@ -653,7 +662,12 @@ class Pi:
             self.write_ssh_config()
             return
         self.podman.run("network", "rm", self.network, check=False)
-        for name in ("ssh_config", "known_hosts", *[key + end for key in ("id_ed25519", "host_ed25519") for end in ("", ".pub")]):
+        for name in (
+            "ssh_config",
+            "known_hosts",
+            "feed.asc",
+            *[key + end for key in ("id_ed25519", "host_ed25519") for end in ("", ".pub")],
+        ):
             (self.state / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             (self.state / ".lock").unlink(missing_ok=True)
@@ -699,7 +713,9 @@ def up(podman: Podman, cache: pathlib.Path, options: argparse.Namespace) -> None
                         f"`pi.py down {name}` first"
                     )
                 if missing := {guest for _, guest in options.publish} - set(here):
-                    raise Failure(f"{name} is there already, without port {', '.join(missing)}; `pi.py down {name}` first")
+                    raise Failure(
+                        f"{name} is there already, without port {', '.join(missing)}; `pi.py down {name}` first"
+                    )
                 if pis[name]["state"] != "running":
                     starting.append(pi)
                 continue
@@ -761,13 +777,25 @@ def parser() -> argparse.ArgumentParser:
     default_release = os.environ.get("RELEASE", RELEASES[0])
     sub = command("up", "start virtual Pis, made anew where they are missing, and wait until they have booted")
     sub.add_argument("--release", default=default_release, choices=RELEASES, help=f"default: $RELEASE or {RELEASES[0]}")
-    sub.add_argument("--publish", action="append", default=[], type=parse_publish, metavar="[HOST:]GUEST[/udp]",
-                     help="publish a port on 127.0.0.1: HOST where it is free, else (or without HOST) any free one")
+    sub.add_argument(
+        "--publish",
+        action="append",
+        default=[],
+        type=parse_publish,
+        metavar="[HOST:]GUEST[/udp]",
+        help="publish a port on 127.0.0.1: HOST where it is free, else (or without HOST) any free one",
+    )
     sub.add_argument("--state", metavar="DIR", help="state directory; default: pis/ in the cache")
     sub.add_argument("--alias", default="", help="second name in ssh_config and name of the .json file; default: NAME")
     sub.add_argument("--hostname", default="", help="default: NAME")
     sub.add_argument("--memory", default="", metavar="SIZE", help="limit of memory, e.g. 1g for a Pi 3")
-    sub.add_argument("--owner-pid", type=int, metavar="PID", help="process after whose death the Pi is left over (see gc)")
+    sub.add_argument(
+        "--owner-pid",
+        type=int,
+        default=os.environ.get("TIG_PI_OWNER_PID") or None,
+        metavar="PID",
+        help="process after whose death the Pi is left over (see gc); default: $TIG_PI_OWNER_PID, or nobody",
+    )
     sub.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="for booting; default: 120")
     command("down", "remove virtual Pis")
     for name, text in (

@@ -1,0 +1,69 @@
+"""What the tests of every scenario can ask for: the virtual Pis, their published ports, and their power switch.
+
+Commands on a Pi go through testinfra's own fixture `host` (SSH, as root); what a client in the house would see is tested
+from outside, through `pi.address` and `pi.port(...)`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+PROJECT = pathlib.Path(__file__).resolve().parent.parent
+EPHEMERAL = pathlib.Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", "."))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pi:
+    """A virtual Pi, seen from outside."""
+
+    name: str
+    hostname: str
+    address: str
+    ports: dict[str, int]
+    release: str
+
+    def port(self, guest: int | str) -> int:
+        """The port of `address` under which a port of the Pi is published: `pi.port(1883)`, `pi.port("123/udp")`."""
+        if str(guest) not in self.ports:
+            raise KeyError(f"port {guest} of {self.name} is not published; add it to `publish` in molecule.yml")
+        return self.ports[str(guest)]
+
+    def reboot(self) -> None:
+        """Shut down cleanly, start again, and return when systemd says that it has booted."""
+        self._command("reboot")
+
+    def power_cut(self) -> None:
+        """Kill every process at once, start again, and return when systemd says that it has booted."""
+        self._command("power-cut")
+
+    def _command(self, verb: str) -> None:
+        subprocess.run([PROJECT / "virtual/pi/pi.py", verb, self.name], check=True)
+
+
+@pytest.fixture(scope="session")
+def pis() -> dict[str, Pi]:
+    """All Pis of the scenario by platform name."""
+    keys = [field.name for field in dataclasses.fields(Pi)]
+    described = (json.loads(path.read_text()) for path in (EPHEMERAL / "pis").glob("*.json"))
+    return {pi["alias"]: Pi(**{key: pi[key] for key in keys}) for pi in described}
+
+
+@pytest.fixture
+def pi(request: pytest.FixtureRequest, pis: dict[str, Pi]) -> Pi:
+    """The Pi of this test: the one that `host` is connected to, or the only one of the scenario."""
+    if len(pis) == 1:
+        return next(iter(pis.values()))
+    name = request.getfixturevalue("host").backend.host.name
+    return next(pi for pi in pis.values() if pi.name == name)
+
+
+@pytest.fixture(scope="session")
+def inventory() -> pathlib.Path:
+    """The directory of the scenario's inventory; generated secrets are in `secrets/` below it."""
+    return EPHEMERAL / "inventory"
