@@ -9,6 +9,8 @@ import hashlib
 from ansible.errors import AnsibleFilterError
 
 PUBLIC_KEY = 6  # packet tag, RFC 9580 section 5
+BEGIN = "-----BEGIN PGP PUBLIC KEY BLOCK-----"
+END = "-----END PGP PUBLIC KEY BLOCK-----"
 
 
 def openpgp_fingerprint(key: str) -> str:
@@ -26,11 +28,43 @@ def openpgp_fingerprint(key: str) -> str:
     raise AnsibleFilterError("The text holds no OpenPGP public key.")
 
 
+def openpgp_keys(text: str) -> dict[str, str]:
+    """Every key of an ASCII-armoured block as a block of its own, by the fingerprint of its primary key."""
+    data = _dearmoured(text)
+    starts, position = [], 0
+    while position < len(data):
+        start = position
+        tag, body, position = _packet(data, position)
+        if tag == PUBLIC_KEY:
+            starts.append((start, _fingerprint(body)))
+    ends = [start for start, _ in starts[1:]] + [len(data)]
+    return {name: _armoured(data[start:end]) for (start, name), end in zip(starts, ends, strict=True)}
+
+
+def _armoured(data: bytes) -> str:
+    text = base64.b64encode(data).decode()
+    lines = [text[at : at + 64] for at in range(0, len(text), 64)]
+    checksum = base64.b64encode(_crc24(data).to_bytes(3, "big")).decode()
+    return "\n".join([BEGIN, "", *lines, f"={checksum}", END, ""])
+
+
+def _crc24(data: bytes) -> int:
+    """RFC 9580, section 6.1.1."""
+    crc = 0xB704CE
+    for byte in data:
+        crc ^= byte << 16
+        for _ in range(8):
+            crc <<= 1
+            if crc & 0x1000000:
+                crc ^= 0x1864CFB
+    return crc
+
+
 def _dearmoured(text: str) -> bytes:
     lines = [line.strip() for line in text.splitlines()]
     try:
-        start = lines.index("-----BEGIN PGP PUBLIC KEY BLOCK-----")
-        end = lines.index("-----END PGP PUBLIC KEY BLOCK-----", start)
+        start = lines.index(BEGIN)
+        end = lines.index(END, start)
         body = lines[start + 1 : end]
         if "" in body:  # the armour's headers end with an empty line
             body = body[body.index("") + 1 :]
@@ -61,7 +95,7 @@ def _packet(data: bytes, position: int) -> tuple[int, bytes, int]:
 def _fingerprint(body: bytes) -> str:
     version = body[0]
     if version == 4:
-        return hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body).hexdigest().upper()  # noqa: S324
+        return hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body).hexdigest().upper()
     if version == 6:
         return hashlib.sha256(b"\x9b" + len(body).to_bytes(4, "big") + body).hexdigest().upper()
     raise AnsibleFilterError(f"OpenPGP keys of version {version} are not supported.")
@@ -69,4 +103,4 @@ def _fingerprint(body: bytes) -> str:
 
 class FilterModule:
     def filters(self) -> dict:
-        return {"openpgp_fingerprint": openpgp_fingerprint}
+        return {"openpgp_fingerprint": openpgp_fingerprint, "openpgp_keys": openpgp_keys}
