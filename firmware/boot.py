@@ -15,6 +15,7 @@ ROOT = os.getcwd().rstrip("/")  # /flash on Pycom, nothing on MicroPython for th
 MARK = b"  # tig-pi loader\n"
 TRIES = 3
 START_MS = 180000  # the watchdog until the program arms its own
+CONSOLE_MS = 3600000  # the watchdog while somebody sits at the console
 PAUSE_S = 5  # before the reset after a crash, so that Ctrl-C can come between
 
 
@@ -66,34 +67,42 @@ def pointer():
     if records[1]:
         return records[1], 0
     for slot in ("a", "b"):
-        if exists("%s/%s/manifest.json" % (ROOT, slot)):
+        if complete(slot):
             return [0, slot, "trial", 0], 0
     return [0, "", "trial", 0], 0
 
 
 def point(slot, state, tries):
-    """Write the pointer."""
+    """Write the pointer; a full or broken file system is no reason not to start."""
     (sequence, _, _, _), number = pointer()
     text = "%d %s %s %d" % (sequence + 1, slot, state, tries)
     record = ("%-63s\n" % ("%s %08x" % (text, crc32(text.encode())))).encode()
     path = "%s/slot.%d" % (ROOT, number)
-    with open(path, "r+b" if len(read(path)) == len(record) else "wb") as f:
-        f.write(record)
-    if hasattr(os, "sync"):
-        os.sync()
+    try:
+        with open(path, "r+b" if len(read(path)) == len(record) else "wb") as f:
+            f.write(record)
+        if hasattr(os, "sync"):
+            os.sync()
+    except OSError as e:
+        print("pointer not written:", e)
+
+
+def complete(slot):
+    return exists("%s/%s/manifest.json" % (ROOT, slot))
 
 
 def choose():
     """The slot to start now, with its trial counted."""
     (_, slot, state, tries), _ = pointer()
-    if slot and state == "trial":
-        other = "b" if slot == "a" else "a"
-        if tries < TRIES:
-            point(slot, state, tries + 1)
-        elif exists("%s/%s/manifest.json" % (ROOT, other)):
-            print("slot %s did not start %d times, back to slot %s" % (slot, TRIES, other))
-            slot = other
-            point(slot, "good", 0)
+    if not slot:
+        return slot
+    other = "b" if slot == "a" else "a"
+    if complete(other) and (not complete(slot) or (state == "trial" and tries >= TRIES)):
+        print("slot %s did not start, back to slot %s" % (slot, other))
+        slot = other
+        point(slot, "good", 0)
+    elif state == "trial" and tries < TRIES:
+        point(slot, state, tries + 1)
     return slot
 
 
@@ -108,12 +117,15 @@ def repair(mine, other):
     there = read(path)
     if there == text or (there[:1] not in (b"", b"\x00", b"\xff") and MARK not in there[:40]):
         return
-    with open(path + ".new", "wb") as f:
-        f.write(text)
-    if exists(path):
-        os.remove(path)
-    os.rename(path + ".new", path)
-    print("%s.py repaired" % other)
+    try:
+        with open(path + ".new", "wb") as f:
+            f.write(text)
+        if exists(path):
+            os.remove(path)
+        os.rename(path + ".new", path)
+        print("%s.py repaired" % other)
+    except OSError as e:
+        print("%s.py not repaired:" % other, e)
 
 
 # --- the start ---
@@ -128,35 +140,43 @@ def start():
 
     def confirm():
         confirmed.append(True)
-        (_, pointed, state, tries), _ = pointer()
-        if (pointed, state, tries) != (slot, "good", 0):
+        if pointer()[0][1:] != [slot, "good", 0]:
             point(slot, "good", 0)
 
     from machine import WDT, reset
 
-    WDT(timeout=START_MS)
     try:
-        sys.path.insert(0, "%s/%s/lib" % (ROOT, slot))
-        from tig.main import run
-
-        run("%s/%s" % (ROOT, slot), confirm)
-    except Exception as e:
-        sys.print_exception(e)
+        WDT(timeout=START_MS)
         try:
-            with open(ROOT + "/crash.txt", "w") as f:
-                f.write("0\n")
-                sys.print_exception(e, f)
-        except OSError:
-            pass
-    if not confirmed and pointer()[0][2] == "good":
-        point(slot, "trial", 1)
-    print("restart in %d s, Ctrl-C stops" % PAUSE_S)
-    time.sleep(PAUSE_S)
-    reset()
+            sys.path.insert(0, "%s/%s/lib" % (ROOT, slot))
+            from tig.main import run
+
+            run("%s/%s" % (ROOT, slot), confirm)
+        except Exception as e:
+            sys.print_exception(e)
+            keep(e)
+        if not confirmed and pointer()[0][2] == "good":
+            point(slot, "trial", 1)
+        print("restart in %d s, Ctrl-C stops" % PAUSE_S)
+        time.sleep(PAUSE_S)
+        reset()
+    except KeyboardInterrupt:
+        WDT(timeout=CONSOLE_MS)  # it cannot be stopped
+        raise
+
+
+def keep(error):
+    """Keep the traceback for the program that starts next."""
+    try:
+        with open(ROOT + "/crash.txt", "w") as f:
+            f.write("0\n")
+            sys.print_exception(error, f)
+    except OSError:
+        pass
 
 
 if ROLE == "boot":
     repair("boot", "main")
-else:
+elif ROLE == "main":
     repair("main", "boot")
     start()

@@ -9,6 +9,7 @@ broker's welcome, each new reading is sent at once and without a time, so that t
 older than FRESH_S stay and wait.
 """
 
+import errno
 import socket
 import time
 
@@ -197,7 +198,7 @@ class Link:
         ring = self._ring
         if not ring.count:
             return None
-        if self._clock.known:
+        if ring.get(ring.first)[1]:
             return ring.first
         return ring.first + ring.count - 1
 
@@ -211,4 +212,6 @@ class Link:
 
 
 def _words(error):
-    return str(error) if not isinstance(error, OSError) else "error %s" % error
+    if isinstance(error, OSError) and error.args:
+        return str(errno.errorcode.get(error.args[0], "error %s" % error.args[0]))
+    return str(error)

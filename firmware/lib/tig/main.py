@@ -16,6 +16,8 @@ from tig.watchdog import Watchdog
 from tig.wifi import Wifi
 from tig.zone import Zone
 
+RING = "ring.bin"  # in the root of the file system: the readings that a crash found unsent
+
 
 class Encoder:
     """Readings as the tutorial's JSON message, with `time`. Made by hand, so that a number has the decimals that it has."""
@@ -55,6 +57,8 @@ class Program:
         self._clock = Clock()
         self._sampler = Sampler(board, conf["sensors"])
         self._ring = Ring(conf["ring"], len(self._sampler.fields))
+        if self._ring.load(RING, self._sampler.fields):
+            log.say("%d readings from before the crash" % self._ring.count)
         self._status = Status(path[-1:], board.reset_cause(), self._clock, self._ring, self._sampler)
         self._link = Link(
             conf,
@@ -86,12 +90,11 @@ class Program:
         while True:
             time.sleep_ms(self.turn())
 
-    def stop(self):
-        """Somebody took over the console."""
-        self._watchdog.release()
-
-    def now(self):
-        return self._clock.now()
+    def crashed(self, error):
+        """Keep what is left for the next start: the traceback, and the readings."""
+        log.say("crashed: %s" % type(error).__name__)
+        crash.save(error, self._clock.now())
+        self._ring.save(RING, self._sampler.fields)
 
     def _measure(self):
         values = self._sampler.sample()
@@ -120,8 +123,4 @@ def run(path, confirm):
     try:
         program.forever()
     except Exception as e:
-        log.say("crashed: %s" % type(e).__name__)
-        crash.save(e, program.now())
-    except KeyboardInterrupt:
-        program.stop()
-        raise
+        program.crashed(e)

@@ -45,9 +45,12 @@ def packet(kind, body):
             return bytes(head) + body
 
 
+_Timeout = getattr(socket, "timeout", ())  # Pycom's TimeoutError
+
+
 def _timed_out(error):
-    # Pycom: TimeoutError("timed out"); elsewhere EAGAIN or ETIMEDOUT, whose number differs.
-    return error.args and error.args[0] in (11, 110, 116, "timed out")
+    # Elsewhere EAGAIN or ETIMEDOUT, whose number differs from port to port.
+    return isinstance(error, _Timeout) or (error.args and error.args[0] in (11, 110, 116))
 
 
 class Client:

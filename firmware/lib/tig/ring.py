@@ -4,11 +4,17 @@ A record is its uptime and its UTC time in seconds (0: not known yet) and one 32
 When the ring is full the oldest record makes room, and is counted in `dropped`.
 """
 
+import os
 import struct
 
 _HEAD = struct.calcsize("<II")
 _NAN = float("nan")
 _DELIVERED = 0xFFFFFFFF
+_END = b"\x00whole\x00"
+
+
+def _signature(fields):
+    return "\n".join(fields).encode() + b"\x00"
 
 
 class Ring:
@@ -35,7 +41,7 @@ class Ring:
             (self.first + self.count) % self.capacity * self._size,
             uptime,
             time or 0,
-            *[_NAN if v is None else v for v in values]
+            *[_NAN if value is None else value for value in values]
         )
         self.count += 1
 
@@ -63,6 +69,40 @@ class Ring:
         while self.count and self.get(self.first)[0] == _DELIVERED:
             self.first += 1
             self.count -= 1
+
+    def save(self, path, fields):
+        """Write the records that know their time to a file; the others can have none after a reset, and count as dropped."""
+        with open(path, "wb") as f:
+            f.write(_signature(fields))
+            dropped = self.dropped
+            for number in range(self.first, self.first + self.count):
+                record = self.get(number)
+                if record[0] == _DELIVERED:
+                    continue
+                if record[1]:
+                    at = number % self.capacity * self._size
+                    f.write(memoryview(self._memory)[at : at + self._size])
+                else:
+                    dropped += 1
+            f.write(_END + struct.pack("<I", dropped))
+
+    def load(self, path, fields):
+        """Take in the records of a file, if it is whole and of the same fields, and remove it. True if there were any."""
+        try:
+            with open(path, "rb") as f:
+                data = f.read()
+            os.remove(path)
+        except OSError:
+            return False
+        head = _signature(fields)
+        tail = len(data) - len(_END) - 4
+        if data[: len(head)] != head or data[tail : tail + len(_END)] != _END or (tail - len(head)) % self._size:
+            return False
+        for at in range(len(head), tail, self._size):
+            record = struct.unpack_from(self._format, data, at)
+            self.push(record[0], record[1], record[2:])
+        self.dropped += struct.unpack("<I", data[-4:])[0]
+        return self.count > 0
 
     def stamp(self, clock):
         """Give every record that waits for a clock its time."""

@@ -61,9 +61,11 @@ class Sampler:
                 instance = driver.Sensor(self._board, config)
                 sensor[3] = instance
             measured = instance.read()
-        except (SensorError, OSError, KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError) as e:
+        except MemoryError:
+            raise
+        except Exception as e:  # whatever ails one driver, the others go on
             sensor[3] = None
-            return "%s %s" % (type(e).__name__, e) if not isinstance(e, SensorError) else str(e)
+            return str(e) if isinstance(e, SensorError) else "%s %s" % (type(e).__name__, e)
         # A sensor that says one thing it cannot say is not believed in the others either.
         for quantity in measured:
             smallest, largest, _ = driver.QUANTITIES[quantity]

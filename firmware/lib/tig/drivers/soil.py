@@ -36,6 +36,8 @@ class Sensor:
     def __init__(self, board, config):
         self._millivolts = board.adc(config["pin"])
         self._power = board.output(config["power"]) if config.get("power") else None
+        if self._power:
+            self._power(0)
         self._settle_ms = config.get("settle_ms", 1000)
         self._samples = config.get("samples", 11)
         self._dry = config["dry_mv"]
