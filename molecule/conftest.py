@@ -1,7 +1,7 @@
 """What the tests of every scenario can ask for: the virtual Pis, their published ports, and their power switch.
 
-Commands on a Pi go through testinfra's own fixture `host` (SSH, as root); what a client in the house would see is tested
-from outside, through `pi.address` and `pi.port(...)`.
+Commands on a Pi go through testinfra's own fixture `host` (SSH, as root); what a client in the house would see is
+tested from outside, through `pi.address` and `pi.port(...)`.
 """
 
 from __future__ import annotations

@@ -677,16 +677,17 @@ class Pi:
 # --- commands -------------------------------------------------------------------------------------------------------
 
 
-def collect_garbage(podman: Podman, cache: pathlib.Path) -> list[str]:
-    """Remove the Pis whose owner is dead; their names."""
-    dead = []
+def collect_garbage(podman: Podman, cache: pathlib.Path, leaving: int | None = None) -> list[str]:
+    """Remove the Pis whose owner is dead, or is about to leave (its pid); their names."""
+    dead, leaver = [], owner_mark(leaving)
     with lock(cache / "pis.lock", "another run, which is cleaning up"):
         for name, pi in (pis := podman.pis()).items():
-            if is_left_over(pi["labels"].get("owner", "")):
+            mark = pi["labels"].get("owner", "")
+            if is_left_over(mark) or (leaver and mark == leaver):
                 Pi.existing(podman, cache, name, pis).remove(harvest=False)
                 dead.append(name)
     if dead:
-        say(f"removed what a killed run left behind: {', '.join(dead)}")
+        say(f"removed what a run left behind: {', '.join(dead)}")
     return dead
 
 
@@ -808,7 +809,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--release", default=default_release, choices=RELEASES)
     sub = command("list", "show the virtual Pis of this machine", names=False)
     sub.add_argument("--format", default="text", choices=("text", "json"))
-    command("gc", "remove what dead owners left behind", names=False)
+    sub = command("gc", "remove what dead owners left behind", names=False)
+    sub.add_argument("--owned-by", type=int, metavar="PID", help="and what this process owns")
     return result
 
 
@@ -824,7 +826,7 @@ def main() -> None:
         case "list":
             show(podman, options.format == "json")
         case "gc":
-            collect_garbage(podman, cache)
+            collect_garbage(podman, cache, options.owned_by)
         case _:
             pis = podman.pis()
             for name in options.names:

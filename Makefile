@@ -1,0 +1,106 @@
+# tig-pi. `make` prints the verbs; what stands after ## is their description.
+
+RELEASE ?= trixie
+JOBS ?= 2
+demo := inventories/demo
+bin := .venv/bin
+play = $(bin)/ansible-playbook $(if $(ASK),--ask-pass --ask-become-pass) --inventory $(INVENTORY)
+
+# Where nothing is said, what touches things means your Pi, and what looks at them the demo while there is one.
+pi device flash feed: INVENTORY ?= inventories/home
+status verify: INVENTORY ?= $(if $(wildcard $(demo)/.virtual/pi.json),$(demo),inventories/home)
+
+export RELEASE PYTHON
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help demo pi device flash status verify fault feed check test clean image demo-feed
+
+help:
+	@echo 'make VERB [INVENTORY=inventories/home] [ARGS="…"] [ASK=1]'
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 12
+	@echo
+	@echo '  INVENTORY  the site; ARGS  more arguments of ansible-playbook, such as "--check --diff" or "--tags telegraf"'
+	@echo '  ASK=1      ask for the passwords of SSH and sudo'
+
+demo: ## the whole thing on this machine, no hardware: a virtual Pi with a virtual LoPy4 (RELEASE=bookworm)
+	@bin/demo
+
+pi: .venv/.controller ## set up a Pi, or make it what the inventory says
+	@$(play) playbooks/site.yml $(ARGS)
+
+device: .venv/.controller ## describe a new sensor node: which port, whose chip (NAME=greenhouse)
+	@$(play) playbooks/device.yml $(if $(NAME),--extra-vars name=$(NAME)) $(ARGS)
+
+flash: .venv/.controller ## put program and settings on the sensor nodes (DEVICE=matslopy4; default: all)
+	@$(play) playbooks/flash.yml $(if $(DEVICE),--limit $(DEVICE),) $(ARGS)
+
+status: .venv/.controller ## services, accounts, last readings, what is not set (FORMAT=json)
+	@bin/status $(INVENTORY) $(if $(FORMAT),--format $(FORMAT)) $(ARGS)
+
+verify: .venv/.controller ## follow a reading through the whole chain, from outside
+	@$(play) playbooks/verify.yml $(ARGS)
+
+fault: .venv/.controller ## break something in the demo and watch; the same once more mends it (WHAT=…; alone it lists)
+	@bin/fault $(WHAT) $(DEVICE)
+
+feed: .venv/.controller ## fill a directory with all packages for a Pi that cannot reach the vendors
+	@$(play) playbooks/feed.yml $(ARGS)
+
+check: .venv/.test ## lint and unit tests, two minutes
+	@$(MAKE) --keep-going --output-sync --jobs=$(JOBS) $(checks)
+
+test: ## everything (SCENARIO="base mosquitto" for some molecule scenarios alone)
+	@bin/prerequisites test
+	@$(MAKE) --jobs=3 .venv/.test image demo-feed
+	@$(bin)/python bin/test --jobs $(JOBS) $(SCENARIO)
+
+clean: ## remove the demo: its Pi and everything that belongs to it; nothing else
+	@bin/demo --remove
+
+# What they stand on.
+
+image:
+	@virtual/pi/pi.py image >/dev/null
+
+demo-feed: .venv/bin/python
+	@.venv/bin/python virtual/feed/feed.py fill --stand-ins --release $(RELEASE)
+
+.venv/bin/python:
+	@bin/venv
+
+.venv/.controller: requirements.txt | .venv/bin/python
+	@bin/prerequisites pi
+	@bin/venv requirements.txt
+	@touch $@
+
+.venv/.test: requirements-test.txt | .venv/bin/python
+	@bin/prerequisites pi
+	@bin/venv requirements-test.txt
+	@touch $@ .venv/.controller
+
+# The parts of `make check`: each says nothing but what is wrong.
+
+checks := check-tests check-ansible-lint check-syntax check-yamllint check-ruff check-format check-spelling
+.PHONY: $(checks)
+
+check-tests:
+	@$(bin)/python -m pytest -q
+
+check-ansible-lint:
+	@PATH=$(CURDIR)/$(bin):$$PATH ansible-lint --quiet
+
+check-syntax:
+	@for inventory in $(demo) inventories/home; do \
+	  $(bin)/ansible-playbook --syntax-check --inventory $$inventory playbooks/*.yml >/dev/null || exit; done
+
+check-yamllint:
+	@$(bin)/yamllint --strict .
+
+check-ruff:
+	@$(bin)/ruff check --quiet
+
+check-format:
+	@$(bin)/ruff format --check --quiet
+
+check-spelling:
+	@$(bin)/codespell
