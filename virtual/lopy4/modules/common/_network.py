@@ -1,0 +1,149 @@
+# Sockets with addresses as tuples, as every board has them; the Unix port wants packed ones.
+import io
+import socket as _socket
+
+AF_INET = 2
+SOCK_STREAM = 1
+SOCK_DGRAM = 2
+SOCK_RAW = 3
+IPPROTO_TCP = 6
+IPPROTO_UDP = 17
+IPPROTO_IP = 0
+SOL_SOCKET = 1
+SO_REUSEADDR = 2
+IP_ADD_MEMBERSHIP = 35
+
+
+def _pack(address):
+    host, port = address[0], address[1]
+    if not isinstance(host, str):
+        raise TypeError("can't convert '%s' object to str implicitly" % type(host).__name__)
+    return _socket.getaddrinfo(host, port, AF_INET)[0][-1]
+
+
+def _unpack(packed):
+    packed = bytes(packed)
+    return ".".join([str(b) for b in packed[4:8]]), packed[2] << 8 | packed[3]
+
+
+def getaddrinfo(host, port, af=0, type=0, proto=0, flags=0):
+    try:
+        found = _socket.getaddrinfo(host, port, AF_INET)
+    except OSError:
+        raise OSError(-202)  # what lwIP's failed look-up becomes
+    return [(AF_INET, SOCK_STREAM, 0, "", _unpack(found[0][-1]))]
+
+
+class socket(io.IOBase):
+    timeout_error = None  # the platform's error for a time-out: set by its module
+
+    def __init__(self, af=AF_INET, type=SOCK_STREAM, proto=0, _have=None):
+        self._s = _have if _have is not None else _socket.socket(af, type)
+        self._timeout = None
+
+    def _guard(self, function, *arguments):
+        try:
+            return function(*arguments)
+        except OSError as error:
+            number = error.errno
+            if self._timeout and number in (11, 110, 115):
+                raise self.timeout_error()
+            if number in (115, 11):
+                raise OSError(number)
+            raise
+
+    def settimeout(self, seconds):
+        self._timeout = seconds
+        if seconds is None:
+            self._s.setblocking(True)
+        elif seconds == 0:
+            self._s.setblocking(False)
+        else:
+            self._s.setblocking(True)
+            self._s.settimeout(seconds)
+
+    def setblocking(self, flag):
+        self.settimeout(None if flag else 0)
+
+    def setsockopt(self, level, name, value):
+        if level == SOL_SOCKET and name == SO_REUSEADDR:
+            self._s.setsockopt(level, name, value)
+
+    def connect(self, address):
+        self._guard(self._s.connect, _pack(address))
+
+    def bind(self, address):
+        self._guard(self._s.bind, _pack(address))
+
+    def listen(self, backlog=2):
+        self._s.listen(backlog)
+
+    def accept(self):
+        connection, address = self._guard(self._s.accept)
+        return type(self)(_have=connection), _unpack(address)
+
+    def send(self, data):
+        return self._guard(self._s.send, data)
+
+    def sendall(self, data):
+        data = memoryview(data)
+        while len(data):
+            sent = self._guard(self._s.send, data)
+            data = data[sent:]
+
+    def sendto(self, data, address):
+        return self._guard(self._s.sendto, data, _pack(address))
+
+    def recv(self, size):
+        return self._guard(self._s.recv, size)
+
+    def recvfrom(self, size):
+        data, address = self._guard(self._s.recvfrom, size)
+        return data, _unpack(address)
+
+    def read(self, size=-1):
+        return self._guard(self._s.read, size)
+
+    def readinto(self, buffer, size=None):
+        if size is not None:
+            return self._guard(self._s.readinto, buffer, size)
+        return self._guard(self._s.readinto, buffer)
+
+    def readline(self):
+        return self._guard(self._s.readline)
+
+    def write(self, data, size=None):
+        if size is not None:
+            data = memoryview(data)[:size]
+        return self._guard(self._s.write, data)
+
+    def makefile(self, mode="rb", buffering=0):
+        return self
+
+    def fileno(self):
+        return self._s.fileno()
+
+    def ioctl(self, request, argument):
+        if request == 3:
+            import select
+
+            poll = select.poll()
+            poll.register(self._s, argument)
+            for _stream, event in poll.poll(0):
+                return event
+            return 0
+        if request == 4:
+            self._s.close()
+            return 0
+        if request == 10:
+            return self._s.fileno()
+        return -1
+
+    def close(self):
+        self._s.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._s.close()

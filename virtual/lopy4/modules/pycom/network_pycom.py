@@ -1,0 +1,170 @@
+# network of Pycom's firmware: WLAN (modwlan.c) and the telnet and FTP server, as far as a program that turns them off needs it.
+import _hardware
+from _hardware import call as _call
+
+
+def _timeout(text):
+    from socket import timeout
+
+    return timeout(text)
+
+
+class WLAN:
+    STA = 1
+    AP = 2
+    STA_AP = 3
+    WEP = 1
+    WPA = 2
+    WPA2 = 3
+    WPA2_ENT = 5
+    INT_ANT = 0
+    EXT_ANT = 1
+    MAN_ANT = 2
+    HT20 = 0
+    HT40 = 1
+    EVENT_PKT_MGMT = 1
+
+    _only = None
+
+    def __new__(cls, *arguments, **keywords):
+        if cls._only is None:
+            cls._only = object.__new__(cls)
+        return cls._only
+
+    def __init__(self, id=0, **keywords):
+        if id != 0:
+            raise OSError("resource not available")
+        if keywords or not _call("wlan_mode"):
+            self.init(**keywords)
+
+    def init(
+        self,
+        mode=1,
+        ssid=None,
+        auth=None,
+        channel=1,
+        antenna=None,
+        power_save=False,
+        hidden=False,
+        bandwidth=1,
+        max_tx_pwr=0,
+        country=None,
+    ):
+        if mode & 2 and ssid is None:
+            raise ValueError("AP SSID not given")
+        _call("wlan_mode", mode)
+
+    def deinit(self):
+        _call("wlan_disconnect")
+        _call("wlan_mode", 0)
+
+    def connect(
+        self,
+        ssid,
+        auth=None,
+        *,
+        bssid=None,
+        timeout=None,
+        ca_certs=None,
+        keyfile=None,
+        certfile=None,
+        identity=None,
+        hostname=None,
+        channel=None
+    ):
+        if _call("wlan_mode") == self.AP:
+            raise OSError("the requested operation is not possible")
+        if not 0 < len(ssid) <= 32:
+            raise ValueError("invalid argument(s) value")
+        key = None
+        if auth is not None:
+            if len(auth) == 2:
+                key = auth[1]
+            elif len(auth) not in (1, 3):
+                raise TypeError("invalid argument(s) type")
+        _call("wlan_connect", ssid, key, timeout)
+
+    def disconnect(self):
+        _call("wlan_disconnect")
+
+    def isconnected(self):
+        if _hardware.clock(5, 0):
+            return True
+        state = _call("wlan_connected")
+        if state == "timeout":
+            raise _timeout("Connection to AP Timeout!")
+        return bool(state)
+
+    def scan(self, *arguments, **keywords):
+        from collections import namedtuple
+        import binascii
+
+        kind = namedtuple("net", ("ssid", "bssid", "sec", "channel", "rssi"))
+        return [kind(n[0], binascii.unhexlify(n[1]), n[2], n[3], n[4]) for n in _call("wlan_scan")]
+
+    def ifconfig(self, id=0, config=None):
+        if config is not None:
+            return None
+        return tuple(_call("wlan_ifconfig"))
+
+    def mode(self, mode=None):
+        if mode is None:
+            return _call("wlan_mode")
+        _call("wlan_mode", mode)
+
+    def ssid(self, ssid=None):
+        return _call("wlan_ssid")
+
+    def auth(self, auth=None):
+        return None
+
+    def antenna(self, antenna=None):
+        return 0 if antenna is None else None
+
+    def hostname(self, name=None):
+        return True
+
+    def mac(self, *arguments):
+        import binascii
+        from collections import namedtuple
+
+        if arguments:
+            return None
+        mac = binascii.unhexlify(_call("mac"))
+        ap = mac[:5] + bytes([(mac[5] + 1) & 255])
+        return namedtuple("mac", ("sta_mac", "ap_mac"))(mac, ap)
+
+    def joined_ap_info(self):
+        from collections import namedtuple
+
+        kind = namedtuple("info", ("bssid", "ssid", "primary_chn", "rssi", "authmode", "standard"))
+        return kind(b"\x02\x00\x00\x00\x00\x01", _call("wlan_ssid"), 6, -61, 3, "11n")
+
+    def max_tx_power(self, power=None):
+        return 78
+
+    def country(self, *arguments, **keywords):
+        return None
+
+    def callback(self, trigger, handler=None, arg=None):
+        pass
+
+    def events(self):
+        return 0
+
+
+class Server:
+    def __init__(self, id=0, login=("micro", "python"), timeout=300):
+        _call("server", True)
+
+    def init(self, login=("micro", "python"), timeout=300):
+        _call("server", True)
+
+    def deinit(self):
+        _call("server", False)
+
+    def isrunning(self):
+        return _call("server")
+
+    def timeout(self, seconds=None):
+        return 300

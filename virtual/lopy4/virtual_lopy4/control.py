@@ -1,0 +1,155 @@
+"""Commands to a running device: `execute` in its own process, `Control` from another one."""
+
+import json
+import os
+import socket
+
+
+def _switch(word):
+    if word in ("up", "on", True, "true", "1"):
+        return True
+    if word in ("down", "off", False, "false", "0"):
+        return False
+    raise ValueError("say up or down, not '%s'" % word)
+
+
+def _status(device):
+    return device.status()
+
+
+def _sensor(device, name, fault="none"):
+    if name not in device.hardware.sensors:
+        raise ValueError("there is no sensor '%s': one of %s" % (name, ", ".join(sorted(device.hardware.sensors))))
+    device.hardware.sensors[name].set_fault(fault)
+
+
+def _set(device, **values):
+    for name, value in values.items():
+        device.hardware.environment.set(name, None if value in (None, "auto") else value)
+
+
+def _wifi(device, state=None, ssid=None, password=None, hidden=None):
+    """up or down; or what the access point is now called, which password it wants, whether it hides its name."""
+    wifi = device.hardware.wifi
+    if state is not None:
+        wifi.up = _switch(state)
+    if ssid is not None:
+        wifi.ssid = ssid
+    if password is not None:
+        wifi.password = password
+    if hidden is not None:
+        wifi.hidden = _switch(hidden)
+    if wifi.wanted and wifi.problem():
+        device.page.wifi = 0
+        wifi.joins_at = device.page.now_us() + wifi.join_us
+
+
+def _ntp(device, state):
+    device.hardware.ntp_up = _switch(state)
+
+
+def _unplug(device, after_bytes=None):
+    """Pull the cable, now or when so many more bytes have come from the host."""
+    if after_bytes is None:
+        device.unplug()
+    else:
+        device.unplug_after = int(after_bytes)
+
+
+def _plug(device):
+    device.plug()
+
+
+def _power_cut(device, at_block_write=None, torn="none"):
+    """Cut the power, now or at the n-th block write from here; torn says what that write leaves: none, half, erased."""
+    if at_block_write is None:
+        device.unplug_for_good()
+        return
+    device.page.torn = {"none": 0, "half": 1, "erased": 2}[torn]
+    device.page.cut_at_write = device.page.block_writes + int(at_block_write)
+
+
+def _reset(device):
+    """The board's reset button."""
+    if device.state == "off":
+        raise ValueError("the device has no power: plug it in")
+    device.boot("hard")
+
+
+def _speed(device, factor):
+    """Device seconds per second; 0: sleeping takes no time at all."""
+    factor = float(factor)
+    if factor < 0:
+        raise ValueError("the clock cannot run backwards")
+    device.page.set_speed(factor)
+
+
+def _jumper(device, state):
+    """G23 to GND: the next reset enters the ROM loader."""
+    device.jumper = _switch(state)
+
+
+def _battery(device, state):
+    """With a battery, pulling the cable leaves the device running."""
+    device.battery = _switch(state)
+
+
+def _pace(device, state):
+    device.paced = _switch(state)
+    device.set_baud(device.line_baud)
+
+
+def _output(device):
+    return bytes(device.tail).decode("utf-8", "replace")
+
+
+COMMANDS = {
+    "status": _status,
+    "sensor": _sensor,
+    "set": _set,
+    "wifi": _wifi,
+    "ntp": _ntp,
+    "unplug": _unplug,
+    "plug": _plug,
+    "power-cut": _power_cut,
+    "reset": _reset,
+    "speed": _speed,
+    "jumper": _jumper,
+    "battery": _battery,
+    "pace": _pace,
+    "output": _output,
+}
+
+
+def execute(device, do, arguments):
+    if do not in COMMANDS:
+        raise ValueError("there is no command '%s': one of %s" % (do, ", ".join(COMMANDS)))
+    try:
+        return COMMANDS[do](device, **arguments)
+    except TypeError as error:
+        raise ValueError("%s: %s" % (do, error)) from None
+
+
+class Control:
+    """The control socket of a device that runs elsewhere."""
+
+    def __init__(self, directory):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        folder = os.open(directory, os.O_RDONLY)
+        try:
+            self.socket.connect("/proc/self/fd/%d/control" % folder)
+        finally:
+            os.close(folder)
+        self.file = self.socket.makefile("rw")
+
+    def __call__(self, do, **arguments):
+        self.file.write(json.dumps(dict(arguments, do=do)) + "\n")
+        self.file.flush()
+        answer = json.loads(self.file.readline())
+        if not answer["ok"]:
+            raise ValueError(answer["error"])
+        return answer["value"]
+
+    def close(self):
+        self.file.close()
+        self.socket.close()

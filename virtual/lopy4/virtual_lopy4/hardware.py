@@ -1,0 +1,376 @@
+"""The board's peripherals: what the platform's modules ask for by name (see modules/), and what can be set from outside."""
+
+import hashlib
+
+import random
+import socket
+import struct
+import threading
+import time
+
+from .sensors import Bmp180, Dht11, Environment, Soil
+
+DEFAULT_WIRING = {
+    "dht11": {"gpio": 22},
+    "bmp180": {"sda": 27, "scl": 19},
+    "soil": {"gpio": 35, "power": 2, "dry_mv": 2800, "wet_mv": 1200},
+}
+NTP_EPOCH = 2208988800
+
+
+class Wifi:
+    """The access point in reach, and the station. Times on the device's clock."""
+
+    def __init__(self, page, ssid="", password="", join_ms=700):
+        self.page = page
+        self.ssid, self.password = ssid, password  # empty: any will do
+        self.hidden = False
+        self.up = True
+        self.join_us = join_ms * 1000
+        self.off()
+
+    def off(self):
+        """The radio after a reset."""
+        self.mode = 0
+        self.wanted = None
+        self.joins_at = self.gives_up_at = None
+        self.gave_up = False
+        self.reason = None
+        self.page.wifi = 0
+
+    def connect(self, ssid, password, timeout_ms=None):
+        now = self.page.now_us()
+        self.wanted = (ssid, password or "")
+        self.gave_up = False
+        self.joins_at = now + self.join_us
+        self.gives_up_at = None if timeout_ms is None else now + timeout_ms * 1000
+        self.page.wifi = 0
+
+    def disconnect(self):
+        self.wanted = self.joins_at = self.gives_up_at = None
+        self.page.wifi = 0
+
+    def problem(self):
+        """Why the station cannot join now (ESP32's reason), or None."""
+        if not self.up:
+            return "no AP found"
+        if self.ssid and self.wanted[0] != self.ssid:
+            return "no AP found"
+        if self.password and self.wanted[1] != self.password:
+            return "wrong password"
+        return None
+
+    def step(self):
+        """Bring the state up to the present."""
+        now = self.page.now_us()
+        if self.wanted is None:
+            return
+        if self.page.wifi:
+            if not self.up:
+                self.page.wifi = 0
+                self.joins_at = now + self.join_us
+            return
+        self.reason = self.problem()
+        if self.reason is None:
+            if now >= self.joins_at:
+                self.page.wifi = 1
+                self.gives_up_at = None
+        else:
+            self.joins_at = now + self.join_us
+        if not self.page.wifi and self.gives_up_at is not None and now >= self.gives_up_at:
+            self.gave_up = True
+            self.wanted = self.gives_up_at = None
+
+
+class Hardware:
+    """Methods named `do_…` are the requests of the MicroPython modules; the device answers what is asked about itself."""
+
+    def __init__(self, page, flash, mac, settings):
+        self.page, self.flash, self.mac, self.settings = page, flash, mac, settings
+        self.wiring = dict(DEFAULT_WIRING, **settings.get("wiring", {}))
+        self.environment = Environment(lambda: (page.now_us() + page.world_offset_us) / 1e6)
+        wires = self.wiring["soil"]
+        self.sensors = {
+            "dht11": Dht11(self.environment, page.now_us),
+            "bmp180": Bmp180(self.environment, page.now_us),
+            "soil": Soil(self.environment, page.now_us, wires["dry_mv"], wires["wet_mv"]),
+        }
+        self.wifi = Wifi(
+            page, settings.get("wifi_ssid", ""), settings.get("wifi_password", ""), settings.get("wifi_join_ms", 700)
+        )
+        self.ntp_up = True
+        self.ntp_real = settings.get("ntp") == "real"
+        self.nvs = flash.load_nvs()
+        self.rtc_memory = b""
+        self.power_on()
+
+    def power_on(self):
+        for sensor in self.sensors.values():
+            for method in ("power_on", "reset"):
+                getattr(sensor, method, lambda: None)()
+        self.rtc_memory = b""
+        self.reset()
+
+    def reset(self, soft=False):
+        """The chip's peripherals after a reset. A soft one leaves Wi-Fi, RTC and watchdog as they are."""
+        self.pins = {}
+        self.sensors["dht11"].line(False)
+        self.sensors["soil"].power(False)
+        if soft:
+            return
+        self.wifi.off()
+        self.heartbeat = True
+        self.led = 0
+        self.led_words = {}
+        self.servers = True
+        self.page.synced = 0
+        self.ntp_server = None
+        self.ntp_due = None
+        self.ntp_period = 0
+        self.nvs = self.flash.load_nvs()
+
+    def step(self):
+        self.wifi.step()
+        if self.ntp_due is not None and self.page.now_us() >= self.ntp_due and self.page.wifi:
+            self.ntp_due = None
+            self.ask_ntp(self.ntp_server, self.ntp_answered)
+
+    def setting(self, name):
+        defaults = {"wifi_on_boot": True, "heartbeat_on_boot": True, "pybytes_on_boot": False, "wdt_on_boot": False}
+        return self.nvs.get("_" + name, defaults.get(name))
+
+    # --- time
+
+    def ask_ntp(self, server, answered):
+        """Ask the time server; answered(microseconds since 1970 minus the device's clock, or None), at once or from a thread."""
+        if not self.ntp_up:
+            answered(None)
+        elif not self.ntp_real:
+            answered(self.page.world_offset_us)
+        else:
+            threading.Thread(target=lambda: answered(self.query(server)), daemon=True).start()
+
+    def query(self, server):
+        """One SNTP request (RFC 4330)."""
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.settimeout(3)
+                sock.sendto(b"\x1b" + bytes(47), (server, 123))
+                answer = sock.recv(48)
+        except OSError:
+            return None
+        seconds, fraction = struct.unpack(">II", answer[40:48])
+        if len(answer) < 48 or not seconds:
+            return None
+        return (seconds - NTP_EPOCH) * 1000000 + (fraction * 1000000 >> 32) - self.page.now_us()
+
+    def ntp_answered(self, offset):
+        if offset is None:
+            self.ntp_due = self.page.now_us() + 15000000  # lwIP's SNTP tries again every 15 s
+            return
+        self.page.rtc_offset_us = offset
+        self.page.synced = 1
+        if self.ntp_period:
+            self.ntp_due = self.page.now_us() + self.ntp_period * 1000000
+
+    def do_ntp_sync(self, server, period=3600, backup=None):
+        self.page.synced = 0
+        self.ntp_server = server
+        self.ntp_period = period
+        self.ntp_due = None if server is None else self.page.now_us() + 150000
+
+    def do_ntp_synced(self):
+        self.step()
+        return self.page.synced
+
+    def do_ntp_now(self, server):
+        """Mainline's blocking ntptime: microseconds since 1970, or an error."""
+        if not self.page.wifi:
+            raise HardwareError(-202)
+        found, done = [], threading.Event()
+        self.ask_ntp(server, lambda offset: (found.append(offset), done.set()))
+        done.wait(4)
+        if not found or found[0] is None:
+            raise HardwareError(110)
+        return found[0] + self.page.now_us()
+
+    # --- pins and what hangs on them
+
+    def do_pin(self, gpio, mode, value, pull=None):
+        """mode: 0 input, 1 output, 2 open drain."""
+        self.pins[gpio] = (mode, value, pull)
+        driven = value if mode == 1 else 0 if mode == 2 and not value else None
+        if gpio == self.wiring["dht11"]["gpio"]:
+            self.sensors["dht11"].line(driven == 0)
+        if gpio == self.wiring["soil"]["power"]:
+            self.sensors["soil"].power(driven == 1)
+
+    def do_pin_read(self, gpio):
+        mode, value, pull = self.pins.get(gpio, (0, 0, None))
+        if mode == 1 or (mode == 2 and not value):
+            return value
+        if gpio == self.wiring["dht11"]["gpio"]:
+            return 0 if self.sensors["dht11"].fault == "low" else 1
+        return 1 if pull == 0 else 0
+
+    def patience(self):
+        """How late, in device microseconds, a reader may come that was held up on the host."""
+        return int(100000 * max(1.0, self.page.speed))
+
+    def do_pulses_get(self, gpio, timeout_ms):
+        if gpio != self.wiring["dht11"]["gpio"]:
+            return []
+        return self.sensors["dht11"].pulses(self.patience())
+
+    def do_dht_readinto(self, gpio):
+        """Mainline's C driver: start pulse and answer in one; five bytes, or None (a timeout)."""
+        if gpio != self.wiring["dht11"]["gpio"]:
+            return None
+        sensor = self.sensors["dht11"]
+        sensor.respond_until = self.page.now_us() + 50000
+        pulses = sensor.pulses(self.patience())
+        highs = [us for level, us in pulses if level and us]
+        if len(highs) < 41:
+            return None
+        bits = "".join("1" if us > 48 else "0" for us in highs[1:41])
+        return [int(bits[n : n + 8], 2) for n in range(0, 40, 8)]
+
+    def bus(self, pins):
+        return list(pins) == [self.wiring["bmp180"]["sda"], self.wiring["bmp180"]["scl"]]
+
+    def do_i2c(self, pins, address, out, count):
+        if not self.bus(pins) or address != Bmp180.ADDRESS:
+            return None
+        answer = self.sensors["bmp180"].transfer(bytes(out), count)
+        return None if answer is None else list(answer)
+
+    def do_i2c_scan(self, pins):
+        return [Bmp180.ADDRESS] if self.bus(pins) and self.sensors["bmp180"].fault != "silent" else []
+
+    def do_adc(self, gpio, attenuation):
+        """[raw 12 bits, calibrated millivolts]"""
+        if gpio == self.wiring["soil"]["gpio"]:
+            millivolts = self.sensors["soil"].millivolts()
+        elif gpio == 39:
+            millivolts = self.environment.value("battery") / 2
+        else:
+            millivolts = max(0, random.gauss(60, 30))
+        full = (1100, 1500, 2200, 3300)[attenuation]
+        raw = min(4095, max(0, round((millivolts - 60) / full * 4095)))
+        return [raw, round(min(millivolts, {1100: 950, 1500: 1250, 2200: 1750, 3300: 3150}[full])) if raw else 0]
+
+    # --- LED
+
+    def do_heartbeat(self, on=None):
+        if on is None:
+            return self.heartbeat
+        self.heartbeat = on
+        self.led = 0
+
+    def do_rgbled(self, color=None):
+        if color is None:
+            return self.led
+        if self.heartbeat:
+            raise HardwareError("the requested operation is not possible")
+        self.led = color
+
+    def do_neopixel(self, gpio, color):
+        if gpio == 0:
+            self.heartbeat = False
+            self.led = color
+
+    # --- non-volatile storage and settings
+
+    def save_nvs(self):
+        if not self.flash.save_nvs(self.nvs):
+            raise HardwareError("No free space available")
+
+    def do_nvs_set(self, key, value):
+        self.nvs[key] = value
+        self.save_nvs()
+
+    def do_nvs_get(self, key):
+        return self.nvs.get(key)
+
+    def do_nvs_erase(self, key):
+        found = self.nvs.pop(key, None) is not None
+        self.save_nvs()
+        return found
+
+    def do_nvs_erase_all(self):
+        self.nvs = {key: value for key, value in self.nvs.items() if key.startswith("_")}
+        self.save_nvs()
+
+    def do_setting(self, name, value=None):
+        if value is None:
+            return self.setting(name)
+        self.nvs["_" + name] = value
+        self.save_nvs()
+
+    def do_rtc_memory(self, data=None):
+        if data is None:
+            return self.rtc_memory.hex()
+        self.rtc_memory = bytes.fromhex(data)
+
+    def do_server(self, on=None):
+        if on is not None:
+            self.servers = on
+        return self.servers
+
+    # --- Wi-Fi
+
+    def do_wlan_mode(self, mode=None):
+        if mode is None:
+            return self.wifi.mode
+        self.wifi.mode = mode
+        if not mode & 1:
+            self.wifi.disconnect()
+
+    def do_wlan_connect(self, ssid, key, timeout_ms=None):
+        self.wifi.connect(ssid, key, timeout_ms)
+
+    def do_wlan_disconnect(self):
+        self.wifi.disconnect()
+
+    def do_wlan_connected(self):
+        self.wifi.step()
+        if self.page.wifi:
+            return True
+        if self.wifi.gave_up:
+            self.wifi.gave_up = False
+            return "timeout"
+        return False
+
+    def do_wlan_status(self):
+        """Mainline's status(): (connected, reason, joining)"""
+        self.wifi.step()
+        return [bool(self.page.wifi), self.wifi.reason, self.wifi.wanted is not None]
+
+    def do_wlan_scan(self):
+        if not self.wifi.up:
+            return []
+        name = "" if self.wifi.hidden else self.wifi.ssid or "virtual"
+        return [[name, "020000000001", 3, 6, -61]]
+
+    def do_wlan_ssid(self):
+        return self.wifi.wanted[0] if self.page.wifi else None
+
+    def do_wlan_ifconfig(self):
+        if not self.page.wifi:
+            return ["0.0.0.0", "0.0.0.0", "0.0.0.0", "0.0.0.0"]
+        return ["192.168.4.20", "255.255.255.0", "192.168.4.1", "192.168.4.1"]
+
+    # --- the rest
+
+    def do_mac(self):
+        return self.mac.hex()
+
+    def do_hash(self, kind, data):
+        return hashlib.new(kind, bytes.fromhex(data)).hexdigest()
+
+    def do_sleep_host(self, seconds):
+        time.sleep(seconds)
+
+
+class HardwareError(Exception):
+    """Becomes an OSError with this text or number on the device."""

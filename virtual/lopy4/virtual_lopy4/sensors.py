@@ -1,0 +1,288 @@
+"""The sensors, at the level at which a driver meets them: pulses, I2C registers, millivolts.
+
+Each sensor has a `fault` (None or one of its FAULTS). Times are microseconds of the device's clock.
+"""
+
+import math
+import random
+import struct
+
+
+class Environment:
+    """The values that the sensors feel: a plausible day and night, or what was set from outside.
+
+    Quantities: temperature (C), humidity (%), pressure (hPa), moisture (0..1), boardtemperature (C), battery (mV).
+    """
+
+    ALIASES = {
+        "outsidetemp": "temperature",
+        "outsidehumidity": "humidity",
+        "airpressure": "pressure",
+        "soilhumidity": "moisture",
+    }
+
+    def __init__(self, world_seconds):
+        self.world_seconds = world_seconds
+        self.fixed = {}
+
+    def set(self, name, value):
+        name = self.ALIASES.get(name, name)
+        if name not in ("temperature", "humidity", "pressure", "moisture", "boardtemperature", "battery"):
+            raise ValueError("there is no quantity '%s'" % name)
+        if value is None:
+            self.fixed.pop(name, None)
+        else:
+            self.fixed[name] = float(value)
+
+    def value(self, name):
+        if name in self.fixed:
+            return self.fixed[name]
+        seconds = self.world_seconds()
+        day = math.sin((seconds % 86400) / 86400 * 2 * math.pi - 2.1)  # warmest in the afternoon
+        slow = math.sin(seconds / 86400 * 2 * math.pi / 5.3)
+        if name == "temperature":
+            return 17 + 5 * day + 1.5 * slow
+        if name == "boardtemperature":
+            return 18 + 5 * day + 1.5 * slow
+        if name == "humidity":
+            return 58 - 14 * day - 5 * slow
+        if name == "pressure":
+            return 1013.2 + 6 * slow + 0.6 * math.sin(seconds / 86400 * 4 * math.pi)
+        if name == "moisture":
+            return 0.72 - 0.3 * ((seconds / 86400) % 4) / 4
+        return 4020.0
+
+    def all(self):
+        names = ("temperature", "humidity", "pressure", "moisture", "boardtemperature")
+        return {name: round(self.value(name), 3) for name in names}
+
+
+class Sensor:
+    FAULTS = ("silent", "stuck", "drift")
+
+    def __init__(self, environment, now):
+        self.environment, self.now = environment, now
+        self.fault = None
+        self.since = 0
+        self.frozen = {}
+
+    def set_fault(self, fault):
+        if fault in (None, "", "none"):
+            self.fault = None
+        elif fault in self.FAULTS:
+            self.fault = fault
+        else:
+            raise ValueError("no fault '%s': one of none, %s" % (fault, ", ".join(self.FAULTS)))
+        self.since = self.now()
+        self.frozen = {}
+
+    def feel(self, name, drift_per_hour):
+        """The quantity as this sensor feels it: frozen when stuck, running away when drifting."""
+        value = self.environment.value(name)
+        if self.fault == "stuck":
+            return self.frozen.setdefault(name, value)
+        if self.fault == "drift":
+            return value + drift_per_hour * (self.now() - self.since) / 3.6e9
+        return value
+
+
+class Dht11(Sensor):
+    """DHT11: one wire, 40 bits. Facts: a start pulse of at least 18 ms, 80 us low, 80 us high, per bit 50 us low and 26..28 (0) or
+    70 (1) us high; checksum is the sum of the four bytes; one reading a second, one second of rest after power-up."""
+
+    FAULTS = ("silent", "checksum", "short", "low", "stuck", "drift", "range", "zero")
+
+    def __init__(self, environment, now):
+        super().__init__(environment, now)
+        self.power_on()
+
+    def power_on(self):
+        self.powered = self.now()
+        self.low_since = None
+        self.respond_until = 0
+        self.measured = None
+        self.last = b"\0\0\0\0\0"
+
+    def line(self, low):
+        """The host drives the line low, or lets it go."""
+        now = self.now()
+        if low:
+            if self.low_since is None:
+                self.low_since = now
+        elif self.low_since is not None:
+            if now - self.low_since >= 17500:
+                self.respond_until = now + 50000
+            self.low_since = None
+
+    def frame(self):
+        """The five bytes of the reading that the sensor has ready."""
+        now = self.now()
+        if self.measured is None or now - self.measured >= 1000000:
+            self.measured = now
+            humidity = round(min(95, max(5, self.feel("humidity", 40))))
+            temperature = round(min(60, max(-20, self.feel("temperature", 40))))
+            sign = 0x80 if temperature < 0 else 0
+            data = bytes([humidity, 0, abs(temperature), sign])
+            if self.fault == "range":
+                data = bytes([0xF0, 0, 0x7D, 0])
+            elif self.fault == "zero":
+                data = bytes(4)
+            self.last = data + bytes([sum(data) & 0xFF])
+        frame = self.last
+        if self.fault == "checksum":
+            frame = frame[:4] + bytes([(frame[4] + 1) & 0xFF])
+        return frame
+
+    def pulses(self, patience):
+        """[(level, us)] of an answer, as an edge recorder sees it; empty when the sensor says nothing. patience: host seconds ago."""
+        ready = self.low_since is None and self.now() <= self.respond_until + patience
+        self.respond_until = -(10**18)
+        if not ready or self.fault == "silent" or self.now() - self.powered < 900000:
+            return []
+        if self.fault == "low":
+            return [(0, 0)]
+        jitter = lambda us: us + random.randint(-2, 2)  # noqa: E731
+        out = [(0, jitter(80)), (1, jitter(80))]
+        bits = "".join("{:08b}".format(byte) for byte in self.frame())
+        if self.fault == "short":
+            bits = bits[:-random.randint(1, 12)]
+        for bit in bits:
+            out += [(0, jitter(50)), (1, jitter(70 if bit == "1" else 26))]
+        return out + [(0, jitter(50)), (1, 0)]
+
+
+class Bmp180(Sensor):
+    """BMP180 on I2C address 0x77: registers of the data sheet (BST-BMP180-DS000-07), raw values by inverting its formula.
+
+    The calibration words are the data sheet's example.
+    """
+
+    ADDRESS = 0x77
+    FAULTS = ("silent", "bus", "zero", "stuck", "drift", "chip", "range")
+    CALIBRATION = (408, -72, -14383, 32741, 32757, 23153, 6190, 4, -32768, -8711, 2868)
+
+    def __init__(self, environment, now):
+        super().__init__(environment, now)
+        self.reset()
+
+    def reset(self):
+        self.pointer = 0
+        self.control = 0
+        self.result = bytes([0x80, 0, 0])
+        self.pending = None
+
+    def compensate(self, ut, up, oss):
+        """(temperature in 0.1 C, pressure in Pa) of raw values: the data sheet's integer formula."""
+        ac1, ac2, ac3, ac4, ac5, ac6, b1, b2, _mb, mc, md = self.CALIBRATION
+        x1 = (ut - ac6) * ac5 >> 15
+        x2 = (mc << 11) // (x1 + md)
+        b5 = x1 + x2
+        temperature = (b5 + 8) >> 4
+        b6 = b5 - 4000
+        x1 = b2 * (b6 * b6 >> 12) >> 11
+        b3 = (((ac1 * 4 + x1 + (ac2 * b6 >> 11)) << oss) + 2) // 4
+        x1 = ac3 * b6 >> 13
+        x2 = b1 * (b6 * b6 >> 12) >> 16
+        b4 = ac4 * (((x1 + x2 + 2) >> 2) + 32768) >> 15
+        b7 = (up - b3) * (50000 >> oss)
+        p = (b7 * 2) // b4 if b7 < 0x80000000 else (b7 // b4) * 2
+        x1 = (p >> 8) ** 2 * 3038 >> 16
+        x2 = -7357 * p >> 16
+        return temperature, p + ((x1 + x2 + 3791) >> 4)
+
+    def raw_temperature(self, celsius):
+        low, high = 20000, 45000
+        wanted = round(celsius * 10)
+        while low < high:
+            middle = (low + high) // 2
+            if self.compensate(middle, 0, 0)[0] < wanted:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def raw_pressure(self, pascal, ut, oss):
+        low, high = 0, (1 << (16 + oss)) - 1
+        while low < high:
+            middle = (low + high) // 2
+            if self.compensate(ut, middle, oss)[1] < pascal:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def transfer(self, out, count):
+        """One I2C transaction (write, then read): the bytes read, or None where nobody acknowledges."""
+        if self.fault == "silent":
+            return None
+        if self.fault == "bus":
+            return b"\xff" * count
+        if self.fault == "zero":
+            return bytes(count)
+        if out:
+            self.pointer = out[0]
+            for offset, value in enumerate(out[1:]):
+                self.store(self.pointer + offset, value)
+        return bytes(self.load(self.pointer + n) for n in range(count))
+
+    def store(self, register, value):
+        if register == 0xE0 and value == 0xB6:
+            self.reset()
+        elif register == 0xF4:
+            self.control = value
+            oss = value >> 6
+            if value & 0x1F == 0x0E:
+                self.pending = (self.now() + 4500, 0x2E, 0)
+            elif value & 0x1F == 0x14:
+                self.pending = (self.now() + (4500, 7500, 13500, 25500)[oss], 0x34, oss)
+
+    def load(self, register):
+        if self.pending and self.now() >= self.pending[0]:
+            _when, kind, oss = self.pending
+            self.pending = None
+            ut = self.raw_temperature(self.feel("boardtemperature", 30))
+            if kind == 0x2E:
+                self.result = ut.to_bytes(2, "big") + b"\0"
+            else:
+                pascal = 20000 if self.fault == "range" else round(self.feel("pressure", 60) * 100)
+                up = self.raw_pressure(pascal, ut, oss)
+                self.result = (up << (8 - oss)).to_bytes(3, "big")
+        if register == 0xD0:
+            return 0x58 if self.fault == "chip" else 0x55
+        if 0xAA <= register <= 0xBF:
+            return struct.pack(">hhhHHHhhhhh", *self.CALIBRATION)[register - 0xAA]
+        if register == 0xF4:
+            return self.control & ~0x20 | (0x20 if self.pending else 0)
+        if 0xF6 <= register <= 0xF8:
+            return self.result[register - 0xF6]
+        return 0
+
+
+class Soil(Sensor):
+    """Resistive soil probe with an analogue output, powered from a pin: millivolts after a settling time."""
+
+    FAULTS = ("silent", "stuck", "drift", "open", "saturated", "noise")
+
+    def __init__(self, environment, now, dry_mv=2800, wet_mv=1200):
+        super().__init__(environment, now)
+        self.dry_mv, self.wet_mv = dry_mv, wet_mv
+        self.powered_since = None
+
+    def power(self, on):
+        if not on:
+            self.powered_since = None
+        elif self.powered_since is None:
+            self.powered_since = self.now()
+
+    def millivolts(self):
+        if self.powered_since is None or self.fault in ("silent", "open"):
+            return max(0, random.gauss(8, 4)) if self.fault == "open" else 0
+        if self.fault == "saturated":
+            return 3300
+        settled = 1 - math.exp(-(self.now() - self.powered_since) / 60000)
+        moisture = self.feel("moisture", -0.4)
+        value = (self.dry_mv + (self.wet_mv - self.dry_mv) * moisture) * settled
+        value += random.gauss(0, 400 if self.fault == "noise" else 4)
+        if self.fault is None and random.random() < 0.02:
+            value += random.choice((-1, 1)) * 300  # Wi-Fi transmits
+        return min(3300, max(0, value))
