@@ -7,7 +7,8 @@ import threading
 import time
 from typing import Any
 
-from .errors import ApiError, coded
+from .clock import now
+from .errors import ApiError, coded, unauthenticated
 from .settings import Settings
 from .store import Store
 
@@ -39,7 +40,7 @@ def create_administrator(store: Store, settings: Settings) -> bool:
         return False
     login = settings.text("security", "admin_user", "admin")
     email = settings.text("security", "admin_email", "admin@localhost")
-    user = {"login": login, "email": email, "name": "", "uid": secrets.token_hex(7)}
+    user = {"login": login, "email": email, "name": "", "uid": secrets.token_hex(7), "created": now()}
     set_password(store, store.put("user", login, user), settings.text("security", "admin_password", "admin"))
     return True
 
@@ -74,7 +75,7 @@ class Gate:
     def password(self, login: str, password: str) -> dict[str, Any]:
         """The user with this name and password. Raises ApiError 401."""
         login = login.lower()
-        wrong = coded(401, "password-auth.failed", "Invalid username or password", extra=None)
+        wrong = coded(401, "password-auth.failed", "Invalid username or password")
         if self._blocked(login):
             raise wrong
         user = self._find(login)
@@ -100,12 +101,12 @@ class Gate:
     def open_session(self, user: dict[str, Any]) -> str:
         """A new session's token, for the cookie."""
         token = secrets.token_hex(16)
-        now = time.time()
+        at = time.time()
         for session in self._store.all("session"):
-            if now - session["created"] > _SESSION_LIFE or now - session["seen"] > _SESSION_IDLE:
+            if at - session["created"] > _SESSION_LIFE or at - session["seen"] > _SESSION_IDLE:
                 self._store.delete("session", session["token"])
         key = hashlib.sha256(token.encode()).hexdigest()
-        self._store.put("session", key, {"token": key, "login": user["login"], "created": now, "seen": now})
+        self._store.put("session", key, {"token": key, "login": user["login"], "created": at, "seen": at})
         return token
 
     def close_session(self, token: str) -> None:
@@ -115,13 +116,13 @@ class Gate:
         """The user of a session, None when the session is unknown or too old."""
         key = hashlib.sha256(token.encode()).hexdigest()
         session = self._store.get("session", key)
-        now = time.time()
-        if session is None or now - session["created"] > _SESSION_LIFE or now - session["seen"] > _SESSION_IDLE:
+        at = time.time()
+        if session is None or at - session["created"] > _SESSION_LIFE or at - session["seen"] > _SESSION_IDLE:
             return None
-        if now - session["seen"] > 600:
-            self._store.put("session", key, {**session, "seen": now})
+        if at - session["seen"] > 600:
+            self._store.put("session", key, {**session, "seen": at})
         return self._store.get("user", session["login"])
 
 
 def unauthorized() -> ApiError:
-    return coded(401, "auth.unauthorized", "Unauthorized", extra=None)
+    return unauthenticated("auth.unauthorized", "Unauthorized")

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from . import yaml_files
-from .dashboards import Library, now
+from .clock import now
+from .dashboards import Library
 from .errors import StartError
 from .expand import ExpandError, interpolate_all
 from .log import Logger
@@ -148,7 +149,7 @@ def _query(entry: dict) -> dict[str, Any]:
         "queryType": text(entry.get("queryType")),
         "relativeTimeRange": {"from": int(relative.get("from") or 0), "to": int(relative.get("to") or 0)},
         "datasourceUid": text(entry.get("datasourceUid")),
-        "model": entry.get("model") or {},
+        "model": {"intervalMs": 1000, "maxDataPoints": 43200, **(entry.get("model") or {})},
     }
 
 
@@ -232,7 +233,10 @@ def provision(directory: Path, store: Store, library: Library) -> None:
             try:
                 check_tree(tree, store)
             except PolicyError as error:
-                raise StartError(f"notification policies: {file.name}: {error}") from error
+                raise StartError(
+                    f"notification policies: {file.name}: [alerting.notifications.routes.invalidFormat] "
+                    f"Invalid format of the submitted route: {error}"
+                ) from error
             store.put("policies", "tree", {"tree": tree, "provenance": "file"})
         if file.reset_policies:
             reset_tree(store)

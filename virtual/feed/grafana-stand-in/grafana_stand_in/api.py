@@ -1,8 +1,10 @@
 """The part of Grafana's HTTP API that tig-pi and its tests use."""
 
+import hashlib
 import json
 import re
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +16,7 @@ from .influxql import QueryError
 from .prometheus_rules import rules_response
 from .server import Request, Response
 
+_ANNOTATIONS = {"canAdd": True, "canEdit": True, "canDelete": True}
 Route = tuple[str, re.Pattern, Callable[..., Response], bool]
 
 
@@ -78,7 +81,7 @@ class Api:
 
     def login(self, request: Request) -> Response:
         if not self.app.gate.form:
-            raise coded(401, "auth.unauthorized", "Unauthorized", extra=None)
+            raise coded(401, "auth.unauthorized", "Unauthorized")
         form = request.body.startswith(b"user=")
         try:
             data = (
@@ -86,19 +89,22 @@ class Api:
             )
             user, password = str(data["user"]), str(data["password"])
         except (ApiError, KeyError, TypeError, UnicodeDecodeError) as error:
-            raise ApiError(400, "bad login data") from error
+            raise coded(400, "form-auth.invalid", "bad login data") from error
         try:
             token = self.app.gate.open_session(self.app.gate.password(user, password))
         except ApiError as error:
             if form:
-                return Response(error.status, pages.login("Invalid username or password"), pages.TYPE)
+                return Response(error.code, pages.login("Invalid username or password"), pages.TYPE)
             raise
         attributes = "Path=/; Max-Age=2592000; HttpOnly; SameSite=" + (
             self.app.settings.text("security", "cookie_samesite", "lax").capitalize()
         )
         if self.app.settings.flag("security", "cookie_secure"):
             attributes += "; Secure"
-        cookie = [("Set-Cookie", f"{access.COOKIE}={token}; {attributes}")]
+        cookie = [
+            ("Set-Cookie", f"{access.COOKIE}={token}; {attributes}"),
+            ("Set-Cookie", f"{access.COOKIE}_expiry={int(time.time()) + 600}; {attributes.replace(' HttpOnly;', '')}"),
+        ]
         if form:
             return Response(302, b"", pages.TYPE, [*cookie, ("Location", "/")])
         return Response(200, {"message": "Logged in", "redirectUrl": "/"}, headers=cookie)
@@ -124,6 +130,13 @@ class Api:
                 "isGrafanaAdmin": True,
                 "isDisabled": False,
                 "isExternal": False,
+                "isExternallySynced": False,
+                "isGrafanaAdminExternallySynced": False,
+                "authLabels": [],
+                "updatedAt": user["created"],
+                "createdAt": user["created"],
+                "avatarUrl": "/avatar/" + hashlib.md5(user["email"].encode()).hexdigest(),
+                "isProvisioned": False,
             },
         )
 
@@ -159,7 +172,7 @@ class Api:
     def _source(self, uid: str) -> dict[str, Any]:
         source = self.app.sources.find(uid)
         if source is None:
-            raise ApiError(404, "Data source not found", traceID="")
+            raise ApiError(404, "Data source not found")
         return source
 
     def datasource(self, request: Request, uid: str) -> Response:
@@ -170,7 +183,9 @@ class Api:
         return Response(200, self.app.sources.detail(self._source(uid)))
 
     def datasource_health(self, request: Request, uid: str) -> Response:
-        source = self._source(uid)
+        source = self.app.sources.find(uid)
+        if source is None:
+            raise ApiError(500, "Unable to load datasource metadata")
         if source["type"] != "influxdb":
             raise datasources.not_registered()
         try:
@@ -187,8 +202,12 @@ class Api:
             results = queries.run(parsed, self.app.sources)
         except queries.SourceNotFound as error:
             raise ApiError(404, "Data source not found") from error
+        except queries.BadExpression as error:
+            raise coded(
+                400, "sse.parseError", str(error), extra={"error": error.reason, "refId": error.ref_id}
+            ) from error
         except queries.BadPipeline as error:
-            raise coded(400, "sse.parseError", str(error)) from error
+            raise ApiError(500, "Query data error") from error
         return Response(*queries.answer(parsed, results))
 
     # --- dashboards and folders ---------------------------------------------------------------------------------
@@ -248,7 +267,7 @@ class Api:
     def _dashboard(self, uid: str) -> dict[str, Any]:
         dashboard = self.app.library.dashboard(uid)
         if dashboard is None:
-            raise ApiError(404, "Dashboard not found", traceID="")
+            raise ApiError(404, "Dashboard not found")
         return dashboard
 
     def dashboard(self, request: Request, uid: str) -> Response:
@@ -256,11 +275,10 @@ class Api:
         folder = self._folder_of(dashboard)
         source = dashboard["provisioning"]
         slug = dashboards.slug(dashboard["title"])
-        may_save = source is None or source["allowUiUpdates"]
         folder_slug = dashboards.slug(folder["title"]) if folder else ""
         meta = {
             "type": "db",
-            "canSave": may_save,
+            "canSave": True,
             "canEdit": True,
             "canAdmin": True,
             "canStar": True,
@@ -275,14 +293,14 @@ class Api:
             "version": dashboard["version"],
             "hasAcl": False,
             "isFolder": False,
-            "apiVersion": "v1beta1",
+            "apiVersion": "v0alpha1",
             "folderId": folder["id"] if folder else 0,
             "folderUid": dashboard["folderUid"],
             "folderTitle": folder["title"] if folder else "Dashboards",
             "folderUrl": f"/dashboards/f/{folder['uid']}/{folder_slug}" if folder else "",
             "provisioned": source is not None,
             "provisionedExternalId": source["relative"] if source else "",
-            "annotationsPermissions": None,
+            "annotationsPermissions": {"dashboard": _ANNOTATIONS, "organization": _ANNOTATIONS},
         }
         return Response(200, {"meta": meta, "dashboard": dashboard["model"]})
 
@@ -309,7 +327,7 @@ class Api:
         if old and not body.get("overwrite") and model.get("version") not in (None, old["version"]):
             raise ApiError(412, "The dashboard has been changed by someone else", status="version-mismatch")
         if old and not body.get("overwrite") and not model.get("id") and model.get("version") is None:
-            raise ApiError(412, "A dashboard with the same uid already exists", status="name-exists")
+            raise ApiError(412, "The dashboard has been changed by someone else", status="version-mismatch")
         model.pop("id", None)
         saved = self.app.library.save(model, folder_uid, provisioning)
         slug = dashboards.slug(saved["title"])
@@ -376,7 +394,9 @@ class Api:
 
     @staticmethod
     def _rule_json(rule: dict[str, Any]) -> dict[str, Any]:
+        texts = {key: rule[key] for key in ("annotations", "labels") if rule[key]}
         return {
+            **texts,
             "id": rule["id"],
             "uid": rule["uid"],
             "orgID": 1,
@@ -390,8 +410,6 @@ class Api:
             "execErrState": rule["execErrState"],
             "for": rule["for"],
             "keep_firing_for": rule["keep_firing_for"],
-            "annotations": rule["annotations"],
-            "labels": rule["labels"],
             "provenance": rule["provenance"],
             "isPaused": rule["isPaused"],
             "notification_settings": rule["notification_settings"],
@@ -404,7 +422,7 @@ class Api:
     def alert_rule(self, request: Request, uid: str) -> Response:
         rule = self.app.store.get("rule", uid)
         if rule is None:
-            return Response(404, b"")
+            return Response(404, b"", "")
         return Response(200, self._rule_json(rule))
 
     def contact_points(self, request: Request) -> Response:
@@ -427,11 +445,11 @@ class Api:
             raise coded(
                 400,
                 "alerting.notifications.routes.invalidFormat",
-                "Invalid format of the submitted route.",
+                f"Invalid format of the submitted route: {error}. Correct the payload and try again.",
                 extra={"Error": str(error)},
             ) from error
         tree = {key: value for key, value in tree.items() if key != "provenance"}
-        self.app.store.put("policies", "tree", {"tree": tree, "provenance": ""})
+        self.app.store.put("policies", "tree", {"tree": tree, "provenance": "api"})
         return Response(202, {"message": "policies updated"})
 
     def reset_policies(self, request: Request) -> Response:

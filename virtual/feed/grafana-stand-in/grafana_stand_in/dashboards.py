@@ -1,16 +1,17 @@
 """Dashboards and folders: from files by provider, and made by hand."""
 
-import datetime
 import hashlib
 import json
 import re
 import secrets
 import string
 import threading
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 from . import yaml_files
+from .clock import now
 from .errors import ApiError, StartError
 from .expand import ExpandError, interpolate_all
 from .log import Logger
@@ -29,11 +30,9 @@ def new_uid() -> str:
 
 def slug(title: str) -> str:
     """The title as it stands in an address."""
-    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or hashlib.md5(title.encode()).hexdigest()
-
-
-def now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    plain = unicodedata.normalize("NFKD", title.replace("&", " and ").replace("@", " at "))
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    return re.sub(r"[^a-z0-9_]+", "-", plain.lower()).strip("-") or hashlib.md5(title.encode()).hexdigest()
 
 
 def check_uid(uid: str) -> None:

@@ -192,7 +192,7 @@ class DataSources:
         public.pop("typeName")
         return {
             **public,
-            "typeLogoUrl": "",
+            "apiVersion": "",
             "basicAuthUser": source["basicAuthUser"],
             "withCredentials": source["withCredentials"],
             "secureJsonFields": dict.fromkeys(source.get("secureFields", []), True),

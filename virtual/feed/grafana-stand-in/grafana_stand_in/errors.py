@@ -1,5 +1,8 @@
 """Errors that end the program or a request."""
 
+JSON = "application/json"
+JSON_UTF8 = "application/json; charset=UTF-8"
+
 
 class StartError(Exception):
     """The server cannot start, or a provisioning file is refused; the text is what Grafana prints."""
@@ -8,12 +11,25 @@ class StartError(Exception):
 class ApiError(Exception):
     """A refusal with an HTTP status and the fields of the JSON body."""
 
-    def __init__(self, status: int, message: str, **fields: object) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = {"message": message, **fields}
+    content_type = JSON
+
+    def __init__(self, code: int, text: str, /, **fields: object) -> None:
+        super().__init__(text)
+        self.code = code
+        self.body = {"message": text, **fields}
 
 
-def coded(status: int, message_id: str, message: str, **fields: object) -> ApiError:
-    """The longer error body, with messageId, that newer parts of Grafana answer with."""
-    return ApiError(status, message, messageId=message_id, statusCode=status, traceID="", **fields)
+class Refusal(ApiError):
+    """What is refused before a handler is reached, with the other content type that Grafana gives it."""
+
+    content_type = JSON_UTF8
+
+
+def coded(code: int, message_id: str, text: str, **fields: object) -> ApiError:
+    """The error body with messageId that newer parts of Grafana answer with."""
+    return ApiError(code, text, messageId=message_id, statusCode=code, **fields)
+
+
+def unauthenticated(message_id: str, text: str) -> Refusal:
+    """401 for a request without a valid login."""
+    return Refusal(401, text, extra=None, messageId=message_id, statusCode=401, traceID="")

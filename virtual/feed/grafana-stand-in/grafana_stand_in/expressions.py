@@ -458,6 +458,20 @@ def _math(ref_id: str, model: dict[str, Any], variables: dict[str, list[Value]])
 _COMMANDS = {"reduce": _reduce, "threshold": _threshold, "math": _math, "classic_conditions": _classic}
 
 
+class _Anything(dict):
+    """Stands for every variable, without a value: what is wrong with an expression shows on it before any query."""
+
+    def __missing__(self, name: str) -> list[Value]:
+        return []
+
+
+def check(model: dict[str, Any]) -> None:
+    """Raises ExpressionError for an expression that is wrong whatever its input."""
+    if model.get("type") in ("reduce", "threshold") and not _input(model):
+        raise ExpressionError("no variable specified to reference")
+    evaluate("", model, _Anything())
+
+
 def needs(model: dict[str, Any]) -> list[str]:
     """The refIds that an expression refers to."""
     kind = model.get("type")
@@ -482,12 +496,13 @@ def to_frames(ref_id: str, values: list[Value]) -> list[Frame]:
     for value in values:
         if isinstance(value, Series):
             columns = [
-                Field("Time", "time", value.times),
+                Field("Time", "time", value.times, nullable=False),
                 Field(ref_id, "number", value.values, value.labels or None),
             ]
-            frames.append(Frame("", columns))
+            frames.append(Frame("", columns, {"type": "timeseries-multi", "typeVersion": [0, 1]}))
         elif isinstance(value, Number):
-            frames.append(Frame("", [Field(ref_id, "number", [value.value], value.labels or None)]))
+            column = Field(ref_id, "number", [value.value], value.labels or None)
+            frames.append(Frame("", [column], {"type": "numeric-multi", "typeVersion": [0, 1]}))
         else:
             frames.append(Frame("", []))
     return frames

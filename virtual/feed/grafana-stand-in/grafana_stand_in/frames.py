@@ -54,6 +54,8 @@ class Frame:
                     name = "NaN" if math.isnan(value) else ("Inf" if value > 0 else "NegInf")
                     special.setdefault(name, []).append(position)
                     value = None
+                elif isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+                    value = int(value)
                 values.append(value)
             columns.append(values)
             entities.append(special or None)

@@ -44,7 +44,7 @@ def format_interval(milliseconds: int) -> str:
 
 
 def _quoted(value: str) -> str:
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return "'" + value.replace("\\", "\\\\") + "'"
 
 
 def _built(model: dict[str, Any], range_: TimeRange) -> str:
@@ -148,7 +148,7 @@ class InfluxDB:
             with _opener.open(request, timeout=self._timeout) as response:
                 answer = json.load(response)
         except urllib.error.HTTPError as error:
-            raise QueryError(f"InfluxDB returned error: {_reason(error)}", 500, _source_of(error.code)) from error
+            raise QueryError(f"InfluxDB returned error: {_reason(error)}", 500, "downstream") from error
         except (urllib.error.URLError, OSError) as error:
             verb = self._mode.capitalize()
             raise QueryError(f'{verb} "{url}": {_network_error(error, parts)}', 502, "downstream") from error
@@ -158,10 +158,6 @@ class InfluxDB:
         if failure:
             raise QueryError(failure, 500, "downstream")
         return answer
-
-
-def _source_of(status: int) -> str:
-    return "plugin" if status in (400, 405, 406, 413, 414, 431) else "downstream"
 
 
 def _reason(error: urllib.error.HTTPError) -> str:
@@ -282,7 +278,7 @@ def query(source: dict[str, Any], model: dict[str, Any], range_: TimeRange, inte
     kind = model.get("resultFormat") or ""
     frames = _table(rows) if kind == "table" else _time_series(rows, model, interval_ms)
     shown = {"table": "table", "logs": "logs"}.get(kind, "graph")
-    frames[0].meta = {"preferredVisualisationType": shown, "executedQueryString": text}
+    frames[0].meta = {"custom": None, "preferredVisualisationType": shown, "executedQueryString": text}
     return frames
 
 

@@ -1,7 +1,6 @@
 """Groups alerts by the notification policies and delivers them to contact points (webhook and e-mail)."""
 
 import base64
-import datetime
 import hashlib
 import json
 import threading
@@ -11,7 +10,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import policies
+from . import clock, policies
 from .log import Logger
 from .rule_states import Instance
 from .settings import Settings
@@ -70,11 +69,6 @@ def to_alert(instance: Instance) -> Alert | None:
     if instance.reason:
         annotations["grafana_state_reason"] = instance.reason
     return Alert(labels, annotations, instance.values, instance.text, instance.starts, instance.ends, resolved)
-
-
-def _time(at: float) -> str:
-    moment = datetime.datetime.fromtimestamp(at, datetime.UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _common(maps: list[dict[str, str]]) -> dict[str, str]:
@@ -215,8 +209,8 @@ class Notifier:
             "status": "resolved" if alert.resolved else "firing",
             "labels": labels,
             "annotations": annotations,
-            "startsAt": _time(alert.starts),
-            "endsAt": _time(alert.ends) if alert.resolved else _ZERO,
+            "startsAt": clock.written(alert.starts),
+            "endsAt": clock.written(alert.ends) if alert.resolved else _ZERO,
             "generatorURL": f"{root}alerting/grafana/{alert.labels['__alert_rule_uid__']}/view?orgId=1",
             "fingerprint": alert.fingerprint,
             "silenceURL": f"{root}alerting/silence/new?alertmanager=grafana&{query}&orgId=1",

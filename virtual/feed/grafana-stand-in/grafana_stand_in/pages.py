@@ -2,6 +2,7 @@
 
 import html
 import json
+import urllib.parse
 
 from . import HOME, NOTICE
 
@@ -22,6 +23,16 @@ def _page(title: str, content: str) -> bytes:
         f'<p class="notice">{notice} It keeps the data source, the dashboards and the alert rules, and answers the'
         f" HTTP API, but draws no charts.</p>{content}</body></html>"
     ).encode()
+
+
+def redirect_to_login(path: str) -> tuple[int, bytes, str, list[tuple[str, str]]]:
+    """Status, body, type and headers of the answer to somebody who is not logged in."""
+    target = "/login" if path == "/" else "/login?redirectTo=" + urllib.parse.quote(path, safe="")
+    return 302, f'<a href="{target}">Found</a>.\n\n'.encode(), TYPE.lower(), [("Location", target)]
+
+
+def not_found() -> bytes:
+    return _page("Grafana stand-in", "<p>There is no such page.</p>")
 
 
 def login(complaint: str = "") -> bytes:

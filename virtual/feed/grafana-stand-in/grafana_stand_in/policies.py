@@ -10,7 +10,6 @@ from .store import Store
 DEFAULT_RECEIVER = "email receiver"
 _DEFAULT_GROUP_BY = ["grafana_folder", "alertname"]
 _MATCHER = re.compile(r"\s*([a-zA-Z_][\w.\- ]*?)\s*(=~|!~|!=|=)\s*(.*?)\s*")
-_INVALID = "[alerting.notifications.routes.invalidFormat] Invalid format of the submitted route."
 
 
 class PolicyError(Exception):
@@ -92,7 +91,7 @@ def check_tree(route: Any, store: Store) -> None:
     try:
         check(route, True)
     except (PolicyError, ValueError, re.error) as error:
-        raise PolicyError(f"{_INVALID} {error}") from error
+        raise PolicyError(str(error)) from error
 
 
 @dataclass

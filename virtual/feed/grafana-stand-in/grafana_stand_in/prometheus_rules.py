@@ -1,9 +1,9 @@
 """GET /api/prometheus/grafana/api/v1/rules: the rules with what their last evaluation gave."""
 
-import datetime
 from decimal import Decimal
 from typing import Any
 
+from . import clock
 from .application import Application
 from .expressions import UIDS
 from .rule_states import Instance, RuleStates
@@ -15,7 +15,7 @@ _NEVER = "0001-01-01T00:00:00Z"
 def _time(at: float) -> str:
     if not at:
         return _NEVER
-    return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return clock.written(at)
 
 
 def _exponent(value: float) -> str:

@@ -1,15 +1,15 @@
 """Runs a set of queries and expressions that refer to each other, for panels (/api/ds/query) and for alert rules."""
 
+import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import expressions, influxql
-from .datasources import DataSources
+from .datasources import DataSources, not_registered
 from .errors import ApiError, coded
 from .frames import Frame
 from .influxql import QueryError, TimeRange
-from .settings import seconds
 
 
 @dataclass
@@ -44,6 +44,15 @@ class SourceNotFound(Exception):
 
 class BadPipeline(Exception):
     """The expressions cannot be put in an order in which they can run."""
+
+
+class BadExpression(BadPipeline):
+    """An expression that is wrong in itself."""
+
+    def __init__(self, ref_id: str, reason: str) -> None:
+        super().__init__(f"failed to parse expression [{ref_id}]: {reason}")
+        self.ref_id = ref_id
+        self.reason = reason
 
 
 def order(queries: list[Query]) -> list[Query]:
@@ -84,10 +93,13 @@ def run(queries: list[Query], sources: DataSources) -> dict[str, Result]:
                 raise SourceNotFound("data source not found")
             found[query.source_uid] = source
     with_expressions = any(query.is_expression for query in queries)
-    try:
-        ordered = order(queries)
-    except expressions.ExpressionError as error:
-        raise BadPipeline(str(error)) from error
+    for query in queries:
+        if query.is_expression:
+            try:
+                expressions.check(query.model)
+            except expressions.ExpressionError as error:
+                raise BadExpression(query.ref_id, str(error)) from error
+    ordered = order(queries)
     for query in ordered:
         if query.is_expression:
             results[query.ref_id] = _expression(query, results)
@@ -98,7 +110,7 @@ def run(queries: list[Query], sources: DataSources) -> dict[str, Result]:
 
 def _source(query: Query, source: dict[str, Any], with_expressions: bool) -> Result:
     if source["type"] != "influxdb":
-        return Result(error="plugin.notRegistered: Plugin not registered", status=500, error_source="plugin")
+        raise not_registered()
     try:
         frames = influxql.query(source, query.model, query.range, query.interval_ms)
     except QueryError as error:
@@ -112,7 +124,15 @@ def _source(query: Query, source: dict[str, Any], with_expressions: bool) -> Res
         return Result(
             error=f"[sse.readDataError] [{query.ref_id}] got error: {error}", status=500, error_source="plugin"
         )
+    if with_expressions:
+        frames = [_named(frame) for frame in frames]
     return Result(frames, values)
+
+
+def _named(frame: Frame) -> Frame:
+    """Between expressions a column of values bears the name that it is shown under."""
+    columns = [replace(c, name=c.display) if c.name == "Value" and c.display else c for c in frame.fields]
+    return replace(frame, fields=columns)
 
 
 def _expression(query: Query, results: dict[str, Result]) -> Result:
@@ -129,32 +149,29 @@ def _expression(query: Query, results: dict[str, Result]) -> Result:
         values = expressions.evaluate(query.ref_id, query.model, {name: results[name].values for name in names})
     except expressions.ExpressionError as error:
         return Result(
-            error=f"[sse.parseError] failed to parse expression [{query.ref_id}]: {error}",
+            error=f"[sse.expressionError] [{query.ref_id}] {error}",
             status=500,
             error_source="plugin",
         )
     return Result(expressions.to_frames(query.ref_id, values), values)
 
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "M": 2592000, "y": 31536000}
+_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_RELATIVE = re.compile(r"now(?:([-+])(\d+)(ms|[smhdw]))?(?:/([smhd]))?")
 
 
 def moment(text: Any, now_ms: int) -> int:
-    """`now`, `now-1h`, `now+5m` or milliseconds since 1970, in milliseconds. Raises ApiError."""
+    """`now`, `now-1h`, `now-1d/d` or milliseconds since 1970, in milliseconds; anything else is 0, as in Grafana."""
     shown = str(text)
     if shown.lstrip("-").isdigit():
         return int(shown)
-    if shown == "now":
-        return now_ms
-    try:
-        if shown.startswith(("now-", "now+")):
-            sign = -1 if shown[3] == "-" else 1
-            unit = shown[-1]
-            amount = int(shown[4:-1]) * _UNITS[unit] if unit in "My" else seconds(shown[4:])
-            return now_ms + int(sign * amount * 1000)
-    except (ValueError, KeyError):
-        pass
-    raise ApiError(400, f"time: invalid duration {shown!r}")
+    match = _RELATIVE.fullmatch(shown)
+    if not match:
+        return 0
+    at = now_ms
+    if match[1]:
+        at += (1 if match[1] == "+" else -1) * int(match[2]) * _UNITS[match[3]]
+    return at - at % _UNITS[match[4]] if match[4] else at
 
 
 def parse_request(body: Any, sources: DataSources) -> list[Query]:
@@ -163,7 +180,7 @@ def parse_request(body: Any, sources: DataSources) -> list[Query]:
         raise ApiError(400, "bad request data")
     entries = body.get("queries") or []
     if not entries:
-        raise coded(400, "query.noQueries", "No queries found", extra=None)
+        raise coded(400, "query.noQueries", "No queries found")
     now_ms = time.time_ns() // 1_000_000
     parsed = []
     for entry in entries:
@@ -174,13 +191,12 @@ def parse_request(body: Any, sources: DataSources) -> list[Query]:
         if not uid and "datasourceId" in entry:
             uid = next((s["uid"] for s in sources.all() if s["id"] == entry["datasourceId"]), "")
         if uid in ("", "default"):
-            source = sources.default() if not uid else sources.find(uid)
+            source = sources.default() if uid else None
             if source is None:
                 raise coded(
                     400,
                     "query.invalidDatasourceId",
                     "Query does not contain a valid data source identifier",
-                    extra=None,
                 )
             uid = source["uid"]
         own = entry.get("timeRange") or {}
@@ -191,7 +207,7 @@ def parse_request(body: Any, sources: DataSources) -> list[Query]:
         interval = entry.get("intervalMs") or 1000
         parsed.append(Query(str(entry.get("refId") or "A"), uid, entry, range_, int(interval)))
     if len({query.ref_id for query in parsed}) < len(parsed):
-        raise coded(400, "query.duplicateRefId", "Multiple queries using the same RefId is not allowed", extra=None)
+        raise coded(400, "query.duplicateRefId", "Multiple queries using the same RefId is not allowed ")
     return parsed
 
 
@@ -199,16 +215,18 @@ def answer(queries: list[Query], results: dict[str, Result]) -> tuple[int, dict[
     """Status and body of the answer of /api/ds/query."""
     shown: dict[str, Any] = {}
     failed = False
+    with_expressions = any(query.is_expression for query in queries)
     for query in queries:
         result = results[query.ref_id]
         if result.error:
             failed = True
             shown[query.ref_id] = {
                 "error": result.error,
-                "errorSource": result.error_source,
+                "errorSource": "" if with_expressions else result.error_source,
                 "status": result.status,
-                "frames": [],
             }
+            if with_expressions:
+                shown[query.ref_id]["frames"] = []
         else:
             shown[query.ref_id] = {
                 "status": 200,

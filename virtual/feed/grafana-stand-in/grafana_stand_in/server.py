@@ -10,10 +10,10 @@ from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from . import VERSION
+from . import VERSION, pages
 from .access import COOKIE, unauthorized
 from .application import Application
-from .errors import ApiError, StartError, coded
+from .errors import ApiError, Refusal, StartError, unauthenticated
 from .log import Logger
 
 _log = Logger("http.server")
@@ -76,12 +76,12 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             response = self.server.answer(request, self.headers)
         except ApiError as error:
-            response = Response(error.status, error.body)
+            response = Response(error.code, error.body, error.content_type)
         except StartError as error:
             response = Response(500, {"message": "", "error": str(error)})
         except Exception as error:  # an answer is owed in any case
             _log.error("Request error", path=path, error=repr(error))
-            response = Response(500, coded(500, "internal", "Internal server error").body)
+            response = Response(500, {"message": "Internal Server Error"})
         self._send(response)
         if self.server.log_requests:
             _log.info("Request Completed", method=self.command, path=path, status=response.status)
@@ -89,7 +89,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, response: Response) -> None:
         data = response.encoded()
         self.send_response(response.status)
-        self.send_header("Content-Type", response.content_type)
+        if response.content_type:
+            self.send_header("Content-Type", response.content_type)
         self.send_header("Content-Length", str(len(data)))
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
@@ -141,22 +142,22 @@ class Server(ThreadingHTTPServer):
     def answer(self, request: Request, headers: Any) -> Response:
         """Finds the route and lets nobody in who may not. Raises ApiError."""
         self._identify(request, headers)
-        allowed = False
         for method, pattern, function, public in self._routes:
             match = pattern.fullmatch(request.path)
             if not match:
                 continue
-            allowed = True
             if method != request.method and not (method == "GET" and request.method == "HEAD"):
                 continue
             if request.user is None and not public:
                 break
             return function(request, *match.groups())
-        if request.user is None and (request.path.startswith("/api/") or allowed):
-            if not request.path.startswith("/api/"):
-                return Response(302, b"", "text/html; charset=utf-8", [("Location", "/login")])
-            raise unauthorized()
-        raise ApiError(404, "Not found")
+        if request.user is None:
+            if request.path.startswith("/api/"):
+                raise Refusal(401, "Unauthorized", traceID="") if request.token else unauthorized()
+            return Response(*pages.redirect_to_login(request.path))
+        if not request.path.startswith("/api/"):
+            return Response(404, pages.not_found(), pages.TYPE)
+        raise Refusal(404, "Not found")
 
     def _identify(self, request: Request, headers: Any) -> None:
         gate = self.application.gate
@@ -166,11 +167,14 @@ class Server(ThreadingHTTPServer):
             try:
                 name, _, password = base64.b64decode(credentials, validate=True).decode().partition(":")
             except (binascii.Error, UnicodeDecodeError) as error:
-                raise coded(400, "basic-auth.invalid-header", "Invalid Basic Auth Header", extra=None) from error
-            request.user = gate.password(name, password)
+                raise Refusal(400, "Invalid Basic Auth Header", messageId="basic-auth.invalid-header") from error
+            try:
+                request.user = gate.password(name, password)
+            except ApiError as error:
+                raise unauthenticated(error.body["messageId"], error.body["message"]) from error
             return
         if scheme.lower() == "bearer":
-            raise coded(401, "api-key.invalid", "Invalid API key", extra=None)
+            raise unauthenticated("api-key.invalid", "Invalid API key")
         try:
             cookie = SimpleCookie(headers.get("Cookie") or "").get(COOKIE)
         except CookieError:
