@@ -27,7 +27,9 @@ from ansible.template import Templar, trust_as_template
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = ROOT / "templates" / "telegraf"
-CACHE = Path(os.environ.get("TIG_PI_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "tig-pi")
+CACHE = Path(
+    os.environ.get("TIG_PI_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "tig-pi"
+)
 DEBIAN_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "armhf"}
 PASSWORD = "a\"b\\c$d'e {f}#%25 ö"  # as awkward as a password may be
 
@@ -107,7 +109,11 @@ class Program:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(self.environment or {})}
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(self.environment or {})},
             )
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
@@ -156,12 +162,20 @@ class Chain:
         telegraf_d.mkdir()
         for template in sorted(TEMPLATES.glob("*.conf.j2")):
             (telegraf_d / template.stem).write_text(render(template, self.site))
-        self.broker = Program([program("mosquitto", "mosquitto"), "-c", f"{directory}/mosquitto.conf"], directory / "mosquitto.log")
+        self.broker = Program(
+            [program("mosquitto", "mosquitto"), "-c", f"{directory}/mosquitto.conf"], directory / "mosquitto.log"
+        )
         self.database = Program(
             [program("influxd", "influxdb"), "-config", f"{directory}/influxdb.conf"], directory / "influxdb.log"
         )
         self.telegraf = Program(
-            [program("telegraf", "telegraf"), "--config", f"{directory}/telegraf.conf", "--config-directory", str(telegraf_d)],
+            [
+                program("telegraf", "telegraf"),
+                "--config",
+                f"{directory}/telegraf.conf",
+                "--config-directory",
+                str(telegraf_d),
+            ],
             directory / "telegraf.log",
             {"TELEGRAF_MQTT_PASSWORD": PASSWORD, "TELEGRAF_INFLUXDB_PASSWORD": PASSWORD},
         )
@@ -183,10 +197,16 @@ class Chain:
         self.query(f"CREATE USER telegraf WITH PASSWORD {_quoted(PASSWORD)}; GRANT WRITE ON iot TO telegraf")
 
     def start_telegraf(self) -> None:
-        seen = self.telegraf.log.read_text(errors="replace").count("[inputs.mqtt_consumer::reading] Connected") if self.telegraf.log.exists() else 0
+        seen = (
+            self.telegraf.log.read_text(errors="replace").count("[inputs.mqtt_consumer::reading] Connected")
+            if self.telegraf.log.exists()
+            else 0
+        )
         self.telegraf.start()
         wait_until(
-            lambda: self.telegraf.log.read_text(errors="replace").count("[inputs.mqtt_consumer::reading] Connected") > seen,
+            lambda: (
+                self.telegraf.log.read_text(errors="replace").count("[inputs.mqtt_consumer::reading] Connected") > seen
+            ),
             "Telegraf is connected",
         )
 

@@ -1,0 +1,140 @@
+"""What is wrong with a declaration of databases and users, before it meets the server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+NAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "u": 1e-6, "µ": 1e-6, "ms": 1e-3}
+UNITS |= {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+PART = re.compile(r"(\d+)(ns|us|µs|ms|u|µ|s|m|h|d|w)")
+PRIVILEGES = ("read", "write", "all")
+STATES = ("present", "absent")
+
+
+def influxdb_problems(databases: list, users: list, admin: Mapping, address: str) -> list[str]:
+    """All that the server would refuse or misunderstand, a sentence each; an empty list if nothing is wrong."""
+    names = [database.get("name") for database in databases]
+    return [
+        *_address_problems(address),
+        *_admin_problems(admin),
+        *_duplicates("influxdb_databases: database", names),
+        *(problem for database in databases for problem in _database_problems(database)),
+        *_duplicates("influxdb_users: user", [user.get("name") for user in users]),
+        *(problem for user in users for problem in _user_problems(user, names, admin)),
+    ]
+
+
+def _address_problems(address: str) -> Iterator[str]:
+    host, colon, port = str(address).rpartition(":")
+    if not colon or not port.isdigit() or not 0 < int(port) < 65536 or (":" in host and not host.startswith("[")):
+        yield (
+            f"influxdb_http_bind_address: {address!r} is not an address and a port; write 127.0.0.1:8086, "
+            ":8086 (all interfaces) or [::1]:8086."
+        )
+
+
+def _admin_problems(admin: Mapping) -> Iterator[str]:
+    yield from _name_problems("influxdb_admin", admin.get("name"))
+    yield from _password_problems("influxdb_admin", admin.get("password"))
+
+
+def _name_problems(where: str, name: object) -> Iterator[str]:
+    if not isinstance(name, str) or not name:
+        yield f"{where}: an entry has no name."
+    elif not NAME.match(name):
+        yield f"{where}: {name!r}: a name is made of letters, digits and _ . - only."
+
+
+def _password_problems(where: str, password: object) -> Iterator[str]:
+    if not isinstance(password, str) or not password:
+        yield f"{where} has no password (a string; quote a number)."
+    elif CONTROL.search(password):
+        yield f"{where}: a password has no line breaks or control characters."
+    elif len(password.encode()) > 72:
+        yield f"{where}: the database looks at the first 72 bytes of a password only; take a shorter one."
+
+
+def _duplicates(where: str, names: list) -> Iterator[str]:
+    for name in sorted({name for name in names if isinstance(name, str) and names.count(name) > 1}):
+        yield f"{where} {name!r} is there twice; keep one of the two."
+
+
+def _seconds(duration: object) -> float | None:
+    """A duration of InfluxQL in seconds; 0 is for ever, None what is none."""
+    text = str(duration).strip()
+    if text.lower() in ("inf", "0"):
+        return 0.0
+    parts = PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        return None
+    return sum(int(number) * UNITS[unit] for number, unit in parts)
+
+
+def _database_problems(database: Mapping) -> Iterator[str]:
+    name = database.get("name")
+    yield from _name_problems("influxdb_databases", name)
+    policies = database.get("retention_policies") or []
+    where = f"influxdb_databases: database {name!r}, retention policy"
+    yield from _duplicates(where, [policy.get("name") for policy in policies])
+    if len([policy for policy in policies if policy.get("default")]) > 1:
+        yield f"influxdb_databases: database {name!r} has more than one default retention policy."
+    for policy in policies:
+        yield from _policy_problems(f"{where} {policy.get('name')!r}", policy)
+    queries = database.get("continuous_queries") or []
+    where = f"influxdb_databases: database {name!r}, continuous query"
+    yield from _duplicates(where, [query.get("name") for query in queries])
+    for query in queries:
+        yield from _query_problems(f"{where} {query.get('name')!r}", query)
+
+
+def _policy_problems(where: str, policy: Mapping) -> Iterator[str]:
+    yield from _name_problems(where, policy.get("name"))
+    duration = _seconds(policy.get("duration"))
+    if duration is None:
+        yield f"{where}: {policy.get('duration')!r} is no duration; write 30d, 26w, 12h or 0s (for ever)."
+    elif 0 < duration < 3600:
+        yield f"{where}: a duration of {policy['duration']} is too short; the shortest is 1h."
+    if policy.get("shard_duration") is not None:
+        shard = _seconds(policy["shard_duration"])
+        if not shard:
+            yield f"{where}: the shard duration {policy['shard_duration']!r} is no duration; write 1d or 4w."
+        elif duration and shard > duration:
+            yield f"{where}: the shard duration {policy['shard_duration']} is longer than the duration itself."
+
+
+def _query_problems(where: str, query: Mapping) -> Iterator[str]:
+    yield from _name_problems(where, query.get("name"))
+    if query.get("state", "present") not in STATES:
+        yield f"{where}: state {query['state']!r} is neither present nor absent."
+    if query.get("state") == "absent":
+        return
+    text = " ".join(str(query.get("query") or "").split()).lower()
+    if not text.startswith("select ") or " into " not in text or not re.search(r"group by .*time\s*\(", text):
+        yield f"{where}: a query is a SELECT … INTO … FROM … GROUP BY time(…)."
+
+
+def _user_problems(user: Mapping, databases: list, admin: Mapping) -> Iterator[str]:
+    name = user.get("name")
+    yield from _name_problems("influxdb_users", name)
+    where = f"influxdb_users: user {name!r}"
+    if name == admin.get("name"):
+        yield f"{where} is the administrator; leave it out here, or name the administrator otherwise."
+    if user.get("state", "present") not in STATES:
+        yield f"{where}: state {user['state']!r} is neither present nor absent."
+    if user.get("state") != "absent":
+        yield from _password_problems(where, user.get("password"))
+    grants = user.get("grants") or []
+    yield from _duplicates(f"{where}: a grant on", [grant.get("database") for grant in grants])
+    for grant in grants:
+        if grant.get("database") not in databases:
+            yield f"{where}: there is no database {grant.get('database')!r} in influxdb_databases to grant anything on."
+        if grant.get("privilege") not in PRIVILEGES:
+            yield f"{where}: privilege {grant.get('privilege')!r} is none of {', '.join(PRIVILEGES)}."
+
+
+class FilterModule:
+    def filters(self) -> dict:
+        return {"influxdb_problems": influxdb_problems}

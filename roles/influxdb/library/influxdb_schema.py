@@ -1,0 +1,779 @@
+#!/usr/bin/python
+"""Make users, databases, retention policies and continuous queries of an InfluxDB 1.x equal to what is declared."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: influxdb_schema
+short_description: Converge users, databases, retention policies and continuous queries of InfluxDB 1.x
+description:
+  - Everything is compared and changed in one call, over HTTP and on the database's own host.
+  - Passwords are compared by logging in with them. Where the administrator's password is not the declared one and
+    nobody can log in to change it, a second server is started for a moment, on a loopback port of its own and with the
+    accounts but none of the points, and changes it there; the database is down for some two seconds meanwhile.
+  - The points are never touched, except by a retention policy that is shortened.
+  - What is not declared is left alone, but for privileges of declared users.
+options:
+  port:
+    description: Port that the database listens on, on loopback unless O(listen) names another address.
+    type: int
+    default: 8086
+  listen:
+    description: >-
+      Address and port to listen on beyond loopback, as InfluxDB's C(bind-address). It is written to O(listen_file)
+      only when the administrator exists and a query without an account is refused. Empty is loopback.
+    type: str
+    default: ""
+  listen_file:
+    description: Environment file of the service that sets the address.
+    type: path
+    default: /var/lib/influxdb/listen.env
+  admin:
+    description: The administrator.
+    type: dict
+    required: true
+    suboptions:
+      name:
+        description: Name.
+        type: str
+        required: true
+      password:
+        description: Password.
+        type: str
+        required: true
+  databases:
+    description: Databases.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name.
+        type: str
+        required: true
+      retention_policies:
+        description: How long points are kept. At most one is the default.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          name:
+            description: Name; V(autogen) is the one that every new database has.
+            type: str
+            required: true
+          duration:
+            description: How long, as 30d or 26w; V(0s) is for ever.
+            type: str
+            required: true
+          shard_duration:
+            description: Time that one shard spans. The server's own choice if it is not given.
+            type: str
+          default:
+            description: Whether points go here that name no policy.
+            type: bool
+            default: false
+      continuous_queries:
+        description: Queries that the server runs by itself.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          name:
+            description: Name.
+            type: str
+            required: true
+          query:
+            description: The SELECT … INTO … GROUP BY time(…).
+            type: str
+          resample:
+            description: What follows RESAMPLE, as C(EVERY 30m FOR 2h).
+            type: str
+            default: ""
+          state:
+            description: V(absent) drops it.
+            type: str
+            choices: [present, absent]
+            default: present
+  users:
+    description: Users other than the administrator, with the privileges that each has, and no others.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name.
+        type: str
+        required: true
+      password:
+        description: Password.
+        type: str
+      grants:
+        description: Privileges, one for each database.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          database:
+            description: Name of the database.
+            type: str
+            required: true
+          privilege:
+            description: What the user may do.
+            type: str
+            choices: [read, write, all]
+            required: true
+      state:
+        description: V(absent) drops the user.
+        type: str
+        choices: [present, absent]
+        default: present
+  configuration:
+    description: The server's configuration, of which the second server takes the place of the accounts.
+    type: path
+    default: /etc/influxdb/influxdb.conf
+  timeout:
+    description: Seconds to wait for the server.
+    type: int
+    default: 60
+attributes:
+  check_mode:
+    support: full
+    description: A server that is not there yet is taken for an empty one.
+  diff_mode:
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Converge the schema
+  influxdb_schema:
+    admin: {name: admin, password: "{{ vault_admin }}"}
+    databases:
+      - name: iot
+        retention_policies:
+          - {name: autogen, duration: 52w, default: true}
+    users:
+      - name: telegraf
+        password: "{{ vault_telegraf }}"
+        grants: [{database: iot, privilege: write}]
+"""
+
+RETURN = r"""
+changes:
+  description: What was changed, in words.
+  type: list
+  elements: str
+  returned: always
+listen_changed:
+  description: Whether the service has to be restarted to listen elsewhere.
+  type: bool
+  returned: always
+"""
+
+import base64
+import contextlib
+import json
+import os
+import pwd
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+from ansible.module_utils.basic import AnsibleModule
+
+UNITS = {
+    "ns": 1,
+    "u": 1_000,
+    "µ": 1_000,
+    "us": 1_000,
+    "µs": 1_000,
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+    "d": 86_400_000_000_000,
+    "w": 604_800_000_000_000,
+}
+DURATION = re.compile(r"(\d+)(ns|us|µs|ms|u|µ|s|m|h|d|w)")
+DAY = UNITS["d"]
+PRIVILEGES = {"read": "READ", "write": "WRITE", "all": "ALL PRIVILEGES"}
+NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class InfluxError(Exception):
+    """The server refused; the message is its own."""
+
+
+class Unauthorised(InfluxError):
+    """Wrong name or password."""
+
+
+class NoAdmin(InfluxError):
+    """There is no administrator yet."""
+
+
+def nanoseconds(duration: str) -> int:
+    """A duration of InfluxQL (30d, 1h30m, 720h0m0s, INF) in nanoseconds; 0 is for ever.
+
+    Raises:
+        ValueError: it is none.
+    """
+    text = str(duration).strip()
+    if text.lower() in ("inf", "0"):
+        return 0
+    parts = DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"{duration!r} is no duration; write 30d, 26w, 12h or 0s (for ever)")
+    return sum(int(number) * UNITS[unit] for number, unit in parts)
+
+
+def in_words(duration: int) -> str:
+    """Nanoseconds as InfluxQL has it, in the largest unit that fits."""
+    if duration == 0:
+        return "INF"
+    for unit in ("w", "d", "h", "m", "s"):
+        if duration % UNITS[unit] == 0:
+            return f"{duration // UNITS[unit]}{unit}"
+    return f"{duration}ns"
+
+
+def usual_shard(duration: int) -> int:
+    """The shard duration that the server chooses for a retention policy."""
+    if duration == 0 or duration >= 180 * DAY:
+        return 7 * DAY
+    return DAY if duration >= 2 * DAY else UNITS["h"]
+
+
+def normal_query(text: str) -> str:
+    """A statement without what does not matter: case, spaces, quotes round names, and how durations are written."""
+    text = re.sub(r"\s+", "", text.replace('"', "")).rstrip(";").lower()
+    return re.sub(
+        r"(?<![\w.])(?:\d+(?:ns|us|µs|ms|u|µ|s|m|h|d|w))+(?!\w)", lambda found: f"{nanoseconds(found[0])}ns", text
+    )
+
+
+def name_of(identifier: str) -> str:
+    escaped = identifier.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def text_of(string: str) -> str:
+    escaped = string.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
+    return f"'{escaped}'"
+
+
+class Server:
+    """InfluxQL over HTTP on one address."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.url = f"http://{'[' + host + ']' if ':' in host else host}:{port}"
+        self.credentials: tuple[str, str] | None = None
+
+    def answers(self) -> bool:
+        try:
+            with NO_PROXY.open(f"{self.url}/ping", timeout=5) as response:
+                return response.status in (200, 204)
+        except urllib.error.HTTPError:
+            return True
+        except OSError:
+            return False
+
+    def query(self, statement: str, credentials: tuple[str, str] | None = None) -> list[dict]:
+        """The series of one statement.
+
+        Raises:
+            Unauthorised, NoAdmin, InfluxError: as the server says.
+        """
+        request = urllib.request.Request(f"{self.url}/query", urllib.parse.urlencode({"q": statement}).encode())
+        credentials = credentials or self.credentials
+        if credentials:
+            token = base64.b64encode(":".join(credentials).encode()).decode()
+            request.add_header("Authorization", f"Basic {token}")
+        try:
+            with NO_PROXY.open(request, timeout=60) as response:
+                answer = json.load(response)
+        except urllib.error.HTTPError as error:
+            said = error.read().decode(errors="replace")
+            with contextlib.suppress(ValueError, AttributeError):
+                said = json.loads(said).get("error", said)
+            if "create admin user first" in said:
+                raise NoAdmin(said) from error
+            raise (Unauthorised if error.code == 401 else InfluxError)(said) from error
+        results = answer.get("results", [{}])
+        if answer.get("error") or results[0].get("error"):
+            raise InfluxError(answer.get("error") or results[0]["error"])
+        return results[0].get("series", [])
+
+    def rows(self, statement: str) -> list[dict]:
+        return [
+            dict(zip(series["columns"], row, strict=True))
+            for series in self.query(statement)
+            for row in series.get("values", [])
+        ]
+
+    def lets_in(self, name: str, password: str) -> bool:
+        try:
+            self.query("SHOW DATABASES", (name, password))
+        except Unauthorised:
+            return False
+        return True
+
+
+class Schema:
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.wanted = module.params
+        self.changes: list[str] = []
+        self.before: dict[str, str] = {}
+        self.after: dict[str, str] = {}
+        self.server: Server | None = None  # None: there is none yet, and this is check mode
+        self.listen_changed = False
+
+    # --- plumbing
+
+    def fail(self, message: str) -> None:
+        self.module.fail_json(msg=message, changes=self.changes)
+
+    def change(self, what: str, before: str, after: str, statements: list[str] = (), secret: bool = False) -> None:
+        """Note one change, and make it unless this is check mode."""
+        self.changes.append(f"{what}: {before or '(none)'} -> {after or '(none)'}")
+        self.before[what], self.after[what] = before, after
+        if self.module.check_mode:
+            return
+        for statement in statements:
+            try:
+                self.server.query(statement)
+            except InfluxError as error:
+                shown = "" if secret else f" ({statement})"
+                self.fail(f"{what}: the database refuses: {error}{shown}")
+
+    def rows(self, statement: str) -> list[dict]:
+        return self.server.rows(statement) if self.server else []
+
+    # --- the server and its administrator
+
+    def reach(self) -> None:
+        """Find the server on loopback, or on the address that it was opened to."""
+        port = self.wanted["port"]
+        host = self.wanted["listen"].rpartition(":")[0].strip("[]")
+        hosts = ["127.0.0.1", *([host] if host not in ("", "0.0.0.0", "::", "127.0.0.1") else [])]
+        end = time.monotonic() + (0 if self.module.check_mode else self.wanted["timeout"])
+        while True:
+            for candidate in hosts:
+                server = Server(candidate, port)
+                if server.answers():
+                    self.server = server
+                    return
+            if time.monotonic() >= end:
+                break
+            time.sleep(0.1)
+        if not self.module.check_mode:
+            self.fail(f"InfluxDB does not answer on {' or '.join(hosts)}, port {port}; see `journalctl -u influxdb`.")
+
+    def log_in(self) -> None:
+        """Become the administrator, who is made, promoted or given the declared password if need be."""
+        admin = self.wanted["admin"]
+        what = f"user {admin['name']}"
+        name, password = name_of(admin["name"]), text_of(admin["password"])
+        statement = f"CREATE USER {name} WITH PASSWORD {password} WITH ALL PRIVILEGES"
+        if self.server is None:
+            self.change(what, "", "all privileges")
+            return
+        self.server.credentials = (admin["name"], admin["password"])
+        try:
+            self.server.query("SHOW USERS")
+            return
+        except NoAdmin:
+            self.server.credentials = None
+            self.change(what, "", "all privileges", [statement], secret=True)
+            self.server.credentials = (admin["name"], admin["password"])
+        except Unauthorised:
+            self.change(what, "(another password, or not there)", "all privileges")
+            self.recover(admin)
+        except InfluxError as error:  # the user is there and the password is right, but he may not see the users
+            if "not authorized" not in str(error) and "admin" not in str(error):
+                self.fail(f"{what}: the database refuses: {error}")
+            self.change(what, "(not an administrator)", "all privileges")
+            self.recover(admin)
+        if self.module.check_mode:
+            self.server = None  # nobody can look; what follows is shown as if it were all new
+            return
+        try:
+            self.server.query("SHOW USERS")
+        except InfluxError as error:
+            self.fail(f"{what}: cannot log in after the account was made: {error}")
+
+    def recover(self, admin: dict) -> None:
+        """Give the administrator the declared password where nobody can log in to do so."""
+        if self.module.check_mode:
+            return
+        service = "influxdb.service"
+        systemctl = self.module.get_bin_path("systemctl", required=True)
+        self.module.run_command([systemctl, "stop", service], check_rc=True)
+        try:
+            self.in_second_server(admin)
+        finally:
+            self.module.run_command([systemctl, "start", service], check_rc=True)
+        self.reach()
+        self.server.credentials = (admin["name"], admin["password"])
+
+    def in_second_server(self, admin: dict) -> None:
+        meta = self.meta_directory()
+        owner = pwd.getpwuid(os.stat(meta).st_uid)
+        scratch = tempfile.mkdtemp(prefix="influxdb-schema-")
+        process = None
+        try:
+            account = {}
+            if os.geteuid() == 0:
+                os.chown(scratch, owner.pw_uid, owner.pw_gid)
+                account = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+            http, rpc = free_port(), free_port()
+            configuration = os.path.join(scratch, "influxdb.conf")
+            with open(configuration, "w", encoding="utf-8") as file:
+                file.write(SECOND_SERVER.format(meta=meta, scratch=scratch, http=http, rpc=rpc))
+            os.chmod(configuration, 0o644)
+            log = os.path.join(scratch, "log")
+            with open(log, "wb") as output:
+                process = subprocess.Popen(
+                    [self.module.get_bin_path("influxd", required=True), "-config", configuration],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env={"PATH": os.environ.get("PATH", ""), "HOME": scratch},
+                    cwd=scratch,
+                    **account,
+                )
+            second = Server("127.0.0.1", http)
+            end = time.monotonic() + self.wanted["timeout"]
+            while not second.answers():
+                if process.poll() is not None or time.monotonic() > end:
+                    with open(log, encoding="utf-8", errors="replace") as file:
+                        self.fail(f"user {admin['name']}: the second server does not start: {file.read()[-2000:]}")
+                time.sleep(0.05)
+            name, password = name_of(admin["name"]), text_of(admin["password"])
+            there = admin["name"] in {row["user"] for row in second.rows("SHOW USERS")}
+            try:
+                if there:
+                    second.query(f"SET PASSWORD FOR {name} = {password}")
+                    second.query(f"GRANT ALL PRIVILEGES TO {name}")
+                else:
+                    second.query(f"CREATE USER {name} WITH PASSWORD {password} WITH ALL PRIVILEGES")
+            except InfluxError as error:
+                self.fail(f"user {admin['name']}: the database refuses: {error}")
+        finally:
+            if process is not None and process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def meta_directory(self) -> str:
+        """Where the accounts are, as the configuration has it."""
+        section = ""
+        with open(self.wanted["configuration"], encoding="utf-8") as file:
+            for line in file:
+                line = line.strip()
+                if line.startswith("["):
+                    section = line.strip("[] ")
+                elif section == "meta" and re.match(r"dir\s*=", line):
+                    return line.split("=", 1)[1].split("#")[0].strip().strip("\"'")
+        return "/var/lib/influxdb/meta"
+
+    # --- what is declared
+
+    def databases(self) -> None:
+        there = {row["name"] for row in self.rows("SHOW DATABASES")}
+        for database in self.wanted["databases"]:
+            name = database["name"]
+            new = name not in there
+            if new:
+                self.change(f"database {name}", "", "there", [f"CREATE DATABASE {name_of(name)}"])
+            empty = new and (self.module.check_mode or self.server is None)
+            self.retention_policies(database, empty)
+            self.continuous_queries(database, empty)
+
+    def retention_policies(self, database: dict, empty: bool) -> None:
+        name = name_of(database["name"])
+        there = {} if empty else {row["name"]: row for row in self.rows(f"SHOW RETENTION POLICIES ON {name}")}
+        if empty:  # what CREATE DATABASE will make
+            there = {"autogen": {"duration": "0s", "shardGroupDuration": "168h0m0s", "default": True}}
+        # The default last, so that the old one never has to give way to nothing.
+        for policy in sorted(database["retention_policies"], key=lambda policy: policy["default"]):
+            what = f"database {database['name']}, retention policy {policy['name']}"
+            try:
+                duration = nanoseconds(policy["duration"])
+                shard = nanoseconds(policy["shard_duration"]) if policy["shard_duration"] else None
+            except ValueError as error:
+                self.fail(f"{what}: {error}.")
+            found = there.get(policy["name"])
+            clauses = [f"DURATION {in_words(duration)}", "REPLICATION 1"]
+            if found is None:
+                if shard:
+                    clauses.append(f"SHARD DURATION {in_words(shard)}")
+                verb = "CREATE"
+            else:
+                old_duration, old_shard = nanoseconds(found["duration"]), nanoseconds(found["shardGroupDuration"])
+                if duration != old_duration and not shard:
+                    shard = usual_shard(duration)
+                clauses = [f"DURATION {in_words(duration)}"] if duration != old_duration else []
+                if shard and shard != old_shard:
+                    clauses.append(f"SHARD DURATION {in_words(shard)}")
+                verb = "ALTER"
+                if not clauses and (found["default"] or not policy["default"]):
+                    continue
+            if policy["default"]:
+                clauses.append("DEFAULT")
+            statement = f"{verb} RETENTION POLICY {name_of(policy['name'])} ON {name} {' '.join(clauses)}"
+            self.change(what, self.policy_in_words(found), self.policy_as_wanted(policy, duration, shard), [statement])
+
+    @staticmethod
+    def policy_in_words(found: dict | None) -> str:
+        if found is None:
+            return ""
+        duration, shard = nanoseconds(found["duration"]), nanoseconds(found["shardGroupDuration"])
+        return f"{in_words(duration)}, shards of {in_words(shard)}{', default' if found['default'] else ''}"
+
+    @staticmethod
+    def policy_as_wanted(policy: dict, duration: int, shard: int | None) -> str:
+        shards = in_words(shard or usual_shard(duration))
+        return f"{in_words(duration)}, shards of {shards}{', default' if policy['default'] else ''}"
+
+    def continuous_queries(self, database: dict, empty: bool) -> None:
+        there = {}
+        for series in self.server.query("SHOW CONTINUOUS QUERIES") if self.server and not empty else []:
+            if series.get("name") == database["name"]:
+                there = {row[0]: row[1] for row in series.get("values", [])}
+        on = f"ON {name_of(database['name'])}"
+        for query in database["continuous_queries"]:
+            what = f"database {database['name']}, continuous query {query['name']}"
+            found = there.get(query["name"])
+            drop = f"DROP CONTINUOUS QUERY {name_of(query['name'])} {on}"
+            if query["state"] == "absent":
+                if found:
+                    self.change(what, found, "", [drop])
+                continue
+            resample = f" RESAMPLE {query['resample']}" if query["resample"] else ""
+            body = " ".join(query["query"].split()).rstrip(";")
+            create = f"CREATE CONTINUOUS QUERY {name_of(query['name'])} {on}{resample} BEGIN {body} END"
+            if found and normal_query(found) == normal_query(create):
+                continue
+            self.change(what, found or "", create, [*([drop] if found else []), create])
+            if not self.module.check_mode and found:
+                self.warn_of_eternal_change(database["name"], query["name"], create)
+
+    def warn_of_eternal_change(self, database: str, name: str, create: str) -> None:
+        """The comparison is of texts: say so where the server writes the query in another way."""
+        for series in self.server.query("SHOW CONTINUOUS QUERIES"):
+            for row in series.get("values", []) if series.get("name") == database else []:
+                if row[0] == name and normal_query(row[1]) != normal_query(create):
+                    self.module.warn(
+                        f"database {database}, continuous query {name}: every run will make it anew, since the server "
+                        f"writes it as {row[1]!r}. Declare it so."
+                    )
+
+    def users(self) -> None:
+        there = {row["user"]: row["admin"] for row in self.rows("SHOW USERS")}
+        declared = {user["name"] for user in self.wanted["users"]} | {self.wanted["admin"]["name"]}
+        for user in self.wanted["users"]:
+            what, name = f"user {user['name']}", name_of(user["name"])
+            if user["state"] == "absent":
+                if user["name"] in there:
+                    self.change(what, "there", "", [f"DROP USER {name}"])
+                continue
+            password = text_of(user["password"])
+            if user["name"] not in there:
+                self.change(what, "", "there", [f"CREATE USER {name} WITH PASSWORD {password}"], secret=True)
+            else:
+                if not self.server.lets_in(user["name"], user["password"]):
+                    statement = f"SET PASSWORD FOR {name} = {password}"
+                    self.change(f"{what}, password", "(secret)", "(secret, changed)", [statement], secret=True)
+                if there[user["name"]]:
+                    statement = f"REVOKE ALL PRIVILEGES FROM {name}"
+                    self.change(f"{what}, administrator", "yes", "no", [statement])
+            self.grants(user, user["name"] in there)
+        for name in sorted(name for name, is_admin in there.items() if is_admin and name not in declared):
+            self.module.warn(f"The database has an administrator that nobody declared: {name}.")
+
+    def grants(self, user: dict, exists: bool) -> None:
+        name = name_of(user["name"])
+        there = {}
+        if self.server and exists:
+            there = {row["database"]: row["privilege"] for row in self.rows(f"SHOW GRANTS FOR {name}")}
+        wanted = {grant["database"]: PRIVILEGES[grant["privilege"]] for grant in user["grants"]}
+        for database in sorted({*there, *wanted}):
+            before, after = there.get(database, "NO PRIVILEGES"), wanted.get(database, "NO PRIVILEGES")
+            if before == after:
+                continue
+            what = f"user {user['name']}, database {database}"
+            if database not in wanted:
+                statement = f"REVOKE ALL PRIVILEGES ON {name_of(database)} FROM {name}"
+            else:
+                statement = f"GRANT {after.removesuffix(' PRIVILEGES')} ON {name_of(database)} TO {name}"
+            self.change(what, before.lower(), after.lower(), [statement])
+
+    # --- the door
+
+    def open_door(self) -> None:
+        """Let the service listen beyond loopback, once it is known to let nobody in without an account."""
+        path, listen = self.wanted["listen_file"], self.wanted["listen"]
+        wanted = f"INFLUXDB_HTTP_BIND_ADDRESS={listen}\n" if listen else ""
+        try:
+            with open(path, encoding="utf-8") as file:
+                found = file.read()
+        except FileNotFoundError:
+            found = ""
+        if found == wanted:
+            return
+        if wanted and not self.module.check_mode:
+            try:
+                self.server.credentials = None
+                self.server.query("SHOW DATABASES")
+            except InfluxError:
+                pass
+            else:
+                self.fail(
+                    f"The database lets everybody in, so it is not opened to {listen}: its auth-enabled is not true."
+                )
+        local = f"127.0.0.1:{self.wanted['port']}"
+        self.change("address", found.strip().partition("=")[2] or local, listen or local)
+        self.listen_changed = True
+        if self.module.check_mode:
+            return
+        if not wanted:
+            os.remove(path)
+            return
+        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path))
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(wanted)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+
+    def converge(self) -> dict:
+        self.reach()
+        self.log_in()
+        self.databases()
+        self.users()
+        self.open_door()
+        return {
+            "changed": bool(self.changes),
+            "changes": self.changes,
+            "listen_changed": self.listen_changed,
+            "diff": {"before": listing(self.before), "after": listing(self.after)},
+        }
+
+
+SECOND_SERVER = """\
+reporting-disabled = true
+bind-address = "127.0.0.1:{rpc}"
+[meta]
+dir = "{meta}"
+[data]
+dir = "{scratch}/data"
+wal-dir = "{scratch}/wal"
+[retention]
+enabled = false
+[shard-precreation]
+enabled = false
+[continuous_queries]
+enabled = false
+[monitor]
+store-enabled = false
+[subscriber]
+enabled = false
+[http]
+bind-address = "127.0.0.1:{http}"
+auth-enabled = false
+log-enabled = false
+pprof-enabled = false
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def listing(state: dict[str, str]) -> str:
+    return "".join(f"{what}: {value or '(none)'}\n" for what, value in sorted(state.items()))
+
+
+def main() -> None:
+    retention_policy = {
+        "name": {"type": "str", "required": True},
+        "duration": {"type": "str", "required": True},
+        "shard_duration": {"type": "str"},
+        "default": {"type": "bool", "default": False},
+    }
+    continuous_query = {
+        "name": {"type": "str", "required": True},
+        "query": {"type": "str"},
+        "resample": {"type": "str", "default": ""},
+        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    }
+    grant = {
+        "database": {"type": "str", "required": True},
+        "privilege": {"type": "str", "choices": list(PRIVILEGES), "required": True},
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "port": {"type": "int", "default": 8086},
+            "listen": {"type": "str", "default": ""},
+            "listen_file": {"type": "path", "default": "/var/lib/influxdb/listen.env"},
+            "configuration": {"type": "path", "default": "/etc/influxdb/influxdb.conf"},
+            "timeout": {"type": "int", "default": 60},
+            "admin": {
+                "type": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "password": {"type": "str", "required": True, "no_log": True},
+                },
+            },
+            "databases": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "retention_policies": {
+                        "type": "list",
+                        "elements": "dict",
+                        "default": [],
+                        "options": retention_policy,
+                    },
+                    "continuous_queries": {
+                        "type": "list",
+                        "elements": "dict",
+                        "default": [],
+                        "options": continuous_query,
+                    },
+                },
+            },
+            "users": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "password": {"type": "str", "no_log": True},
+                    "grants": {"type": "list", "elements": "dict", "default": [], "options": grant},
+                    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+                },
+            },
+        },
+        supports_check_mode=True,
+    )
+    module.exit_json(**Schema(module).converge())
+
+
+if __name__ == "__main__":
+    main()

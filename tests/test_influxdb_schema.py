@@ -1,0 +1,290 @@
+"""The module influxdb_schema against a real InfluxDB 1.x: converges in one call, tells the truth, keeps the points."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import stat
+import textwrap
+import urllib.request
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from chain import PASSWORD, ROOT, Program, free_port, program, wait_until
+
+MODULE = ROOT / "roles/influxdb/library/influxdb_schema.py"
+spec = importlib.util.spec_from_file_location("influxdb_schema", MODULE)
+influxdb_schema = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(influxdb_schema)
+
+ADMIN = {"name": "admin", "password": PASSWORD}
+QUERY = 'SELECT mean(*) INTO "iot"."averages".:MEASUREMENT FROM "iot"."autogen"./.*/ GROUP BY time(600s), *'
+DATABASES = [
+    {
+        "name": "iot",
+        "retention_policies": [
+            {"name": "autogen", "duration": "52w", "default": True},
+            {"name": "averages", "duration": "0s", "shard_duration": "4w"},
+        ],
+        "continuous_queries": [{"name": "averages", "query": QUERY, "resample": "EVERY 10m FOR 1h"}],
+    }
+]
+USERS = [
+    {"name": "telegraf", "password": PASSWORD, "grants": [{"database": "iot", "privilege": "write"}]},
+    {"name": "grafana", "password": "reader's", "grants": [{"database": "iot", "privilege": "read"}]},
+]
+
+
+class Database:
+    """A private InfluxDB, and the module run on it."""
+
+    def __init__(self, directory, capsys) -> None:
+        self.directory, self.capsys = directory, capsys
+        self.port = free_port()
+        self.configuration = directory / "influxdb.conf"
+        self.configuration.write_text(
+            textwrap.dedent(f"""\
+                reporting-disabled = true
+                bind-address = "127.0.0.1:{free_port()}"
+                [meta]
+                  dir = "{directory}/meta"
+                [data]
+                  dir = "{directory}/data"
+                  wal-dir = "{directory}/wal"
+                  index-version = "tsi1"
+                [monitor]
+                  store-enabled = false
+                [http]
+                  bind-address = "127.0.0.1:{self.port}"
+                  auth-enabled = true
+                  log-enabled = false
+                """)
+        )
+        command = [program("influxd", "influxdb"), "-config", str(self.configuration)]
+        self.program = Program(command, directory / "log")
+        self.server = influxdb_schema.Server("127.0.0.1", self.port)
+
+    def start(self) -> None:
+        self.program.start()
+        wait_until(self.server.answers, "the database answers")
+
+    def converge(self, check=False, fails=False, **arguments) -> dict:
+        arguments = {
+            "port": self.port,
+            "listen_file": str(self.directory / "listen.env"),
+            "configuration": str(self.configuration),
+            "admin": ADMIN,
+            "databases": DATABASES,
+            "users": USERS,
+            "_ansible_check_mode": check,
+            "_ansible_diff": True,
+            **arguments,
+        }
+        self.capsys.readouterr()
+        with patch_module_args(arguments), pytest.raises(SystemExit):
+            influxdb_schema.main()
+        result = json.loads(self.capsys.readouterr().out)
+        assert bool(result.get("failed")) == fails, result.get("msg")
+        return result
+
+    def rows(self, statement: str) -> list[dict]:
+        self.server.credentials = (ADMIN["name"], PASSWORD)
+        return self.server.rows(statement)
+
+    def write(self, line: str) -> None:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/write?db=iot", line.encode())
+        token = influxdb_schema.base64.b64encode(f"admin:{PASSWORD}".encode()).decode()
+        request.add_header("Authorization", f"Basic {token}")
+        urllib.request.urlopen(request, timeout=10).close()
+
+
+@pytest.fixture
+def database(tmp_path, capsys):
+    made = Database(tmp_path, capsys)
+    made.start()
+    yield made
+    made.program.stop()
+
+
+@pytest.fixture
+def systemctl(database, tmp_path, monkeypatch):
+    """A double of systemctl, which stops and starts the private database in place of the service."""
+    monkeypatch.setattr(
+        influxdb_schema.AnsibleModule,
+        "run_command",
+        lambda module, command, **options: {"stop": database.program.stop, "start": database.start}[command[1]](),
+    )
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "systemctl").write_text("#!/bin/false\n")
+    (folder / "systemctl").chmod(0o755)
+    folders = [str(folder), os.path.dirname(program("influxd", "influxdb")), os.environ["PATH"]]
+    monkeypatch.setenv("PATH", ":".join(folders))
+
+
+def test_an_empty_database_is_made_as_declared_and_the_second_run_changes_nothing(database):
+    assert database.converge()["changed"]
+    policies = {row["name"]: row for row in database.rows("SHOW RETENTION POLICIES ON iot")}
+    assert policies["autogen"]["duration"] == "8736h0m0s"
+    assert policies["autogen"]["default"] is True
+    assert policies["averages"]["shardGroupDuration"] == "672h0m0s"
+    assert {row["user"]: row["admin"] for row in database.rows("SHOW USERS")} == {
+        "admin": True,
+        "grafana": False,
+        "telegraf": False,
+    }
+    second = database.converge()
+    assert not second["changed"], second["changes"]
+
+
+def test_check_mode_tells_all_and_changes_nothing(database):
+    planned = database.converge(check=True)
+    with pytest.raises(influxdb_schema.NoAdmin):
+        database.server.query("SHOW DATABASES")
+    made = database.converge()
+    assert planned["changes"] == made["changes"]
+    assert not database.converge(check=True)["changed"]
+
+
+def test_check_mode_takes_a_server_that_is_not_there_for_an_empty_one(database):
+    database.program.stop()
+    assert len(database.converge(check=True)["changes"]) >= 7
+
+
+def test_no_secret_in_what_is_said(database):
+    said = json.dumps([database.converge(check=True), database.converge()], ensure_ascii=False)
+    for secret in (PASSWORD, "reader's"):
+        assert json.dumps(secret, ensure_ascii=False)[1:-1] not in said
+
+
+def test_changed_passwords_converge(database):
+    database.converge()
+    users = [{**USERS[0], "password": "another"}, USERS[1]]
+    changes = database.converge(users=users)["changes"]
+    assert changes == ["user telegraf, password: (secret) -> (secret, changed)"]
+    assert database.server.lets_in("telegraf", "another")
+    assert not database.server.lets_in("telegraf", PASSWORD)
+    assert not database.converge(users=users)["changed"]
+
+
+def test_a_changed_retention_converges_and_the_points_stay(database):
+    database.converge()
+    database.write("m,device=a value=1")
+    shorter = [{"name": "iot", "retention_policies": [{"name": "autogen", "duration": "3d", "default": True}]}]
+    changes = database.converge(databases=shorter)["changes"]
+    assert changes == [
+        "database iot, retention policy autogen: 52w, shards of 1w, default -> 3d, shards of 1d, default"
+    ]
+    assert database.rows('SELECT count("value") FROM iot.autogen.m')[0]["count"] == 1
+    assert not database.converge(databases=shorter)["changed"]
+
+
+def test_the_default_policy_moves(database):
+    database.converge()
+    policies = [
+        {"name": "autogen", "duration": "52w"},
+        {"name": "averages", "duration": "0s", "shard_duration": "4w", "default": True},
+    ]
+    moved = [{"name": "iot", "retention_policies": policies}]
+    assert database.converge(databases=moved)["changed"]
+    defaults = [row["name"] for row in database.rows("SHOW RETENTION POLICIES ON iot") if row["default"]]
+    assert defaults == ["averages"]
+    assert not database.converge(databases=moved)["changed"]
+
+
+def test_an_over_privileged_user_is_reduced(database):
+    """As the tutorial left it: grafana may do everything, everywhere."""
+    database.converge(users=[])
+    database.rows("CREATE DATABASE other")
+    database.rows(r"CREATE USER grafana WITH PASSWORD 'reader\'s' WITH ALL PRIVILEGES")
+    database.rows("GRANT ALL ON iot TO grafana")
+    database.rows("GRANT READ ON other TO grafana")
+    database.converge()
+    assert not {row["user"]: row["admin"] for row in database.rows("SHOW USERS")}["grafana"]
+    grants = {row["database"]: row["privilege"] for row in database.rows("SHOW GRANTS FOR grafana")}
+    assert grants == {"iot": "READ", "other": "NO PRIVILEGES"}
+    assert not database.converge()["changed"]
+
+
+def test_what_users_may_not_do(database):
+    database.converge()
+    database.write("m,device=a value=1")
+    with pytest.raises(influxdb_schema.InfluxError):
+        database.server.query("SELECT * FROM iot.autogen.m", ("telegraf", PASSWORD))
+    assert database.server.query("SELECT * FROM iot.autogen.m", ("grafana", "reader's"))
+    with pytest.raises(influxdb_schema.InfluxError):
+        database.server.query("DROP DATABASE iot", ("grafana", "reader's"))
+
+
+def test_a_changed_continuous_query_converges(database):
+    database.converge()
+    query = {"name": "averages", "query": QUERY.replace("600s", "1h")}
+    changed = [{**DATABASES[0], "continuous_queries": [query]}]
+    assert len(database.converge(databases=changed)["changes"]) == 1
+    assert not database.converge(databases=changed)["changed"]
+    absent = [{**DATABASES[0], "continuous_queries": [{"name": "averages", "state": "absent"}]}]
+    assert len(database.converge(databases=absent)["changes"]) == 1
+    assert not database.converge(databases=absent)["changed"]
+
+
+@pytest.mark.parametrize("name", ["admin", "chief"])
+def test_an_administrator_whom_nobody_knows_is_replaced(database, systemctl, name):
+    """Another password, or another administrator: as on a Pi that somebody else has set up."""
+    database.converge(admin={"name": "admin", "password": "forgotten"})
+    admin = {"name": name, "password": PASSWORD}
+    changes = database.converge(admin=admin)["changes"]
+    assert changes == [f"user {name}: (another password, or not there) -> all privileges"]
+    assert database.server.lets_in(name, PASSWORD)
+    assert not database.converge(admin=admin)["changed"]
+
+
+def test_an_administrator_without_privileges_gets_them(database, systemctl):
+    database.converge()
+    database.rows("CREATE USER chief WITH PASSWORD 'x'")
+    assert database.converge(admin={"name": "chief", "password": "x"})["changed"]
+    assert not database.converge(admin={"name": "chief", "password": "x"})["changed"]
+
+
+def test_points_outlive_a_forgotten_administrator(database, systemctl):
+    forever = [{"name": "iot", "retention_policies": [{"name": "autogen", "duration": "0s", "default": True}]}]
+    database.converge(databases=forever)
+    for week in range(5):
+        database.write(f"m,device=a value={week} {1600000000 + week * 604800}000000000")
+    database.rows("SET PASSWORD FOR admin = 'lost'")
+    database.converge(databases=forever)
+    assert database.rows("SELECT count(value) FROM iot.autogen.m")[0]["count"] == 5
+
+
+def test_it_listens_elsewhere_only_behind_accounts(database, tmp_path):
+    result = database.converge(listen=":8086")
+    assert result["listen_changed"]
+    door = tmp_path / "listen.env"
+    assert door.read_text() == "INFLUXDB_HTTP_BIND_ADDRESS=:8086\n"
+    assert stat.S_IMODE(door.stat().st_mode) == 0o644
+    assert not database.converge(listen=":8086")["changed"]
+    assert database.converge()["listen_changed"]
+    assert not door.exists()
+
+
+def test_it_stays_on_loopback_while_everybody_is_let_in(database, tmp_path):
+    database.converge()
+    database.program.stop()
+    text = database.configuration.read_text()
+    database.configuration.write_text(text.replace("auth-enabled = true", "auth-enabled = false"))
+    database.start()
+    assert "lets everybody in" in database.converge(listen=":8086", fails=True)["msg"]
+    assert not (tmp_path / "listen.env").exists()
+
+
+def test_a_refusal_names_the_entry(database):
+    broken = [{"name": "iot", "continuous_queries": [{"name": "wrong", "query": "SELECT nothing"}]}]
+    message = database.converge(databases=broken, fails=True)["msg"]
+    assert message.startswith("database iot, continuous query wrong: the database refuses: ")
+
+
+def test_durations():
+    assert influxdb_schema.nanoseconds("30d") == influxdb_schema.nanoseconds("720h0m0s")
+    assert influxdb_schema.nanoseconds("INF") == influxdb_schema.nanoseconds("0s") == 0
+    with pytest.raises(ValueError, match="is no duration"):
+        influxdb_schema.nanoseconds("30 days")
