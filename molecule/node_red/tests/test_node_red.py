@@ -1,0 +1,303 @@
+"""Node-RED as its users see it: over HTTP from outside, and over MQTT from a broker on the Pi."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import pytest
+
+VERSION = {"Node-RED-API-Version": "v2"}
+
+
+class Editor:
+    """The admin API, as the editor uses it."""
+
+    def __init__(self, pi, password: str) -> None:
+        self.url = f"http://{pi.address}:{pi.port(1880)}"
+        self.password = password
+
+    def request(self, path: str, data: bytes | None = None, headers: dict | None = None) -> tuple[int, bytes]:
+        request = urllib.request.Request(self.url + path, data, headers or {})
+        try:
+            with urllib.request.urlopen(request, timeout=20) as response:
+                return response.status, response.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    def log_in(self, password: str) -> tuple[int, str]:
+        form = {"client_id": "node-red-admin", "grant_type": "password", "scope": "*"}
+        form |= {"username": "admin", "password": password}
+        status, body = self.request("/auth/token", urllib.parse.urlencode(form).encode())
+        return status, json.loads(body).get("access_token", "") if status == 200 else ""
+
+    @property
+    def headers(self) -> dict:
+        return VERSION | {
+            "Authorization": f"Bearer {self.log_in(self.password)[1]}",
+            "Content-Type": "application/json",
+        }
+
+    def flows(self) -> dict:
+        status, body = self.request("/flows", headers=self.headers)
+        assert status == 200, body
+        return json.loads(body)
+
+    def deploy(self, flows: dict) -> None:
+        status, body = self.request("/flows", json.dumps(flows).encode(), self.headers)
+        assert status == 200, body
+
+    def wait(self, seconds: int = 60) -> None:
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                assert self.request("/auth/login")[0] == 200
+                return
+            except OSError:
+                assert time.monotonic() < until, "Node-RED does not answer"
+                time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def password(inventory) -> str:
+    return (inventory / "secrets/node_red/admin").read_text().strip()
+
+
+@pytest.fixture
+def editor(pi, password) -> Editor:
+    editor = Editor(pi, password)
+    editor.wait()
+    return editor
+
+
+@pytest.fixture(scope="module")
+def broker(host, inventory):
+    """A Mosquitto on the Pi that lets in the account of the flows and one of the test."""
+    secret = (inventory / "secrets/mosquitto/node_red").read_text().strip()
+    assert host.run("DEBIAN_FRONTEND=noninteractive apt-get install -y mosquitto mosquitto-clients").rc == 0
+    assert host.run("mosquitto_passwd -c -b /etc/mosquitto/passwd node_red %s", secret).rc == 0
+    assert (
+        host.run("mosquitto_passwd -b /etc/mosquitto/passwd test test && chown mosquitto: /etc/mosquitto/passwd").rc
+        == 0
+    )
+    lines = "listener 1883 127.0.0.1\\nallow_anonymous false\\npassword_file /etc/mosquitto/passwd\\n"
+    assert host.run(f"printf '{lines}' > /etc/mosquitto/conf.d/test.conf && systemctl restart mosquitto").rc == 0
+    until = time.monotonic() + 60
+    while (
+        "node_red" not in host.run("journalctl -u mosquitto -u node-red; cat /var/log/mosquitto/mosquitto.log").stdout
+    ):
+        assert time.monotonic() < until, "the flows do not log in to the broker"
+        time.sleep(1)
+    return host
+
+
+def publish(host, topic: str, payload: str) -> None:
+    assert host.run("mosquitto_pub -u test -P test -q 1 -t %s -m %s", topic, payload).rc == 0
+
+
+def retained(host, topic: str, wait: int = 10) -> dict | None:
+    """The message that a client finds there which comes later."""
+    result = host.run("mosquitto_sub -u test -P test -C 1 -W %s -t %s", str(wait), topic)
+    return json.loads(result.stdout) if result.stdout.strip() else None
+
+
+def alert(host, topic: str, state: str) -> dict:
+    until = time.monotonic() + 20
+    while True:
+        message = retained(host, topic, 5)
+        if message and message["state"] == state:
+            return message
+        assert time.monotonic() < until, f"{topic} is {message}, not {state}"
+
+
+def converge(scenario_changes: bool = False) -> str:
+    """Run the scenario's playbook again and return what it says."""
+    result = subprocess.run(["molecule", "converge", "--scenario-name", "node_red"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-1000:]
+    return result.stdout
+
+
+def test_editor_is_behind_a_login(editor):
+    assert editor.request("/flows", headers=VERSION)[0] == 401
+    assert editor.request("/settings")[0] == 401
+    assert editor.request("/flows", b"[]", {"Content-Type": "application/json"})[0] == 401
+    assert editor.log_in("wrong")[0] == 403 or editor.log_in("wrong")[0] == 401
+    assert editor.log_in("")[0] in (400, 401, 403)
+    assert editor.log_in(editor.password)[0] == 200
+
+
+def test_it_listens_where_it_should_and_nowhere_else(host):
+    sockets = host.run("ss -Hltnp").stdout.splitlines()
+    own = [line.split()[3] for line in sockets if '"node' in line]
+    assert own == ["0.0.0.0:1880"]
+
+
+def test_it_runs_as_itself_within_bounds(host):
+    process = host.process.get(user="node-red", comm="node")
+    assert "--max-old-space-size=256" in process.args
+    assert host.run("systemctl is-system-running").stdout.strip() == "running"
+    show = host.run("systemctl show -p NRestarts -p NoNewPrivileges -p ProtectSystem node-red").stdout
+    assert "NRestarts=0" in show
+    assert "NoNewPrivileges=yes" in show
+    assert "ProtectSystem=strict" in show
+
+
+@pytest.mark.parametrize(
+    ("path", "owner", "group", "mode"),
+    [
+        ("/etc/node-red/credential_secret", "root", "node-red", 0o640),
+        ("/etc/node-red/admin_password_hash", "root", "node-red", 0o640),
+        ("/etc/node-red/settings.js", "root", "root", 0o644),
+        ("/var/lib/node-red", "node-red", "node-red", 0o750),
+        ("/var/lib/node-red/flows.json", "node-red", "node-red", 0o600),
+        ("/var/lib/node-red/flows_cred.json", "node-red", "node-red", 0o600),
+    ],
+)
+def test_modes(host, path, owner, group, mode):
+    file = host.file(path)
+    assert (file.user, file.group, file.mode) == (owner, group, mode)
+
+
+def test_no_secret_is_readable_or_logged(host, inventory):
+    secrets = [path.read_text().strip() for path in (inventory / "secrets").rglob("*") if path.is_file()]
+    assert len(secrets) >= 3
+    where = "/etc/node-red/settings.js /var/lib/node-red/flows.json /var/lib/node-red/.declared-flows.json"
+    for text in (host.run(f"cat {where}").stdout, host.run("journalctl -b --no-pager").stdout):
+        assert not [secret for secret in secrets if secret in text]
+
+
+def test_it_says_nothing_of_undecryptable_or_unknown(editor, host):
+    log = host.run("journalctl -u node-red --no-pager").stdout
+    assert "Started flows" in log
+    for trouble in (
+        "Failed to decrypt",
+        "Waiting for missing types",
+        "Error loading",
+        "encrypted using a system-generated key",
+    ):
+        assert trouble not in log
+
+
+def test_alerts_at_thresholds(editor, broker):
+    """Low, back within the band (still low), ok; then high."""
+    topic = "tig-alert/matslopy4/outsidetemp"
+    now = int(time.time())
+    publish(broker, "tig/matslopy4/reading", json.dumps({"outsidetemp": 1.5, "airpressure": 1013, "time": now}))
+    message = alert(broker, topic, "low")
+    expected = {
+        "device": "matslopy4",
+        "field": "outsidetemp",
+        "value": 1.5,
+        "threshold": 2,
+        "state": "low",
+        "time": now,
+    }
+    assert message == expected
+    publish(broker, "tig/matslopy4/reading", json.dumps({"outsidetemp": 2.5, "time": now + 15}))
+    time.sleep(1)
+    assert retained(broker, topic) == expected
+    publish(broker, "tig/matslopy4/reading", json.dumps({"outsidetemp": 3.5, "time": now + 30}))
+    assert alert(broker, topic, "ok")["value"] == 3.5
+    publish(broker, "tig/matslopy4/reading", json.dumps({"outsidetemp": 40, "time": now + 45}))
+    assert alert(broker, topic, "high")["threshold"] == 38
+
+
+def test_bad_messages_do_no_harm(editor, broker):
+    for payload in (
+        "",
+        "{",
+        "null",
+        "[1]",
+        '"x"',
+        '{"outsidetemp": "1"}',
+        '{"outsidetemp": 1e999}',
+        '{"__proto__": {"low": 1}}',
+    ):
+        publish(broker, "tig/bad/reading", payload or " ")
+        publish(broker, "mats/test", payload or " ")
+    publish(broker, "mats/test", json.dumps({"device": "a/b", "outsidetemp": 1}))
+    publish(broker, "mats/test", json.dumps({"device": "#", "outsidetemp": 1}))
+    publish(broker, "tig/tig-pi-probe/reading", json.dumps({"outsidetemp": 1}))
+    publish(
+        broker, "mats/test", json.dumps({"device": "MatsLopy4", "outsidetemp": 1, "sensortime": "2021 7 12 14 40 39"})
+    )
+    assert alert(broker, "tig-alert/MatsLopy4/outsidetemp", "low")["value"] == 1
+    everything = broker.run("mosquitto_sub -u test -P test -W 2 -v -t 'tig-alert/#'").stdout
+    topics = {line.split()[0] for line in everything.splitlines()}
+    assert topics == {"tig-alert/MatsLopy4/outsidetemp", "tig-alert/matslopy4/outsidetemp"}
+    assert "NRestarts=0" in broker.run("systemctl show -p NRestarts node-red").stdout
+
+
+def test_what_people_draw_survives_and_is_no_change(editor, host):
+    flows = editor.flows()
+    people = [
+        {"id": "people-tab", "type": "tab", "label": "mine", "disabled": False, "info": "", "env": []},
+        {
+            "id": "people-debug",
+            "type": "debug",
+            "z": "people-tab",
+            "name": "mine",
+            "active": False,
+            "x": 1,
+            "y": 1,
+            "wires": [],
+        },
+        {
+            "id": "people-on-ours",
+            "type": "debug",
+            "z": "tig-pi",
+            "name": "here, too",
+            "active": False,
+            "x": 9,
+            "y": 9,
+            "wires": [],
+        },
+        {
+            "id": "people-broker",
+            "type": "mqtt-broker",
+            "name": "elsewhere",
+            "broker": "127.0.0.1",
+            "port": "1",
+            "autoConnect": False,
+            "credentials": {"user": "somebody", "password": "of their own"},
+        },
+    ]
+    flows["flows"] = [node for node in flows["flows"] if not node["id"].startswith("people-")] + people
+    for node in flows["flows"]:
+        if node["id"] == "tig-pi-reading":
+            node["wires"][0].append("people-on-ours")
+    editor.deploy(flows)
+    before = editor.flows()["flows"]
+
+    said = converge()
+    assert "changed=0" in said, said[-2000:]
+    editor.wait()
+    assert editor.flows()["flows"] == before
+    status, body = editor.request("/credentials/mqtt-broker/people-broker", headers=editor.headers)
+    assert (status, json.loads(body)["user"]) == (200, "somebody")
+
+
+def test_what_people_change_in_declared_nodes_is_put_back(editor, host):
+    flows = editor.flows()
+    for node in flows["flows"]:
+        if node["id"] == "tig-pi-threshold":
+            node["func"] = "return null"
+    editor.deploy(flows)
+    assert "changed=0" not in converge()
+    editor.wait()
+    now = {node["id"]: node for node in editor.flows()["flows"]}
+    assert "hysteresis" in now["tig-pi-threshold"]["func"]
+    assert "people-on-ours" in now["tig-pi-reading"]["wires"][0]
+    assert "people-tab" in now
+
+
+def test_it_survives_a_reboot(pi, editor, broker):
+    pi.reboot()
+    editor.wait()
+    assert editor.log_in(editor.password)[0] == 200
+    # The state before the reboot is remembered: the same value is no crossing, and the alert is there still.
+    assert alert(broker, "tig-alert/matslopy4/outsidetemp", "high")["threshold"] == 38
