@@ -63,6 +63,29 @@ def pi(request: pytest.FixtureRequest, pis: dict[str, Pi]) -> Pi:
     return next(pi for pi in pis.values() if pi.name == name)
 
 
+class Converge:
+    """Runs the scenario's playbook again: `converge("--tags=telegraf", mosquitto_listeners=[...])`."""
+
+    def __call__(self, *arguments: str, **variables: object) -> subprocess.CompletedProcess[str]:
+        """Whatever comes of it; the caller looks at `.returncode` and `.stdout`. Ansible's own words, no colours."""
+        extra = [f"--extra-vars={json.dumps(variables)}"] if variables else []
+        playbook = pathlib.Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]) / "converge.yml"
+        return subprocess.run(
+            ["ansible-playbook", f"--inventory={EPHEMERAL / 'inventory'}", playbook, *extra, *arguments],
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"},
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="session")
+def converge() -> Converge:
+    """For what only a further run can show: a changed secret, a refusal, `--check`."""
+    return Converge()
+
+
 @pytest.fixture(scope="session")
 def inventory() -> pathlib.Path:
     """The directory of the scenario's inventory; generated secrets are in `secrets/` below it."""

@@ -1,0 +1,177 @@
+"""virtual/pi/pi.py without containers: what it finds out about the machine, and what it decides."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from conftest import REPOSITORY
+
+spec = importlib.util.spec_from_file_location("virtual_pi", REPOSITORY / "virtual/pi/pi.py")
+pi = importlib.util.module_from_spec(spec)
+sys.modules["virtual_pi"] = pi
+spec.loader.exec_module(pi)
+
+
+class TestTheHost:
+    @pytest.mark.parametrize(
+        ("bounding", "expected"),
+        [("000001ffffffffff", True), ("000001fffeffffff", False), ("00000000a80425fb", False)],
+    )
+    def test_limits_can_be_raised_where_root_has_the_capability(self, bounding, expected):
+        status = f"Name:\tbash\nCapEff:\t0000000000000000\nCapBnd:\t{bounding}\nCapAmb:\t0000000000000000\n"
+        assert pi.can_raise_limits(status) is expected
+
+    def test_an_ordinary_machine_needs_no_settings(self):
+        assert pi.containers_conf(cgroup_v2=True, raise_limits=True, open_files=1048576, processes=32768) == ""
+
+    def test_hybrid_cgroups_get_runc_and_systemd_is_told(self):
+        conf = tomllib.loads(pi.containers_conf(False, True, 1024, 1024))
+        assert conf["engine"]["runtime"] == "runc"
+        assert conf["containers"] == {"env": ["SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"]}
+
+    def test_limits_that_cannot_be_raised_are_named(self):
+        conf = tomllib.loads(pi.containers_conf(True, False, 20000, 32768))
+        assert conf == {"containers": {"default_ulimits": ["nofile=20000:20000", "nproc=32768:32768"]}}
+
+    def test_both(self):
+        conf = tomllib.loads(pi.containers_conf(False, False, 20000, 100))
+        assert set(conf) == {"containers", "engine"}
+        assert set(conf["containers"]) == {"default_ulimits", "env"}
+
+
+class TestTheMirror:
+    TARGETS = """\
+http://mirror.example/debian/|bookworm|Debian
+http://mirror.example/debian/|bookworm-updates|Debian
+http://mirror.example/debian/|bookworm-backports|Debian
+http://security.example/debian-security/|bookworm-security|Debian
+http://vendor.example/apt/|bookworm|A Vendor
+"""
+
+    def test_the_release_asked_for_comes_from_the_host_s_mirror(self):
+        assert pi.mirrors("trixie", self.TARGETS) == [
+            "deb http://mirror.example/debian/ trixie main",
+            "deb http://security.example/debian-security/ trixie-security main",
+            "deb http://mirror.example/debian/ trixie-updates main",
+        ]
+
+    def test_lists_that_were_never_fetched_will_do(self):
+        targets = "http://mirror.example/debian/|trixie|\nhttp://vendor.example/apt/|stable|\n"
+        assert pi.mirrors("trixie", targets) == ["deb http://mirror.example/debian/ trixie main"]
+
+    def test_another_distribution_has_none_to_offer(self):
+        assert pi.mirrors("trixie", "http://archive.example/ubuntu/|noble|Ubuntu\n") == []
+
+    def test_one_can_be_named(self):
+        assert pi.mirrors("trixie", self.TARGETS, "http://other.example/d") == [
+            "deb http://other.example/d trixie main"
+        ]
+
+
+class TestPorts:
+    def test_the_preferred_port_is_taken_where_it_is_free(self):
+        assert pi.choose_ports([(11883, "1883")], set(), lambda port, protocol: True) == {"1883": 11883}
+
+    def test_otherwise_any_free_one(self):
+        with socket.socket() as squatter:
+            squatter.bind(("127.0.0.1", 0))
+            squatter.listen()
+            taken = squatter.getsockname()[1]
+            chosen = pi.choose_ports([(taken, "1883"), (None, "22")], set())
+        assert chosen["1883"] not in (taken, chosen["22"])
+
+    def test_a_pi_that_is_down_keeps_its_ports(self):
+        assert pi.choose_ports([(11883, "1883")], {11883}, lambda port, protocol: True)["1883"] != 11883
+
+    def test_two_wishes_for_one_port(self):
+        chosen = pi.choose_ports([(11883, "1883"), (11883, "3000")], set(), lambda port, protocol: True)
+        assert chosen["1883"] == 11883
+        assert chosen["3000"] != 11883
+
+    def test_tcp_and_udp_are_told_apart(self):
+        assert pi.parse_publish("123/udp") == (None, "123/udp")
+        assert pi.parse_publish("10123:123/udp") == (10123, "123/udp")
+        assert pi.parse_publish("11883:1883/tcp") == (11883, "1883")
+
+    @pytest.mark.parametrize("text", ["", "mqtt", "0", "70000", "1:2:3", "1883/sctp", "-1:22"])
+    def test_what_is_no_port_is_refused(self, text):
+        with pytest.raises(pi.argparse.ArgumentTypeError, match="HOST"):
+            pi.parse_publish(text)
+
+
+class TestLeftOvers:
+    def test_a_pi_without_an_owner_stays(self):
+        assert not pi.is_left_over("")
+
+    def test_a_pi_stays_while_its_owner_lives(self):
+        assert not pi.is_left_over(pi.owner_mark(os.getpid()))
+
+    def test_and_goes_with_it(self):
+        with subprocess.Popen(["sleep", "60"]) as owner:
+            mark = pi.owner_mark(owner.pid)
+            assert not pi.is_left_over(mark)
+            owner.kill()
+        assert pi.is_left_over(mark)
+
+    def test_a_reused_pid_is_not_mistaken_for_the_owner(self):
+        pid, start, boot = pi.owner_mark(os.getpid()).split(":")
+        assert pi.is_left_over(f"{pid}:{int(start) - 1}:{boot}")
+        assert pi.is_left_over(f"{pid}:{start}:another-boot")
+
+    def test_an_owner_that_does_not_exist_is_an_error(self):
+        with pytest.raises(pi.Failure, match="no such process"):
+            pi.owner_mark(2**22 + 1)
+
+
+class TestBoot:
+    def test_systemd_s_word_is_waited_for(self, tmp_path):
+        deep = tmp_path / ("x" * 100)  # longer than the path of a socket may be
+        read, write = os.pipe()
+        with pi.Boot(deep) as boot, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd, open(read) as death:
+            os.chdir(deep)
+            systemd.connect("notify")
+            systemd.send(b"STATUS=Startup\nX_SYSTEMD_UNIT_ACTIVE=ssh.service")
+            systemd.send(b"READY=1\nSTATUS=Ready.")
+            assert boot.wait(5, death)
+            assert not boot.wait(0.05, death)
+        os.close(write)
+
+    def test_a_container_that_ended_is_not_waited_for(self, tmp_path):
+        read, write = os.pipe()
+        with pi.Boot(tmp_path) as boot, open(read) as death:
+            os.close(write)
+            assert not boot.wait(60, death)
+
+
+def test_the_image_follows_its_inputs(monkeypatch, tmp_path):
+    def tag(release="trixie"):
+        return pi.Image(None, tmp_path, release).tag
+
+    monkeypatch.setattr(pi, "apt_targets", lambda: "")
+    monkeypatch.setattr(pi, "apt_transport_options", list)
+    monkeypatch.setattr(pi, "private_certificates", list)
+    first = tag()
+    assert tag() == first
+    assert tag("bookworm") != first
+    monkeypatch.setattr(pi, "private_certificates", lambda: ["a new CA"])
+    assert tag() != first
+
+
+def test_the_image_has_nothing_that_a_role_installs():
+    packages = set((REPOSITORY / "virtual/pi/packages.txt").read_text().split())
+    assert not packages & {"mosquitto", "chrony", "python3-debian", "influxdb", "telegraf", "grafana", "nodejs"}
+
+
+def test_wrong_use_is_told_in_one_line(tmp_path):
+    command = [sys.executable, REPOSITORY / "virtual/pi/pi.py", "up", "x", "--owner-pid", str(2**22 + 1)]
+    environment = {**os.environ, "TIG_PI_CACHE": str(tmp_path)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert "Traceback" not in result.stderr
