@@ -1,4 +1,4 @@
-"""Render the dashboards and the alerting files on the controller, and prove them, since Grafana is silent about most faults."""
+"""Render dashboards and alerting files on the controller, and prove them: Grafana is silent about most faults."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ options:
     type: list
     elements: str
     default: []
+  directory:
+    description: Where Grafana's configuration stands on the host.
+    type: path
+    default: /etc/grafana
   receivers:
     description: The names of the provisioned contact points.
     type: list
@@ -38,7 +42,7 @@ options:
 RETURN = r"""
 _raw:
   description:
-    - One dictionary with C(files) (C(dest) relative to the directory of Grafana's configuration, C(content)),
+    - One dictionary with C(files) (C(dest), C(content)),
       C(folders) (title and uid), C(dashboards), C(rules) (uids) and C(contact_points) (uids).
   type: list
   elements: dict
@@ -47,6 +51,7 @@ _raw:
 import json
 import re
 from collections import Counter
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -82,7 +87,7 @@ def parsed(text: str, is_json: bool):
         except json.JSONDecodeError as error:
             raise Fault(f"is no JSON: {error.msg} in line {error.lineno}, column {error.colno}.") from error
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1} of the rendered file: {text.splitlines()[mark.line].strip()}" if mark else ""
@@ -94,7 +99,9 @@ class _Loader(yaml.SafeLoader):
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
-    return _without_doubles([(str(loader.construct_object(key)), loader.construct_object(value, deep=True)) for key, value in node.value])
+    return _without_doubles(
+        [(str(loader.construct_object(key)), loader.construct_object(value, deep=True)) for key, value in node.value]
+    )
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
@@ -189,7 +196,12 @@ def check_grid(panels: list[dict]) -> None:
             raise Fault(f"panel {name_of(panel)} does not fit into the {COLUMNS} columns: gridPos is {grid}.")
         placed.append((panel, grid))
     for (one, a), (other, b) in combinations(placed, 2):
-        if a["x"] < b["x"] + b["w"] and b["x"] < a["x"] + a["w"] and a["y"] < b["y"] + b["h"] and b["y"] < a["y"] + a["h"]:
+        if (
+            a["x"] < b["x"] + b["w"]
+            and b["x"] < a["x"] + a["w"]
+            and a["y"] < b["y"] + b["h"]
+            and b["y"] < a["y"] + a["h"]
+        ):
             raise Fault(f"panels {name_of(one)} and {name_of(other)} lie one upon the other.")
 
 
@@ -218,7 +230,9 @@ def alerting(text: str, datasources: set[str], receivers: set[str]) -> dict:
             raise Fault(f"group {name!r} needs a name and a folder.")
         seconds = duration(group.get("interval"))
         if not seconds or seconds % SCHEDULER:
-            raise Fault(f"group {name!r} has the interval {group.get('interval')!r}; a multiple of {SCHEDULER}s is wanted.")
+            raise Fault(
+                f"group {name!r} has the interval {group.get('interval')!r}; a multiple of {SCHEDULER}s is wanted."
+            )
         for rule in group.get("rules") or []:
             check_rule(rule, datasources, receivers | own)
     return model
@@ -227,7 +241,9 @@ def alerting(text: str, datasources: set[str], receivers: set[str]) -> dict:
 def check_rule(rule: dict, datasources: set[str], receivers: set[str]) -> None:
     uid = rule.get("uid")
     if not UID.fullmatch(str(uid or "")):
-        raise Fault(f"rule {rule.get('title')!r} has the uid {uid!r}; it needs one of at most 40 letters, digits, '-' and '_'.")
+        raise Fault(
+            f"rule {rule.get('title')!r} has the uid {uid!r}; it needs one of at most 40 letters, digits, '-' and '_'."
+        )
     where = f"rule {uid}"
     if not rule.get("title"):
         raise Fault(f"{where} has no title.")
@@ -237,7 +253,9 @@ def check_rule(rule: dict, datasources: set[str], receivers: set[str]) -> None:
     for ref, step in steps.items():
         source = step.get("datasourceUid")
         if source not in datasources | BUILT_IN:
-            raise Fault(f"{where} asks the data source {source!r} (query {ref}); provisioned are {listed(datasources)}.")
+            raise Fault(
+                f"{where} asks the data source {source!r} (query {ref}); provisioned are {listed(datasources)}."
+            )
     for key, states in (("noDataState", NO_DATA_STATES), ("execErrState", ERROR_STATES)):
         if rule.get(key) is not None and rule[key] not in states:
             raise Fault(f"{where} has {key} {rule[key]!r}; one of {listed(states)} is wanted.")
@@ -273,6 +291,7 @@ class LookupModule(LookupBase):
     def run(self, terms, variables=None, **kwargs):
         self.set_options(var_options=variables, direct=kwargs)
         self._variables = variables or {}
+        self._directory = self.get_option("directory")
         self._datasources = set(self.get_option("datasources"))
         result = {"files": [], "folders": [], "dashboards": [], "rules": [], "contact_points": []}
         self._dashboards(result)
@@ -286,7 +305,9 @@ class LookupModule(LookupBase):
             if not source or not entry.get("name"):
                 raise AnsibleError(f"grafana_dashboards: an entry needs a name, and a template or a path: {entry}")
             is_json = source.removesuffix(".j2").endswith(".json")
-            model = self._proven(source, "template" in entry, lambda text: dashboard(text, is_json, self._datasources))
+            model = self._proven(
+                source, "template" in entry, partial(dashboard, is_json=is_json, datasources=self._datasources)
+            )
             uids.append((model["uid"], source))
             titles.append((f"{folder}/{model['title']}", source))
             names.append((f"{folder}/{entry['name']}", source))
@@ -294,7 +315,9 @@ class LookupModule(LookupBase):
             if {"title": folder, "uid": directory} not in result["folders"]:
                 result["folders"].append({"title": folder, "uid": directory})
             content = json.dumps(model, indent=2, ensure_ascii=False) + "\n"
-            result["files"].append({"dest": f"dashboards/{directory}/{entry['name']}.json", "content": content})
+            result["files"].append(
+                {"dest": f"{self._directory}/dashboards/{directory}/{entry['name']}.json", "content": content}
+            )
         check_doubles("the dashboard uid", uids)
         check_doubles("the dashboard", titles)
         check_doubles("the name", names)
@@ -304,7 +327,7 @@ class LookupModule(LookupBase):
         receivers = set(self.get_option("receivers"))
         uids, titles, names = [], [], []
         for source in self.get_option("alerting"):
-            model = self._proven(source, True, lambda text: alerting(text, self._datasources, receivers))
+            model = self._proven(source, True, partial(alerting, datasources=self._datasources, receivers=receivers))
             for group in model.get("groups") or []:
                 for rule in group.get("rules") or []:
                     uids.append((rule["uid"], source))
@@ -314,7 +337,7 @@ class LookupModule(LookupBase):
             name = Path(source).name.removesuffix(".j2").rsplit(".", 1)[0] + ".yaml"
             names.append((name, source))
             content = yaml.safe_dump(model, allow_unicode=True, sort_keys=False, width=120)
-            result["files"].append({"dest": f"provisioning/alerting/{name}", "content": content})
+            result["files"].append({"dest": f"{self._directory}/provisioning/alerting/{name}", "content": content})
         check_doubles("the rule uid", uids)
         check_doubles("the rule", titles)
         check_doubles("the name", names)

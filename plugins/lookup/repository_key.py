@@ -1,0 +1,104 @@
+"""The key that signs an apt repository: fetched once, and trusted for its fingerprint alone."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: repository_key
+short_description: The key of an apt repository, proven by its fingerprint
+description:
+  - Returns the one key of a key file that has the recorded fingerprint, and leaves out whatever else is in the file.
+  - A key from a URL is kept in the user's cache directory, so that a later run does not need the vendor's server.
+    Nothing is written in check mode.
+options:
+  _terms:
+    description: An ASCII-armoured public key block, or the URL of one.
+    required: true
+  fingerprint:
+    description: Fingerprint of the primary key, in hexadecimal; blanks do not matter.
+    type: str
+    required: true
+  variable:
+    description: The inventory's variable of the fingerprint, for the error messages.
+    type: str
+    required: true
+"""
+
+EXAMPLES = r"""
+signed_by: >-
+  {{ lookup('repository_key', grafana_repository_key, fingerprint=grafana_repository_fingerprint,
+            variable='grafana_repository_fingerprint') }}
+"""
+
+RETURN = r"""
+_raw:
+  description: The key, as an ASCII-armoured block.
+  type: list
+  elements: str
+"""
+
+import os
+import tempfile
+from pathlib import Path
+from urllib.error import URLError
+
+from ansible.errors import AnsibleError
+from ansible.module_utils.urls import open_url
+from ansible.plugins.loader import filter_loader
+from ansible.plugins.lookup import LookupBase
+
+
+class LookupModule(LookupBase):
+    def run(self, terms, variables=None, **kwargs):
+        self.set_options(var_options=variables, direct=kwargs)
+        self._check = bool((variables or {}).get("ansible_check_mode"))
+        self._variable = self.get_option("variable")
+        self._wanted = "".join(self.get_option("fingerprint").split()).upper()
+        return [self._key(term) for term in terms]
+
+    def _key(self, term: str) -> str:
+        if not term.startswith(("http://", "https://")):
+            return self._chosen(term, "The key of the repository")
+        kept = self._kept()
+        if self._wanted and kept.exists():
+            return self._chosen(kept.read_text(encoding="ascii"), str(kept))
+        key = self._chosen(fetched(term), f"The key at {term}")
+        if not self._check:
+            keep(kept, key)
+        return key
+
+    def _chosen(self, text: str, where: str) -> str:
+        keys = filter_loader.get("openpgp_keys").j2_function(text)
+        if self._wanted in keys:
+            return keys[self._wanted]
+        there = " and ".join(keys) or "no key"
+        if not self._wanted:
+            raise AnsibleError(
+                f"{self._variable} is not set, and a key that nobody has checked is not used. {where} has the "
+                f"fingerprint {there}. Compare that with the vendor's installation guide, over another connection if "
+                f"you can, and record it in the inventory: {self._variable}: <fingerprint>"
+            )
+        raise AnsibleError(
+            f"{where} has the fingerprint {there}, and {self._variable} is {self._wanted}. If the vendor has announced "
+            "a new key, record its fingerprint there; if not, do not go on."
+        )
+
+    def _kept(self) -> Path:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return Path(os.environ.get("TIG_PI_CACHE") or Path(base, "tig-pi"), "keys", f"{self._wanted}.asc")
+
+
+def fetched(url: str) -> str:
+    try:
+        return open_url(url, timeout=30).read().decode("ascii")
+    except (URLError, OSError) as error:
+        raise AnsibleError(f"The key of the repository can't be fetched from {url}: {error}.") from error
+    except UnicodeError as error:
+        raise AnsibleError(f"What {url} answers is no ASCII-armoured key.") from error
+
+
+def keep(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(handle, "w", encoding="ascii") as file:
+        file.write(text)
+    os.replace(temporary, path)

@@ -1,0 +1,195 @@
+"""Grafana's provisioning files from the role's variables: what is wrong with those, and the secrets beside."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+SECRETS = "/etc/grafana/secrets"
+UID = re.compile(r"[A-Za-z0-9_-]{1,40}")
+SHORTEST_PASSWORD = 4  # Grafana's own policy
+
+# https://grafana.com/docs/grafana/latest/administration/provisioning/#data-sources; Grafana ignores other keys.
+DATASOURCE_KEYS = {
+    "access", "basicAuth", "basicAuthUser", "database", "editable", "isDefault", "jsonData", "name", "orgId",
+    "secureJsonData", "type", "uid", "url", "user", "version", "withCredentials",
+}  # fmt: skip
+CONTACT_POINT_KEYS = {"email": {"addresses"}, "webhook": {"url", "user", "password"}}
+SMTP_KEYS = {"host", "port", "user", "password", "from", "from_name", "starttls"}
+
+
+def grafana_problems(
+    datasources: list[Mapping], contact_points: list[Mapping], smtp: Mapping, admin_password: str, secret_key: str
+) -> list[str]:
+    """All that Grafana would refuse, or take and not do; a sentence each."""
+    return [
+        *_password_problems(admin_password, secret_key),
+        *_datasource_problems(datasources),
+        *_contact_point_problems(contact_points, smtp),
+        *_smtp_problems(smtp),
+    ]
+
+
+def _password_problems(admin_password: str, secret_key: str) -> Iterator[str]:
+    if len(admin_password) < SHORTEST_PASSWORD:
+        yield f"grafana_admin_password has to have {SHORTEST_PASSWORD} characters or more; Grafana takes no less."
+    if not secret_key:
+        yield "grafana_secret_key is not set; Grafana would encrypt with a key that everybody knows."
+    for name, value in (("grafana_admin_password", admin_password), ("grafana_secret_key", secret_key)):
+        if value != value.strip() or "\n" in value:
+            yield f"{name} begins or ends with a blank, or has several lines; Grafana would read it without."
+
+
+def _datasource_problems(datasources: list[Mapping]) -> Iterator[str]:
+    for source in datasources:
+        where = f"grafana_datasources: {source.get('name') or source.get('uid') or 'an entry'}"
+        for key in ("name", "uid", "type", "url"):
+            if not source.get(key):
+                yield f"{where} has no {key}."
+        if source.get("uid") and not UID.fullmatch(source["uid"]):
+            yield f"{where}: the uid {source['uid']!r} is not one of at most 40 letters, digits, '-' and '_'."
+        for key in sorted(set(source) - DATASOURCE_KEYS):
+            yield f"{where}: Grafana knows no key {key}; there are {', '.join(sorted(DATASOURCE_KEYS))}."
+        if source.get("access", "proxy") != "proxy":
+            yield f"{where}: access is {source['access']!r}; Grafana 12 knows proxy only."
+    for key in ("name", "uid"):
+        yield from _doubled("grafana_datasources", key, datasources)
+    if len([source for source in datasources if source.get("isDefault")]) > 1:
+        yield "grafana_datasources: only one of them can be the default (isDefault)."
+
+
+def _contact_point_problems(contact_points: list[Mapping], smtp: Mapping) -> Iterator[str]:
+    for point in contact_points:
+        where = f"grafana_contact_points: {point.get('name') or 'an entry'}"
+        kind = point.get("type")
+        if not point.get("name"):
+            yield f"{where} has no name."
+        if kind not in CONTACT_POINT_KEYS:
+            yield f"{where}: the type {kind!r} is neither email nor webhook."
+            continue
+        keys = CONTACT_POINT_KEYS[kind]
+        for key in sorted(set(point) - {"name", "type"} - keys):
+            yield f"{where}: there is no key {key}; a contact point of type {kind} has {', '.join(sorted(keys))}."
+        if kind == "webhook" and not str(point.get("url") or "").startswith(("http://", "https://")):
+            yield f"{where}: its url has to begin with http:// or https://."
+        if kind == "email":
+            addresses = _addresses(point)
+            if not addresses or not all(re.fullmatch(r"[^@\s;,]+@[^@\s;,]+", address) for address in addresses):
+                yield f"{where}: addresses has to be one address or a list of them."
+            if not smtp.get("host"):
+                yield f"{where} is told by e-mail, and grafana_smtp names no mail server (host, port, user, …)."
+    yield from _doubled("grafana_contact_points", "name", contact_points)
+
+
+def _smtp_problems(smtp: Mapping) -> Iterator[str]:
+    for key in sorted(set(smtp) - SMTP_KEYS):
+        yield f"grafana_smtp: there is no key {key}; there are {', '.join(sorted(SMTP_KEYS))}."
+    if smtp.get("host") and not smtp.get("from"):
+        yield "grafana_smtp: from is missing; a mail server refuses mail from nobody."
+
+
+def _doubled(variable: str, key: str, entries: list[Mapping]) -> Iterator[str]:
+    for value, count in Counter(entry.get(key) for entry in entries if entry.get(key)).items():
+        if count > 1:
+            yield f"{variable}: {count} entries have the {key} {value}."
+
+
+def grafana_datasource_file(datasources: list[Mapping]) -> dict:
+    """A provisioning file that holds no secret, and lets go of the sources that an earlier one brought."""
+    return {"apiVersion": 1, "prune": True, "datasources": [_datasource(source) for source in datasources]}
+
+
+def _datasource(source: Mapping) -> dict:
+    plain = {key: _literal(value) for key, value in source.items() if key != "secureJsonData"}
+    secret = {
+        key: _reference(value, f"{source['uid']}.{key}") for key, value in source.get("secureJsonData", {}).items()
+    }
+    return {"orgId": 1, "access": "proxy", "editable": False, **plain, "secureJsonData": secret}
+
+
+def grafana_contact_point_file(contact_points: list[Mapping]) -> dict:
+    """A provisioning file of contact points; where a webhook goes is a secret, too, with many services."""
+    return {"apiVersion": 1, "contactPoints": [_contact_point(point) for point in contact_points]}
+
+
+def grafana_contact_point_uid(point: Mapping) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "-", point["name"])[:40]
+
+
+def _contact_point(point: Mapping) -> dict:
+    uid = grafana_contact_point_uid(point)
+    if point["type"] == "email":
+        settings = {"addresses": _literal(";".join(_addresses(point))), "singleEmail": True}
+    else:
+        settings = {"url": _reference(point["url"], f"{uid}.url"), "httpMethod": "POST"}
+        if point.get("user"):
+            settings["username"] = _literal(point["user"])
+        if point.get("password"):
+            settings["password"] = _reference(point["password"], f"{uid}.password")
+    receiver = {"uid": uid, "type": point["type"], "settings": settings}
+    return {"orgId": 1, "name": _literal(point["name"]), "receivers": [receiver]}
+
+
+def _addresses(point: Mapping) -> list[str]:
+    addresses = point.get("addresses") or []
+    return re.split(r"[;,\s]+", addresses.strip()) if isinstance(addresses, str) else [str(one) for one in addresses]
+
+
+def grafana_secrets(
+    datasources: list[Mapping], contact_points: list[Mapping], smtp: Mapping, admin_password: str, secret_key: str
+) -> list[dict]:
+    """The files below /etc/grafana/secrets, each with one secret: path and content."""
+    secrets = {"admin_password": admin_password, "secret_key": secret_key}
+    if smtp.get("password"):
+        secrets["smtp_password"] = smtp["password"]
+    for source in datasources:
+        for key, value in source.get("secureJsonData", {}).items():
+            secrets[f"provisioning/{source['uid']}.{key}"] = value
+    for point in contact_points:
+        for key in ("url", "password"):
+            if point.get(key):
+                secrets[f"provisioning/{grafana_contact_point_uid(point)}.{key}"] = point[key]
+    return [{"dest": f"{SECRETS}/{path}", "content": f"{value}\n"} for path, value in secrets.items()]
+
+
+def _reference(value: str, path: str) -> str:
+    """What stands for a secret in a provisioning file: the file that holds it.
+
+    Grafana expands variables in what it has read from the file, too, and takes digits for a number; there is no way to
+    write such a secret other than in the provisioning file itself.
+    """
+    plain = re.fullmatch(r"[0-9.+-].*|t|f|true|false", str(value), re.IGNORECASE) is None
+    return f"$__file{{{SECRETS}/provisioning/{path}}}" if plain and "$" not in str(value) else _literal(value)
+
+
+def grafana_holds_secrets(document: dict) -> bool:
+    """True for a provisioning file that a secret had to be written into."""
+    texts = [text for source in document.get("datasources", []) for text in source["secureJsonData"].values()]
+    for point in document.get("contactPoints", []):
+        settings = point["receivers"][0]["settings"]
+        texts += [settings[key] for key in ("url", "password") if key in settings]
+    return not all(text.startswith("$__file{") for text in texts)
+
+
+def _literal(value):
+    """The value so that Grafana's expansion of variables gives it back."""
+    if isinstance(value, str):
+        return value.replace("$", "$$")
+    if isinstance(value, Mapping):
+        return {key: _literal(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_literal(inner) for inner in value]
+    return value
+
+
+class FilterModule:
+    def filters(self) -> dict:
+        return {
+            "grafana_contact_point_file": grafana_contact_point_file,
+            "grafana_contact_point_uid": grafana_contact_point_uid,
+            "grafana_datasource_file": grafana_datasource_file,
+            "grafana_holds_secrets": grafana_holds_secrets,
+            "grafana_problems": grafana_problems,
+            "grafana_secrets": grafana_secrets,
+        }

@@ -1,0 +1,373 @@
+#!/usr/bin/python
+"""Bring what a running Grafana keeps in its database to the declared state, and see that it is all there."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: grafana_state
+short_description: Converge a running Grafana, and prove what was provisioned
+description:
+  - Waits until Grafana is ready; says what its log says if it ends instead.
+  - Sets the administrator's password if it is another one. Grafana reads the one in its configuration only when it
+    makes its database.
+  - Has the provisioning files read again if they are younger than the last time that Grafana read them.
+  - Removes alert rules and contact points that came from files and are in no file any more; Grafana keeps them.
+  - Fails if an expected data source, dashboard, rule or contact point is not there, since Grafana leaves out what it
+    does not understand without a word.
+  - What people made by hand is neither changed nor removed.
+options:
+  url:
+    description: Where Grafana answers on this host.
+    type: str
+    default: http://127.0.0.1:3000
+  admin_user:
+    description: Login of the first administrator.
+    type: str
+    default: admin
+  admin_password_file:
+    description: The file on this host that holds the wanted password.
+    type: path
+    default: /etc/grafana/secrets/admin_password
+  datasources:
+    description: Uids of the provisioned data sources.
+    type: list
+    elements: str
+    default: []
+  dashboards:
+    description: Uids of the provisioned dashboards.
+    type: list
+    elements: str
+    default: []
+  rules:
+    description: Uids of the provisioned alert rules.
+    type: list
+    elements: str
+    default: []
+  contact_points:
+    description: Uids of the provisioned contact points.
+    type: list
+    elements: str
+    default: []
+  timeout:
+    description: Seconds that Grafana may take to be ready.
+    type: int
+    default: 180
+attributes:
+  check_mode:
+    support: full
+    description: A Grafana that is not there yet counts as a change.
+"""
+
+EXAMPLES = r"""
+- name: Bring Grafana's database to the declared state
+  grafana_state:
+    datasources: [influx]
+    dashboards: [readings, pi]
+"""
+
+RETURN = r"""
+done:
+  description: What was changed, a sentence each.
+  type: list
+  elements: str
+  returned: always
+version:
+  description: Grafana's version.
+  type: str
+  returned: when it runs
+"""
+
+import contextlib
+import json
+import os
+import time
+from urllib.error import HTTPError, URLError
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.urls import open_url
+
+UNIT = "grafana-server.service"
+CONFIGURATION = "/etc/grafana/grafana.ini"
+HOME = "/usr/share/grafana"
+PROVISIONING = "/etc/grafana/provisioning"
+READ_AGAIN = (PROVISIONING, "/etc/grafana/dashboards", "/etc/grafana/secrets/provisioning")
+STAMP = "/var/lib/grafana/.provisioned"  # touched when the provisioning files have been read
+LEFTOVERS = f"{PROVISIONING}/alerting/leftovers.yaml"
+PAUSE = 0.2  # Grafana tells nobody when it is ready
+PATIENCE = 15  # seconds until a dashboard that was just read is found
+
+
+class Refused(Exception):
+    """The login was refused."""
+
+
+class Grafana:
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.wanted = module.params
+        self.done: list[str] = []
+        self.version = None
+        self.password = ""
+
+    def fail(self, message: str) -> None:
+        self.module.fail_json(msg=message, done=self.done, changed=bool(self.done))
+
+    # Asking
+
+    def ask(self, path: str, method: str = "GET"):
+        """The JSON that Grafana answers; raises Refused, HTTPError, OSError."""
+        try:
+            answer = open_url(
+                self.wanted["url"] + path,
+                method=method,
+                url_username=self.wanted["admin_user"],
+                url_password=self.password,
+                force_basic_auth=True,
+                use_proxy=False,
+                timeout=30,
+                headers={"Accept": "application/json"},
+            )
+            return json.loads(answer.read() or b"null")
+        except HTTPError as error:
+            if error.code == 401:
+                raise Refused from error
+            raise
+
+    def unit(self) -> dict[str, str]:
+        properties = "ActiveState,SubState,NRestarts,ExecMainStartTimestamp"
+        _, out, _ = self.module.run_command(["systemctl", "show", "--timestamp=unix", f"--property={properties}", UNIT])
+        return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+
+    def log(self, count: int = 5) -> str:
+        """The last warnings and errors since the unit's start."""
+        _, out, _ = self.module.run_command(["journalctl", "--unit", UNIT, "--output=cat", "--no-pager", "--lines=300"])
+        lines = [
+            line
+            for line in out.splitlines()
+            if "level=error" in line or "level=warn" in line or line.startswith("Error")
+        ]
+        return " | ".join(lines[-count:]) or "nothing"
+
+    # Getting ready
+
+    def wait(self) -> None:
+        """Until the server answers, knows its administrator and has provisioned the data sources."""
+        end = time.monotonic() + self.wanted["timeout"]
+        before = self.unit().get("NRestarts")
+        tried = False
+        while True:
+            try:
+                self.version = self.ask("/api/health").get("version")
+                self.ask("/api/user")
+                missing = self.missing_datasources()
+                if not missing:
+                    return
+                state = f"the data source {missing[0]} is not there"
+            except Refused:
+                if tried:
+                    self.fail(
+                        f"Grafana refuses {self.wanted['admin_user']} with the password that was just set. Its first "
+                        "administrator may have another login (grafana_admin_user counts only when Grafana makes its "
+                        "database), or too many wrong logins have locked it for five minutes."
+                    )
+                tried = True
+                self.set_password()
+                if self.module.check_mode:
+                    return
+                continue
+            except (HTTPError, URLError, OSError, ValueError) as error:
+                state = str(error)
+            unit = self.unit()
+            if unit.get("ActiveState") in ("failed", "inactive") or unit.get("NRestarts") != before:
+                self.fail(f"Grafana does not stay up ({unit.get('ActiveState')}). It says: {self.log()}")
+            if time.monotonic() > end:
+                self.fail(
+                    f"Grafana was not ready after {self.wanted['timeout']} seconds: {state}. It says: {self.log()}"
+                )
+            time.sleep(PAUSE)
+
+    def missing_datasources(self) -> list[str]:
+        there = {source["uid"] for source in self.ask("/api/datasources")}
+        return [uid for uid in self.wanted["datasources"] if uid not in there]
+
+    def set_password(self) -> None:
+        self.done.append("The administrator's password was set.")
+        if self.module.check_mode:
+            return
+        # As the service's own account: what it writes has to stay the service's.
+        command = [
+            "runuser",
+            "-u",
+            "grafana",
+            "--",
+            f"{HOME}/bin/grafana",
+            "cli",
+            "--homepath",
+            HOME,
+            "--config",
+            CONFIGURATION,
+        ]
+        code, out, err = self.module.run_command(
+            [*command, "admin", "reset-admin-password", "--password-from-stdin"], data=self.password, cwd=HOME
+        )
+        said = f"{out}\n{err}"
+        # It tells of a refused password in words, too.
+        if code != 0 or "Error:" in said or "✗" in said:
+            words = [line for line in said.splitlines() if "Error" in line or "✗" in line] or said.split("\n")
+            self.fail(f"Grafana does not take grafana_admin_password: {' '.join(words).strip()[:500]}")
+
+    # Provisioning
+
+    def read_again(self) -> None:
+        if youngest(READ_AGAIN) <= max(modified(STAMP), self.started()):
+            return
+        self.done.append("The provisioning files were read.")
+        if self.module.check_mode:
+            return
+        now = time.time()
+        for what in ("datasources", "alerting", "dashboards"):
+            self.reload(what)
+        touch(STAMP, now)
+
+    def reload(self, what: str) -> None:
+        try:
+            self.ask(f"/api/admin/provisioning/{what}/reload", "POST")
+        except HTTPError as error:
+            self.fail(f"Grafana refuses its {what} files ({error.code}: {said_in(error)}). It says: {self.log()}")
+
+    def started(self) -> float:
+        """When the server was started, in whole seconds; files of the same second may have come after it."""
+        stamp = self.unit().get("ExecMainStartTimestamp", "").lstrip("@")
+        return float(stamp) if stamp.isdigit() else 0.0
+
+    def remove_leftovers(self) -> None:
+        rules = self.leftovers("alert-rules", self.wanted["rules"])
+        points = self.leftovers("contact-points", self.wanted["contact_points"])
+        if not rules and not points:
+            return
+        self.done += [f"The alert rule {uid} was removed." for uid in rules]
+        self.done += [f"The contact point {uid} was removed." for uid in points]
+        if self.module.check_mode:
+            return
+        # What came from a file goes by a file only.
+        deletion = {
+            "apiVersion": 1,
+            "deleteRules": [{"orgId": 1, "uid": uid} for uid in rules],
+            "deleteContactPoints": [{"orgId": 1, "uid": uid} for uid in points],
+        }
+        try:
+            with open(LEFTOVERS, "w", encoding="utf-8") as file:
+                json.dump(deletion, file)  # JSON is YAML
+            os.chmod(LEFTOVERS, 0o644)
+            self.reload("alerting")
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(LEFTOVERS)
+            touch(STAMP, time.time())
+
+    def leftovers(self, what: str, wanted: list[str]) -> list[str]:
+        there = self.ask(f"/api/v1/provisioning/{what}")
+        return sorted(one["uid"] for one in there if one.get("provenance") == "file" and one["uid"] not in wanted)
+
+    def prove(self) -> None:
+        end = time.monotonic() + PATIENCE
+        while missing := self.missing():
+            if self.module.check_mode:
+                return
+            if time.monotonic() > end:
+                self.fail(
+                    f"Grafana has read its files, and there is no {', no '.join(missing)}. It leaves out what it does "
+                    f"not understand. It says: {self.log()}"
+                )
+            time.sleep(PAUSE)
+
+    def missing(self) -> list[str]:
+        there = {
+            "data source": {one["uid"] for one in self.ask("/api/datasources")},
+            "dashboard": {one["uid"] for one in self.ask("/api/search?type=dash-db&limit=5000")},
+            "alert rule": {one["uid"] for one in self.ask("/api/v1/provisioning/alert-rules")},
+            "contact point": {one["uid"] for one in self.ask("/api/v1/provisioning/contact-points")},
+        }
+        wanted = {
+            "data source": self.wanted["datasources"],
+            "dashboard": self.wanted["dashboards"],
+            "alert rule": self.wanted["rules"],
+            "contact point": self.wanted["contact_points"],
+        }
+        return [f"{kind} {uid}" for kind, uids in wanted.items() for uid in uids if uid not in there[kind]]
+
+    def converge(self) -> None:
+        if self.module.check_mode and self.unit().get("ActiveState") != "active":
+            self.done.append("Grafana does not run yet.")
+            return
+        with open(self.wanted["admin_password_file"], encoding="utf-8") as file:
+            self.password = file.read().strip()
+        self.wait()
+        if self.module.check_mode and self.done:
+            return
+        self.read_again()
+        self.remove_leftovers()
+        self.prove()
+
+
+def said_in(error: HTTPError) -> str:
+    with contextlib.suppress(ValueError, AttributeError, OSError):
+        return json.loads(error.read())["message"]
+    return error.reason
+
+
+def modified(path: str) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def touch(path: str, when: float) -> None:
+    with open(path, "a", encoding="ascii"):
+        os.utime(path, (when, when))
+
+
+def youngest(folders: tuple[str, ...]) -> float:
+    """When something in these folders was last written, added or removed."""
+    paths = [
+        path
+        for folder in folders
+        for root, _, names in os.walk(folder)
+        for path in (root, *(f"{root}/{n}" for n in names))
+    ]
+    return max((modified(path) for path in paths), default=0.0)
+
+
+def main() -> None:
+    uids = {"type": "list", "elements": "str", "default": []}
+    module = AnsibleModule(
+        argument_spec={
+            "url": {"type": "str", "default": "http://127.0.0.1:3000"},
+            "admin_user": {"type": "str", "default": "admin"},
+            "admin_password_file": {"type": "path", "default": "/etc/grafana/secrets/admin_password", "no_log": False},
+            "datasources": uids,
+            "dashboards": uids,
+            "rules": uids,
+            "contact_points": uids,
+            "timeout": {"type": "int", "default": 180},
+        },
+        supports_check_mode=True,
+    )
+    grafana = Grafana(module)
+    try:
+        grafana.converge()
+    except Refused:
+        grafana.fail(
+            f"Grafana refuses {module.params['admin_user']}, who was let in a moment ago; did somebody change the "
+            "password?"
+        )
+    except FileNotFoundError as error:
+        grafana.fail(f"There is no {error.filename}; run the role's configuration first (tag grafana_configure).")
+    except (HTTPError, URLError, OSError) as error:
+        grafana.fail(f"Grafana stopped answering: {error}. It says: {grafana.log()}")
+    module.exit_json(changed=bool(grafana.done), done=grafana.done, version=grafana.version)
+
+
+if __name__ == "__main__":
+    main()
