@@ -1,0 +1,41 @@
+"""What the tests of the device's program share: a real MicroPython, and a network to take away from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+FIRMWARE = HERE.parents[1] / "firmware"
+MICROPYTHON = Path(sys.executable).with_name("micropython")
+
+
+def environment(profile: str = "pycom", speed: float = 1, *more: Path) -> dict[str, str]:
+    """Environment of a MicroPython that sees the platform modules of `profile`, with a clock that runs `speed` times as fast."""
+    path = [*more, HERE / profile, HERE / "common"]
+    return {**os.environ, "MICROPYPATH": ":".join(map(str, path)), "SPEED": str(speed)}
+
+
+def evaluate(code: str, data=None, profile: str = "pycom", speed: float = 1, timeout: float = 60):
+    """Run code in the real MicroPython with `data` in hand; returns what it leaves in `result`, as JSON carries it."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "data.json").write_text(json.dumps(data))
+        Path(folder, "run.py").write_text(
+            'import json\nwith open("data.json") as f:\n    data = json.load(f)\nresult = None\n'
+            f'{code}\nwith open("result.json", "w") as f:\n    json.dump(result, f)\n'
+        )
+        ran = subprocess.run(
+            [MICROPYTHON, "-X", "heapsize=32M", "run.py"],
+            cwd=folder,
+            env=environment(profile, speed, FIRMWARE / "lib"),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return json.loads(Path(folder, "result.json").read_text())

@@ -1,0 +1,385 @@
+"""The loader: slots on trial, the way back, a pointer that is sound at every byte, and two files that mend each other."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import zlib
+from pathlib import Path
+
+import pytest
+
+from firmware import FIRMWARE, MICROPYTHON, environment, evaluate
+
+PROGRAM = """
+import json
+def run(path, confirm):
+    with open("ran.txt", "a") as f:
+        f.write(path[-1])
+    what = {what!r}
+    if "confirm" in what:
+        confirm()
+    if "crash" in what:
+        raise ValueError("what went wrong")
+    if "stop" in what:
+        raise KeyboardInterrupt
+"""
+
+
+class Card:
+    """The file system of a device, with programs that do as they are told."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        for name in ("boot.py", "main.py"):
+            (folder / name).write_bytes((FIRMWARE / name).read_bytes())
+
+    def slot(self, slot: str, *what: str, text: str | None = None) -> None:
+        program = self.folder / slot / "lib" / "tig"
+        program.mkdir(parents=True, exist_ok=True)
+        (program / "__init__.py").write_text("")
+        (program / "main.py").write_text(text if text is not None else PROGRAM.format(what=what))
+        (self.folder / slot / "manifest.json").write_text(json.dumps({"version": "1", "files": {}}))
+
+    def point(self, number: int, text: str) -> None:
+        (self.folder / f"slot.{number}").write_bytes(record(text))
+
+    def boot(self) -> str:
+        """Power on: boot.py, then main.py, each with its own life as after a reset; returns what the console showed."""
+        shown = ""
+        for name in ("boot.py", "main.py"):
+            if not (self.folder / name).exists():
+                continue
+            shown += subprocess.run(
+                [MICROPYTHON, name],
+                cwd=self.folder,
+                env=environment(speed=0),
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            ).stdout
+        return shown
+
+    @property
+    def ran(self) -> str:
+        file = self.folder / "ran.txt"
+        return file.read_text() if file.exists() else ""
+
+    @property
+    def pointer(self) -> str:
+        """The text of the record that counts."""
+        sound = [
+            text
+            for data in (self.folder.joinpath(f"slot.{i}") for i in (0, 1))
+            if data.exists() and len(data.read_bytes()) == 64
+            for text in [data.read_text().rstrip().rsplit(" ", 1)[0]]
+            if record(text) == data.read_bytes()
+        ]
+        return max(sound, key=lambda text: int(text.split()[0])).split(" ", 1)[1] if sound else ""
+
+
+def record(text: str) -> bytes:
+    """A pointer's record as the contract with the uploading side has it."""
+    return f"{text} {zlib.crc32(text.encode()):08x}".ljust(63).encode() + b"\n"
+
+
+@pytest.fixture
+def card(tmp_path):
+    return Card(tmp_path)
+
+
+def test_a_first_program_starts_without_a_pointer_and_is_taken_for_good(card):
+    card.slot("a", "confirm")
+    card.boot()
+    assert (card.ran, card.pointer) == ("a", "a good 0")
+
+
+def test_no_program_is_said(card):
+    assert "no program in" in card.boot()
+
+
+def test_a_good_slot_starts_without_a_write(card):
+    card.slot("b", "confirm")
+    card.point(0, "7 b good 0")
+    before = {p.name: p.read_bytes() for p in card.folder.glob("slot.*")}
+    card.boot()
+    card.boot()
+    assert card.ran == "bb"
+    assert {p.name: p.read_bytes() for p in card.folder.glob("slot.*")} == before
+
+
+def test_a_trial_that_confirms_becomes_good(card):
+    card.slot("a", "confirm")
+    card.slot("b", "confirm")
+    card.point(0, "1 a good 0")
+    card.point(1, "2 b trial 0")
+    card.boot()
+    assert (card.ran, card.pointer) == ("b", "b good 0")
+
+
+@pytest.mark.parametrize("broken", ["crash", "return", "syntax", "missing"])
+def test_a_program_that_does_not_start_hands_back_after_three_tries(card, broken):
+    card.slot("a", "confirm")
+    card.slot("b", broken, text="def run(:" if broken == "syntax" else None)
+    if broken == "missing":
+        (card.folder / "b/lib/tig/main.py").unlink()
+    card.point(0, "4 a good 0")
+    card.point(1, "5 b trial 0")
+    for tries in (1, 2, 3):
+        card.boot()
+        assert card.pointer == f"b trial {tries}"
+    assert "back to slot a" in card.boot()
+    assert card.ran.lstrip("b") == "a"
+    assert card.pointer == "a good 0"
+
+
+def test_a_broken_program_without_another_is_tried_for_ever(card):
+    card.slot("a", "crash")
+    card.point(0, "1 a trial 0")
+    for _ in range(6):
+        card.boot()
+    assert card.ran == "aaaaaa"
+    card.slot("a", "confirm")
+    card.boot()
+    assert card.pointer == "a good 0"
+
+
+def test_a_good_program_that_no_longer_starts_hands_back_too(card):
+    card.slot("a", "confirm")
+    card.slot("b", "crash")
+    card.point(0, "9 b good 0")
+    for _ in range(4):
+        card.boot()
+    assert (card.ran, card.pointer) == ("bbba", "a good 0")
+
+
+def test_a_good_program_that_crashes_later_stays(card):
+    card.slot("a", "confirm")
+    card.slot("b", "confirm", "crash")
+    card.point(0, "9 b good 0")
+    for _ in range(6):
+        card.boot()
+    assert (card.ran, card.pointer) == ("bbbbbb", "b good 0")
+
+
+def test_a_pointer_to_a_slot_that_is_gone_leads_to_the_other(card):
+    card.slot("b", "confirm")
+    card.point(0, "3 a good 0")
+    card.boot()
+    assert (card.ran, card.pointer) == ("b", "b good 0")
+
+
+def test_the_traceback_is_kept(card):
+    card.slot("a", "crash")
+    card.boot()
+    first, *traceback = (card.folder / "crash.txt").read_text().splitlines()
+    assert first == "0"
+    assert traceback[0].startswith("Traceback")
+    assert traceback[-1] == "ValueError: what went wrong"
+
+
+def test_ctrl_c_leads_to_the_prompt_and_gives_the_watchdog_an_hour(card):
+    (card.folder / "watch.py").write_text(
+        "import machine\nreal = machine.WDT\nseen = []\n"
+        "def WDT(timeout):\n    seen.append(timeout)\n    return real(timeout=timeout)\n"
+        'machine.WDT = WDT\ntry:\n    exec(open("main.py").read())\nexcept KeyboardInterrupt:\n    print("prompt", seen)\n'
+    )
+    card.slot("a", "confirm", "stop")
+    ran = subprocess.run(
+        [MICROPYTHON, "watch.py"],
+        cwd=card.folder,
+        env=environment(speed=0),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "prompt [180000, 3600000]" in ran.stdout
+    assert not (card.folder / "crash.txt").exists()
+
+
+# --- torn writes of the pointer ---
+
+READ = """
+text = open({loader!r}).read()
+space = {{"ROLE": ""}}
+exec(text.split("\\n", 1)[1], space)
+result = []
+for files in data:
+    for name, content in zip(("slot.0", "slot.1"), files):
+        with open(name, "wb") as f:
+            f.write(bytes(content))
+    result.append(space["pointer"]()[0])
+"""
+
+
+def test_the_pointer_is_sound_at_every_byte_of_its_writing():
+    old, new, stale = record("41 a good 0"), record("42 b trial 0"), record("40 b trial 3")
+    states = []
+    for written in range(65):
+        states.append([list(old), list(new[:written] + stale[written:])])  # overwritten in place
+        states.append([list(old), list(new[:written])])  # a first record, written to a new file
+        states.append([list(old), list(new[:written] + b"\xff" * (64 - written))])  # erased before it was written
+    answers = evaluate(READ.format(loader=str(FIRMWARE / "main.py")), states)
+    before, after = [41, "a", "good", 0], [42, "b", "trial", 0]
+    assert all(answer in (before, after) for answer in answers)
+    assert answers[0] == before
+    assert answers[-3:] == [after] * 3
+    # the one that counts is never the one that is being written
+    assert [a == after for a in answers[::3]] == sorted(a == after for a in answers[::3])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"",
+        b"\x00" * 64,
+        b"\xff" * 64,
+        record("42 c good 0"),
+        record("42 a better 0"),
+        record("42 a good 0").replace(b"42", b"43"),
+        record("x a good 0"),
+        b"42 a good 0" + b" " * 53,
+        "42 a good 0 å".encode().ljust(64),
+    ],
+)
+def test_a_record_that_is_not_sound_does_not_count(bad):
+    good = record("3 b good 0")
+    answers = evaluate(
+        READ.format(loader=str(FIRMWARE / "main.py")), [[list(good), list(bad)], [list(bad), list(good)]]
+    )
+    assert answers == [[3, "b", "good", 0]] * 2
+
+
+CUT = """
+import os, vfs
+text = open({loader!r}).read()
+
+class Blocks:
+    # Flash that loses power at the n-th block write: that one and all later ones do not happen.
+    def __init__(self, size, count):
+        self.size, self.count = size, count
+        self.memory = bytearray(size * count)
+        self.left = None
+        self.writes = 0
+    def readblocks(self, n, buf, offset=0):
+        at = n * self.size + offset
+        buf[:] = self.memory[at : at + len(buf)]
+    def writeblocks(self, n, buf, offset=None):
+        self.writes += 1
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise OSError(5)
+        if offset is None:
+            offset = 0
+        at = n * self.size + offset
+        self.memory[at : at + len(buf)] = buf
+    def ioctl(self, op, arg):
+        if op == 4:
+            return self.count
+        if op == 5:
+            return self.size
+        if op == 6:
+            self.writeblocks(arg, b"\\xff" * self.size)
+            return 0
+
+def mount(blocks):
+    kind = vfs.VfsFat if data == "fat" else vfs.VfsLfs2
+    vfs.mount(kind(blocks), "/card")
+    os.chdir("/card")
+    space = {{"ROLE": ""}}
+    exec(text.split("\\n", 1)[1], space)
+    return space
+
+def umount():
+    os.chdir("/")
+    try:
+        vfs.umount("/card")
+    except OSError:
+        pass
+
+result = []
+cut = 0
+while True:
+    blocks = Blocks(512, 128) if data == "fat" else Blocks(4096, 24)
+    (vfs.VfsFat if data == "fat" else vfs.VfsLfs2).mkfs(blocks)
+    space = mount(blocks)
+    for slot in "ab":
+        os.mkdir("/card/" + slot)
+        with open("/card/" + slot + "/manifest.json", "w") as f:
+            f.write("1")
+    space["point"]("b", "good", 0)
+    space["point"]("a", "good", 0)
+    umount()
+    space = mount(blocks)
+    before = blocks.writes
+    blocks.left = cut
+    try:
+        space["point"]("b", "trial", 0)
+    except OSError:
+        pass
+    done = blocks.left >= 0
+    total = blocks.writes - before
+    umount()
+    blocks.left = None
+    space = mount(blocks)
+    result.append([space["pointer"]()[0][1:], os.listdir()])
+    umount()
+    if done:
+        break
+    cut += 1
+os.chdir({home!r})
+"""
+
+
+@pytest.mark.parametrize("file_system", ["fat", "littlefs"])
+def test_a_power_cut_at_any_block_write_leaves_the_old_pointer_or_the_new_one(file_system):
+    code = CUT.format(loader=str(FIRMWARE / "main.py"), home="/HOME")
+    code = "import os\nhome = os.getcwd()\n" + code.replace("os.chdir('/HOME')", "os.chdir(home)")
+    answers = evaluate(code, file_system)
+    assert len(answers) >= 2
+    for pointed, files in answers:
+        assert pointed in (["a", "good", 0], ["b", "trial", 0])
+        assert {"a", "b", "slot.0", "slot.1"} <= set(files)
+    assert answers[0][0] == ["a", "good", 0]
+    assert answers[-1][0] == ["b", "trial", 0]
+
+
+# --- boot.py and main.py ---
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "zeroed"])
+@pytest.mark.parametrize("name", ["boot.py", "main.py"])
+def test_each_mends_the_other(card, name, damage):
+    card.slot("a", "confirm")
+    file = card.folder / name
+    whole = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes({"empty": b"", "cut": whole[:2000], "zeroed": bytes(len(whole))}[damage])
+    card.boot()
+    card.boot()
+    assert card.ran
+    for name in ("boot.py", "main.py"):
+        assert (card.folder / name).read_bytes() == (FIRMWARE / name).read_bytes()
+    assert not list(card.folder.glob("*.new"))
+
+
+@pytest.mark.parametrize("name", ["boot.py", "main.py"])
+def test_an_update_of_the_loader_that_was_cut_short_ends_with_one_version(card, name):
+    card.slot("a", "confirm")
+    file = card.folder / name
+    file.write_bytes(file.read_bytes() + b"# of another version\n")
+    card.boot()
+    boot, main = ((card.folder / n).read_bytes().split(b"\n", 1)[1] for n in ("boot.py", "main.py"))
+    assert boot == main
+    assert card.ran == "a"
+
+
+def test_somebodys_own_main_is_left_alone(card):
+    own = b"import pycom\nprint('mine')\n"
+    (card.folder / "main.py").write_bytes(own)
+    assert "mine" in card.boot()
+    assert (card.folder / "main.py").read_bytes() == own

@@ -1,0 +1,128 @@
+"""The ring of readings: bounded, oldest first, nothing lost but what it says it lost."""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+
+from firmware import evaluate
+
+PLAY = """
+from tig.ring import Ring
+class Clock:
+    def at(self, uptime):
+        return 1700000000 + uptime
+capacity, fields, steps = data
+ring = Ring(capacity, fields)
+result = []
+for step in steps:
+    if step[0] == "push":
+        ring.push(step[1], step[2], step[3])
+    elif step[0] == "remove":
+        ring.remove(step[1])
+    elif step[0] == "stamp":
+        ring.stamp(Clock())
+    records = []
+    for number in range(ring.first, ring.first + ring.count):
+        record = ring.get(number)
+        values = [None if v != v else v for v in record[2:]]
+        records.append([number, record[0], record[1]] + values)
+    result.append([records, ring.dropped])
+"""
+
+
+def test_oldest_makes_room_and_is_counted():
+    steps = [["push", i, 1000 + i, [i]] for i in range(5)]
+    records, dropped = evaluate(PLAY, [3, 1, steps])[-1]
+    assert records == [[2, 2, 1002, 2], [3, 3, 1003, 3], [4, 4, 1004, 4]]
+    assert dropped == 2
+
+
+def test_missing_values_stay_missing_and_zero_stays_zero():
+    steps = [["push", 1, 1001, [None, 0, -0.5]]]
+    assert evaluate(PLAY, [2, 3, steps])[-1][0] == [[0, 1, 1001, None, 0, -0.5]]
+
+
+def test_readings_from_before_the_clock_get_their_own_times():
+    steps = [["push", 10, None, [1]], ["push", 25, None, [2]], ["push", 40, 5, [3]], ["stamp"]]
+    assert [r[2] for r in evaluate(PLAY, [5, 1, steps])[-1][0]] == [1700000010, 1700000025, 5]
+
+
+def test_a_reading_that_arrives_after_it_made_room_is_not_lost():
+    steps = [["push", i, i + 1, [i]] for i in range(3)] + [["remove", 0]]
+    assert evaluate(PLAY, [2, 1, steps])[-1] == [[[1, 1, 2, 1], [2, 2, 3, 2]], 0]
+
+
+def test_the_newest_can_be_delivered_before_the_others():
+    steps = [["push", i, None, [i]] for i in range(4)]
+    steps += [
+        ["remove", 3],
+        ["push", 9, None, [9]],
+        ["push", 10, None, [10]],
+        ["remove", 3],
+        ["remove", 0],
+        ["remove", 1],
+    ]
+    assert [r[1] for r in evaluate(PLAY, [6, 1, steps])[-1][0]] == [2, 4294967295, 10]
+    # the delivered one in the middle is passed over when its turn comes, and is not counted as dropped
+    found, dropped = evaluate(PLAY, [6, 1, [*steps, ["remove", 2]]])[-1]
+    assert ([r[1] for r in found], dropped) == ([10], 0)
+
+
+def test_against_a_model():
+    """Thousands of random steps: what is held and what was dropped always add up."""
+    dice = random.Random(7)
+    capacity = 8
+    steps, expected = [], []
+    held: OrderedDict[int, list] = OrderedDict()
+    number = dropped = 0
+    for i in range(3000):
+        if dice.random() < 0.55 or not held:
+            if len(held) == capacity:
+                held.popitem(last=False)
+                dropped += 1
+            held[number] = [number, i, i + 1, i % 100]
+            steps.append(["push", i, i + 1, [i % 100]])
+            number += 1
+        else:
+            oldest = next(iter(held))
+            held.pop(oldest)
+            steps.append(["remove", oldest])
+        expected.append([list(held.values()), dropped])
+    assert evaluate(PLAY, [capacity, 1, steps]) == expected
+
+
+SAVE = """
+import os
+from tig.ring import Ring
+ring = Ring(4, 2)
+for uptime, time, values in data["push"]:
+    ring.push(uptime, time, values)
+ring.save("ring.bin", ["a", "b"])
+with open("ring.bin", "rb") as f:
+    whole = f.read()
+result = []
+for length in data["lengths"]:
+    with open("ring.bin", "wb") as f:
+        f.write(whole[: len(whole) + length])
+    again = Ring(4, len(data["fields"]))
+    loaded = again.load("ring.bin", data["fields"])
+    records = [again.get(n)[:3] for n in range(again.first, again.first + again.count)]
+    result.append([loaded, records, again.dropped, "ring.bin" in os.listdir()])
+"""
+KEPT = [[1, 101, [1, 2]], [2, None, [3, 4]], [3, 103, [5, 6]]]
+
+
+def test_a_crash_keeps_the_readings_that_know_their_time():
+    found = evaluate(SAVE, {"push": KEPT, "fields": ["a", "b"], "lengths": [0]})
+    assert found == [[True, [[1, 101, 1], [3, 103, 5]], 1, False]]
+
+
+def test_a_file_that_was_cut_or_has_other_fields_is_not_taken():
+    found = evaluate(SAVE, {"push": KEPT, "fields": ["a", "b"], "lengths": range_below(40)})
+    assert all(f == [False, [], 0, False] for f in found)
+    assert evaluate(SAVE, {"push": KEPT, "fields": ["a", "c"], "lengths": [0]}) == [[False, [], 0, False]]
+
+
+def range_below(count):
+    return [-i for i in range(1, count)]

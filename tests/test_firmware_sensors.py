@@ -1,0 +1,319 @@
+"""The sensor drivers under a real MicroPython: the data sheets' vectors, and every way in which a sensor can lie."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from firmware import evaluate
+
+# --- DHT11 ---
+
+
+def train(frame, release=25, response=80, zero=27, one=70, end=True):
+    """Pulses as Pycom's recorder gives them: (level, microseconds)."""
+    pulses = [(1, release), (0, 80), (1, response)] if response else []
+    for byte in frame:
+        for bit in range(8):
+            pulses += [(0, 50), (1, one if byte & 0x80 >> bit else zero)]
+    return pulses + [(0, 54), (1, 0)] if end else pulses  # noqa: RUF005
+
+
+def frame(humidity, temperature, decimal=0):
+    body = [humidity, 0, temperature, decimal]
+    return [*body, sum(body) & 0xFF]
+
+
+DHT = """
+from tig import pulses
+from tig.drivers import SensorError, dht11
+result = []
+for item in data:
+    try:
+        result.append(dht11.decode(pulses.decode(item)))
+    except SensorError as e:
+        result.append(str(e))
+"""
+
+GOOD = frame(53, 25)
+DHT_CASES = {
+    "data sheet": (train(frame(53, 24)), [53, 24]),
+    "without release and response": (train(GOOD, response=0), [53, 25]),
+    "release too short to be recorded": (train(GOOD)[2:], [53, 25]),
+    "release glitch": ([(1, 3), *train(GOOD)], [53, 25]),
+    "slow sensor": (train(GOOD, zero=30, one=76), [53, 25]),
+    "fast sensor": (train(GOOD, zero=22, one=62), [53, 25]),
+    "tenths": (train(frame(40, 21, 7)), [40, 21.7]),
+    "below zero": (train(frame(80, 5, 0x80 | 3)), [80, -5.3]),
+    "no answer": ([], "no answer"),
+    "line stuck low": ([(0, 65535)], "no answer"),
+    "line stuck high": ([(1, 0)], "no answer"),
+    "bit lost": (train(GOOD, response=0)[2:], "37 of 40 bits"),
+    "stops half-way": (train(GOOD)[:40], "18 of 40 bits"),
+    "extra pulse": ([*train(GOOD)[:20], (0, 50), (1, 27), *train(GOOD)[20:]], "41 of 40 bits"),
+    "checksum": (train([53, 0, 25, 0, 79]), "checksum"),
+    "bit turned": (train([53 ^ 8, 0, 25, 0, 78]), "checksum"),
+    "all bits shifted by a lost first one": (train(GOOD)[:3] + train(GOOD)[5:], "checksum"),
+}
+
+
+def test_dht11_decoding():
+    answers = evaluate(DHT, [case[0] for case in DHT_CASES.values()])
+    for (name, (_, expected)), answer in zip(DHT_CASES.items(), answers, strict=True):
+        assert answer == expected, name
+
+
+def test_dht11_any_single_lost_or_doubled_pulse_is_an_error_or_harmless():
+    """Whatever one edge is missed: never another value than the true one."""
+    whole = train(GOOD)
+    cases = [whole[:i] + whole[i + 1 :] for i in range(len(whole))]
+    cases += [whole[:i] + whole[i + 2 :] for i in range(len(whole) - 1)]
+    cases += [whole[:i] + [whole[i]] + whole[i:] for i in range(len(whole))]
+    sampled = evaluate(DHT, cases)
+    wrong = [a for a in sampled if not isinstance(a, str) and a != [53, 25] and 5 <= a[0] <= 95]
+    assert not wrong
+
+
+SAMPLE = """
+import time
+time.sleep_ms = lambda ms: None
+from tig.sampling import Sampler
+from tig.settings import SettingsError
+
+class Bus:
+    # The BMP180 of the data sheet; `fault` breaks it.
+    def __init__(self, fault, oss):
+        self.fault = fault
+        self.oss = oss
+        self.reads = 0
+        self.command = 0
+
+    def readfrom_mem(self, address, register, length):
+        fault = self.fault
+        if fault == "absent":
+            raise OSError("I2C bus error")
+        if fault in ("low", "high"):
+            return bytes(length) if fault == "low" else b"\\xff" * length
+        if register == 0xD0:
+            self.reads += 1
+            return b"\\x58" if fault == "bmp280" else b"\\xff" if fault == "later" and self.reads > 2 else b"\\x55"
+        if register == 0xAA:
+            cal = bytearray(b"\\x01\\x98\\xff\\xb8\\xc7\\xd1\\x7f\\xe5\\x7f\\xf5\\x5a\\x71\\x18\\x2e\\x00\\x04\\x80\\x00\\xdd\\xf9\\x0b\\x34")
+            if fault and fault.startswith("word"):
+                index = int(fault[5:])
+                cal[index * 2 : index * 2 + 2] = b"\\x00\\x00" if fault[4] == "0" else b"\\xff\\xff"
+            return bytes(cal)
+        if register == 0xF4:
+            return bytes([self.command & 0x1F | (0x20 if fault == "busy" else 0)])
+        if self.command == 0x2E:
+            return b"\\x00\\x00" if fault == "ut0" else b"\\xff\\xff" if fault == "utf" else (27898).to_bytes(2, "big")
+        if fault == "up0":
+            return bytes(3)
+        if fault == "upf":
+            return b"\\xff\\xff\\xff"
+        return (23843 << 8).to_bytes(3, "big")
+
+    def writeto_mem(self, address, register, what):
+        assert address == 0x77 and register == 0xF4
+        self.command = what[0]
+
+class Board:
+    def __init__(self, test):
+        self.test = test
+        self.power = 0
+        self.powered = []
+    def dht(self, pin):
+        frame = self.test.get("frame")
+        if frame is None:
+            raise OSError(110)
+        return bytes(frame)
+    def i2c(self, sda, scl, frequency):
+        assert (sda, scl) == ("P6", "P7")
+        return Bus(self.test.get("fault"), 0)
+    def output(self, pin):
+        def drive(level):
+            self.power = level
+            self.powered.append(level)
+        return drive
+    def adc(self, pin):
+        values = iter(self.test["mv"])
+        def read():
+            mv = next(values)
+            if mv is None:
+                raise OSError("adc")
+            return mv if self.power else 0
+        return read
+
+result = []
+for test in data:
+    board = Board(test)
+    sampler = Sampler(board, test["sensors"])
+    for _ in range(test.get("times", 1)):
+        values = sampler.sample()
+    result.append([values, sampler.failed, board.powered])
+"""
+
+DHT11 = {"driver": "dht11", "pin": "P11", "fields": {"humidity": "h", "temperature": "t"}}
+BMP180 = {"driver": "bmp180", "oversampling": 0, "fields": {"pressure": "p", "temperature": "t2", "altitude": "alt"}}
+SOIL = {"driver": "soil", "pin": "P17", "power": "P8", "dry_mv": 2800, "wet_mv": 1200, "fields": {"moisture": "m"}}
+
+
+def sample(*tests):
+    return evaluate(SAMPLE, [{"sensors": [DHT11], **test} for test in tests])
+
+
+def test_dht11_values_that_it_cannot_say_are_left_out():
+    good = sample({"frame": frame(53, 25)})[0]
+    assert good[:2] == [[53, 25], []]
+    # An all-zero frame has a right checksum: its temperature is no more to be believed than its humidity.
+    for bad in ([0, 0, 0, 0, 0], frame(120, 25), frame(53, 90), [255, 255, 255, 255, 252], None, [53, 0, 25, 0, 0]):
+        assert sample({"frame": bad})[0][:2] == [[None, None], ["dht11"]], bad
+
+
+# --- BMP180 ---
+
+CAL = [408, -72, -14383, 32741, 32757, 23153, 6190, 4, -32768, -8711, 2868]
+COMPENSATE = """
+from tig.drivers import bmp180
+result = [bmp180.compensate(*item) for item in data]
+"""
+
+
+def c_divide(a, b):
+    return int(a / b) if abs(a) < 2**52 else (abs(a) // abs(b)) * (1 if (a < 0) == (b < 0) else -1)
+
+
+def reference(cal, ut, up, oss):
+    """The data sheet's algorithm as its C code computes it (truncating division)."""
+    ac1, ac2, ac3, ac4, ac5, ac6, b1, b2, _mb, mc, md = cal
+    x1 = c_divide((ut - ac6) * ac5, 2**15)
+    x2 = c_divide(mc * 2**11, x1 + md)
+    b5 = x1 + x2
+    temperature = c_divide(b5 + 8, 2**4)
+    b6 = b5 - 4000
+    x1 = c_divide(b2 * c_divide(b6 * b6, 2**12), 2**11)
+    x2 = c_divide(ac2 * b6, 2**11)
+    b3 = c_divide(((ac1 * 4 + x1 + x2) << oss) + 2, 4)
+    x1 = c_divide(ac3 * b6, 2**13)
+    x2 = c_divide(b1 * c_divide(b6 * b6, 2**12), 2**16)
+    b4 = c_divide(ac4 * (c_divide(x1 + x2 + 2, 4) + 32768), 2**15)
+    b7 = (up - b3) * (50000 >> oss)
+    p = c_divide(b7 * 2, b4) if b7 < 0x80000000 else c_divide(b7, b4) * 2
+    x1 = c_divide(p, 2**8) ** 2
+    x1 = c_divide(x1 * 3038, 2**16)
+    x2 = c_divide(-7357 * p, 2**16)
+    return temperature, p + c_divide(x1 + x2 + 3791, 2**4)
+
+
+def test_bmp180_data_sheet():
+    assert evaluate(COMPENSATE, [[CAL, 27898, 23843, 0]]) == [[150, 69964]]
+
+
+@pytest.mark.parametrize("oss", [0, 1, 2, 3])
+def test_bmp180_oversampling_means_the_same_pressure(oss):
+    [[temperature, pressure]] = evaluate(COMPENSATE, [[CAL, 27898, 23843 << oss, oss]])
+    assert temperature == 150
+    assert abs(pressure - 69964) <= 2
+
+
+def test_bmp180_agrees_with_the_data_sheets_c_code():
+    dice = random.Random(180)
+    cases = []
+    while len(cases) < 300:
+        oss = dice.randrange(4)
+        cal = [c + dice.randint(-20, 20) for c in CAL]
+        cal[3], cal[4], cal[8] = min(cal[3], 65535), min(cal[4], 65535), -32768
+        case = [cal, dice.randint(23000, 32000), dice.randint(18000, 42000) << oss, oss]
+        if 30000 <= reference(*case)[1] <= 110000:
+            cases.append(case)
+    for case, (temperature, pressure) in zip(cases, evaluate(COMPENSATE, cases), strict=True):
+        wanted = reference(*case)
+        assert abs(temperature - wanted[0]) <= 1, case
+        assert abs(pressure - wanted[1]) <= 8, case  # rounding; the sensor resolves 6 Pa
+
+
+def test_bmp180_reading():
+    values, failed, _ = sample({"sensors": [BMP180]})[0]
+    # fields in the order of their quantities: altitude, pressure, temperature
+    assert values == [pytest.approx(3016.6, abs=0.2), 699.64, 15]
+    assert failed == []
+
+
+FAULTS = ["absent", "low", "high", "bmp280", "busy", "ut0", "utf", "up0", "upf"]
+FAULTS += [f"word{kind}{index}" for kind in "0f" for index in (0, 3, 10)]
+
+
+def test_bmp180_bus_faults_leave_the_fields_out():
+    for fault, answer in zip(FAULTS, sample(*({"sensors": [BMP180], "fault": f} for f in FAULTS)), strict=True):
+        assert answer[:2] == [[None, None, None], ["bmp180"]], fault
+
+
+def test_bmp180_that_fails_later_is_noticed():
+    assert sample({"sensors": [BMP180], "fault": "later", "times": 2})[0][:2] == [[None, None, None], ["bmp180"]]
+
+
+def test_one_sensor_that_fails_does_not_take_the_others_along():
+    answer = sample({"sensors": [DHT11, BMP180, SOIL], "fault": "absent", "frame": frame(53, 25), "mv": [2000] * 12})[0]
+    assert answer[:2] == [[53, 25, None, None, None, 0.5], ["bmp180"]]
+
+
+# --- soil ---
+
+
+def soil(mv, **more):
+    return sample({"sensors": [{**SOIL, **more}], "mv": mv})[0]
+
+
+def test_soil_two_points():
+    assert soil([1200] * 12)[0] == [1]
+    assert soil([2800] * 12)[0] == [0]
+    assert soil([1680] * 12)[0] == [pytest.approx(0.7)]
+    # a probe whose voltage rises with water
+    assert soil([1680] * 12, dry_mv=1200, wet_mv=2800)[0] == [pytest.approx(0.3)]
+
+
+def test_soil_is_the_median_without_the_first():
+    assert soil([3300, *[2000] * 6, 0, 0, 3300, 3300, 2000])[:2] == [[0.5], []]
+
+
+def test_soil_a_little_outside_is_clamped_and_far_outside_is_flagged():
+    assert soil([3000] * 12)[:2] == [[0], []]
+    assert soil([1000] * 12)[:2] == [[1], []]
+    assert soil([3150] * 12)[:2] == [[None], ["soil"]]  # in the air
+    assert soil([0] * 12)[:2] == [[None], ["soil"]]  # shorted
+    assert soil([1600, 2400, *[1200, 2700] * 5])[:2] == [[None], ["soil"]]  # nothing connected
+
+
+def test_soil_millivolts_are_sent_even_outside_the_calibration():
+    """They are what a user calibrates with."""
+    fields = {"moisture": "m", "millivolts": "mv"}
+    assert soil([3150] * 12, fields=fields)[:2] == [[3150, None], ["soil"]]
+
+
+def test_soil_power_is_on_only_while_sampling():
+    assert soil([2000] * 12)[2] == [0, 1, 0]
+    assert soil([2000, 2000, None])[2] == [0, 1, 0]
+
+
+# --- settings of the sensors ---
+
+
+@pytest.mark.parametrize(
+    ("sensor", "words"),
+    [
+        ({**DHT11, "driver": "dht99"}, "no driver dht99"),
+        ({**DHT11, "fields": {"wind": "w"}}, "dht11 has no quantity wind"),
+        ({**DHT11, "fields": {"humidity": "x", "temperature": "x"}}, "x is measured twice"),
+    ],
+)
+def test_a_sensor_that_makes_no_sense_is_named(sensor, words):
+    code = SAMPLE.replace("for test in data:", "for test in []:") + (
+        "try:\n    Sampler(Board({}), data)\nexcept SettingsError as e:\n    result = str(e)\n"
+    )
+    assert words in evaluate(code, [sensor])
+
+
+def test_two_sensors_of_a_kind_have_two_names():
+    second = {**DHT11, "fields": {"humidity": "h2"}}
+    assert sample({"sensors": [DHT11, second]})[0][1] == ["dht11", "dht11-2"]
