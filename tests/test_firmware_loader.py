@@ -1,4 +1,4 @@
-"""The loader: slots on trial, the way back, a pointer that is sound at every byte, and two files that mend each other."""
+"""The loader: slots on trial, the way back, a pointer that is sound at every byte, two files that mend each other."""
 
 from __future__ import annotations
 
@@ -183,7 +183,8 @@ def test_ctrl_c_leads_to_the_prompt_and_gives_the_watchdog_an_hour(card):
     (card.folder / "watch.py").write_text(
         "import machine\nreal = machine.WDT\nseen = []\n"
         "def WDT(timeout):\n    seen.append(timeout)\n    return real(timeout=timeout)\n"
-        'machine.WDT = WDT\ntry:\n    exec(open("main.py").read())\nexcept KeyboardInterrupt:\n    print("prompt", seen)\n'
+        'machine.WDT = WDT\ntry:\n    exec(open("main.py").read())\n'
+        'except KeyboardInterrupt:\n    print("prompt", seen)\n'
     )
     card.slot("a", "confirm", "stop")
     ran = subprocess.run(

@@ -69,14 +69,18 @@ def test_dht11_any_single_lost_or_doubled_pulse_is_an_error_or_harmless():
     whole = train(GOOD)
     cases = [whole[:i] + whole[i + 1 :] for i in range(len(whole))]
     cases += [whole[:i] + whole[i + 2 :] for i in range(len(whole) - 1)]
-    cases += [whole[:i] + [whole[i]] + whole[i:] for i in range(len(whole))]
+    cases += [[*whole[:i], whole[i], *whole[i:]] for i in range(len(whole))]
     sampled = evaluate(DHT, cases)
     wrong = [a for a in sampled if not isinstance(a, str) and a != [53, 25] and 5 <= a[0] <= 95]
     assert not wrong
 
 
+CAL = [408, -72, -14383, 32741, 32757, 23153, 6190, 4, -32768, -8711, 2868]
+
 SAMPLE = """
+import struct
 import time
+CAL = [408, -72, -14383, 32741, 32757, 23153, 6190, 4, -32768, -8711, 2868]
 time.sleep_ms = lambda ms: None
 from tig.sampling import Sampler
 from tig.settings import SettingsError
@@ -99,7 +103,8 @@ class Bus:
             self.reads += 1
             return b"\\x58" if fault == "bmp280" else b"\\xff" if fault == "later" and self.reads > 2 else b"\\x55"
         if register == 0xAA:
-            cal = bytearray(b"\\x01\\x98\\xff\\xb8\\xc7\\xd1\\x7f\\xe5\\x7f\\xf5\\x5a\\x71\\x18\\x2e\\x00\\x04\\x80\\x00\\xdd\\xf9\\x0b\\x34")
+            cal = bytearray(22)
+            struct.pack_into(">hhhHHHhhhhh", cal, 0, *CAL)
             if fault and fault.startswith("word"):
                 index = int(fault[5:])
                 cal[index * 2 : index * 2 + 2] = b"\\x00\\x00" if fault[4] == "0" else b"\\xff\\xff"
@@ -173,7 +178,6 @@ def test_dht11_values_that_it_cannot_say_are_left_out():
 
 # --- BMP180 ---
 
-CAL = [408, -72, -14383, 32741, 32757, 23153, 6190, 4, -32768, -8711, 2868]
 COMPENSATE = """
 from tig.drivers import bmp180
 result = [bmp180.compensate(*item) for item in data]

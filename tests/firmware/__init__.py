@@ -15,7 +15,7 @@ MICROPYTHON = Path(sys.executable).with_name("micropython")
 
 
 def environment(profile: str = "pycom", speed: float = 1, *more: Path) -> dict[str, str]:
-    """Environment of a MicroPython that sees the platform modules of `profile`, with a clock that runs `speed` times as fast."""
+    """Environment of a MicroPython with the platform modules of `profile` and a clock `speed` times as fast."""
     path = [*more, HERE / profile, HERE / "common"]
     return {**os.environ, "MICROPYPATH": ":".join(map(str, path)), "SPEED": str(speed)}
 
