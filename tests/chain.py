@@ -31,7 +31,7 @@ CACHE = Path(
     os.environ.get("TIG_PI_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "tig-pi"
 )
 DEBIAN_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "armhf"}
-PASSWORD = "a\"b\\c$d'e {f}#%25 ö"  # as awkward as a password may be
+PASSWORD = "a\"b\\c$d'e ${HOME}#%25 ö"  # as awkward as a password may be
 
 SITE = {
     "ansible_managed": "Ansible managed",
@@ -41,6 +41,7 @@ SITE = {
     "site_extra_topics": ["mats/test"],
     "site_measurement": "mqtt_consumer",
     "site_database": "iot",
+    "telegraf_max_undelivered_messages": 10000,
     "site_readings": [
         {"field": "outsidetemp", "title": "Outside temperature"},
         {"field": "outsidehumidity", "title": "Outside humidity"},
@@ -134,9 +135,11 @@ class Chain:
         self.mqtt_port, self.http_port, rpc_port = free_port(), free_port(), free_port()
         self.site = {
             **SITE,
-            "site_broker_host": "127.0.0.1",
+            "site_broker_address": "127.0.0.1",
+            "site_broker_address": "127.0.0.1",
             "site_broker_port": self.mqtt_port,
-            "site_database_host": "127.0.0.1",
+            "site_database_address": "127.0.0.1",
+            "site_database_address": "127.0.0.1",
             "site_database_port": self.http_port,
             **(site or {}),
         }
@@ -177,7 +180,7 @@ class Chain:
                 str(telegraf_d),
             ],
             directory / "telegraf.log",
-            {"TELEGRAF_MQTT_PASSWORD": PASSWORD, "TELEGRAF_INFLUXDB_PASSWORD": PASSWORD},
+            {"MQTT_PASSWORD": PASSWORD, "INFLUXDB_PASSWORD": PASSWORD},
         )
 
     def start(self) -> None:

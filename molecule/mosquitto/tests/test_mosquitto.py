@@ -1,0 +1,230 @@
+"""The broker, from outside: who gets in, what reaches whom, and what outlives a reboot and a power cut."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import queue
+import time
+
+import paho.mqtt.client as mqtt
+import pytest
+
+CONFIGURATION = "/etc/mosquitto/mosquitto.conf"
+
+
+class Client:
+    """One MQTT client: what it was told at the connect, and what it has received since."""
+
+    def __init__(self, pi, account=None, password=None, version=mqtt.MQTTv311, client_id="", persistent=False) -> None:
+        self.received: queue.Queue = queue.Queue()
+        self.answer: queue.Queue = queue.Queue()
+        options = {} if version == mqtt.MQTTv5 else {"clean_session": not persistent}
+        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=version, **options)
+        if account:
+            self.client.username_pw_set(account, password)
+        self.client.on_connect = lambda *arguments: self.answer.put(str(arguments[3]))
+        self.client.on_subscribe = lambda *arguments: self.answer.put("subscribed")
+        self.client.on_message = lambda client, data, message: self.received.put((message.topic, message.payload))
+        self.client.connect(pi.address, pi.port(1883), keepalive=30)
+        self.client.loop_start()
+        self.connected = self.answer.get(timeout=10)
+
+    def subscribe(self, topic: str) -> None:
+        self.client.subscribe(topic, qos=1)
+        assert self.answer.get(timeout=10) == "subscribed"
+
+    def publish(self, topic: str, payload, retain=False, qos=1) -> None:
+        self.client.publish(topic, payload, qos=qos, retain=retain).wait_for_publish(10)
+
+    def next(self, seconds: float = 10) -> tuple[str, bytes]:
+        return self.received.get(timeout=seconds)
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+@pytest.fixture
+def client(pi, inventory):
+    """Opens clients with the scenario's accounts, and closes them in the end."""
+    with contextlib.ExitStack() as stack:
+
+        def connect(account=None, password=None, **options) -> Client:
+            if account and password is None:
+                password = (inventory / "secrets/mosquitto" / account).read_text().strip()
+            made = Client(pi, account, password, **options)
+            stack.callback(made.close)
+            return made
+
+        yield connect
+
+
+@pytest.mark.parametrize("version", [mqtt.MQTTv311, mqtt.MQTTv5])
+def test_a_reading_reaches_its_reader(client, version):
+    reader = client("reader", version=version)
+    reader.subscribe("tig/+/reading")
+    client("greenhouse", version=version).publish("tig/greenhouse/reading", '{"outsidetemp": 25}')
+    assert reader.next() == ("tig/greenhouse/reading", b'{"outsidetemp": 25}')
+
+
+@pytest.mark.parametrize("version", [mqtt.MQTTv311, mqtt.MQTTv5])
+@pytest.mark.parametrize(("account", "password"), [(None, None), ("greenhouse", "wrong"), ("nobody", "x")])
+def test_strangers_are_refused(client, version, account, password):
+    assert client(account, password, version=version).connected in ("Not authorized", "Bad user name or password")
+
+
+@pytest.mark.parametrize(
+    ("account", "topic"),
+    [
+        ("greenhouse", "tig/balcony/reading"),
+        ("greenhouse", "tig/greenhouse/command"),
+        ("reader", "tig/greenhouse/reading"),
+    ],
+)
+def test_what_is_published_outside_one_s_topics_reaches_nobody(client, account, topic):
+    reader, device = client("reader"), client("greenhouse")
+    reader.subscribe("tig/+/reading")
+    device.subscribe("tig/greenhouse/command")
+    client(account).publish(topic, "forbidden")
+    client("greenhouse").publish("tig/greenhouse/reading", "allowed")
+    assert reader.next() == ("tig/greenhouse/reading", b"allowed")
+    assert device.received.empty()
+
+
+def test_what_one_may_not_read_one_does_not_get(client):
+    nosy = client("greenhouse")
+    nosy.subscribe("#")
+    nosy.subscribe("$SYS/#")
+    nosy.publish("tig/greenhouse/reading", "mine, but not mine to read")
+    with pytest.raises(queue.Empty):
+        nosy.next(1)
+
+
+def test_it_listens_on_one_port_and_nowhere_else(host):
+    listening = host.run("ss --listening --tcp --udp --numeric --processes --no-header | grep mosquitto").stdout
+    assert {line.split()[4] for line in listening.splitlines()} == {"0.0.0.0:1883", "[::]:1883"}
+
+
+@pytest.mark.parametrize("path", ["/etc/mosquitto/passwd", "/etc/mosquitto/acl"])
+def test_accounts_are_for_the_broker_s_eyes_only(host, path):
+    file = host.file(path)
+    assert (file.user, file.group, file.mode) == ("mosquitto", "mosquitto", 0o600)
+
+
+def test_no_password_is_on_the_pi(host, inventory):
+    password = (inventory / "secrets/mosquitto/greenhouse").read_text().strip()
+    assert "$7$" in host.file("/etc/mosquitto/passwd").content_string
+    assert host.run("grep -rF %s /etc /var/log /usr/local /run/log", password).stdout == ""
+    assert password not in host.run("journalctl --no-pager").stdout
+
+
+def test_too_large_a_message_is_dropped_and_counted(client):
+    reader, device = client("reader"), client("greenhouse")
+    reader.subscribe("tig/+/reading")
+    device.publish("tig/greenhouse/reading", b"x" * 16385)
+    device.publish("tig/greenhouse/reading", b"y" * 16384)
+    assert reader.next()[1][:1] == b"y"
+    reader.subscribe("$SYS/broker/publish/messages/dropped")
+    end = time.monotonic() + 30
+    while int(reader.next(30)[1]) == 0:
+        assert time.monotonic() < end
+
+
+def test_a_changed_password_converges_and_throws_nobody_out(client, converge, inventory):
+    """The account's open connection ends, since its password is no longer right; the others stay."""
+    stays = client("reader")
+    stays.subscribe("tig/+/reading")
+    secret = inventory / "secrets/mosquitto/greenhouse"
+    before = secret.read_text()
+    try:
+        secret.write_text("another one\n")
+        run = converge()
+        assert run.returncode == 0, run.stdout
+        assert client("greenhouse", before.strip()).connected in ("Not authorized", "Bad user name or password")
+        client("greenhouse", "another one").publish("tig/greenhouse/reading", "1")
+        assert stays.next() == ("tig/greenhouse/reading", b"1")
+        assert "changed=0" in converge().stdout
+    finally:
+        secret.write_text(before)
+        assert converge().returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"mosquitto_max_queued_messages": "many"}, "mosquitto_max_queued_messages"),
+        ({"mosquitto_persistent_client_expiration": "3x"}, "Invalid persistent_client_expiration duration"),
+        ({"mosquitto_listeners": [{"port": 1883, "address": "192.0.2.1"}]}, "this host has no such address"),
+        ({"mosquitto_listeners": [{"port": 70000}]}, "port 70000 is not a number from 1 to 65535"),
+        ({"mosquitto_accounts": [{"name": "a b", "password": "x"}]}, "account 'a b': a name is made of"),
+        ({"mosquitto_accounts": [{"name": "a:b", "password": "x"}]}, "account 'a:b': a name is made of"),
+        ({"mosquitto_accounts": [{"name": "a"}]}, "account 'a' has no password"),
+        ({"mosquitto_accounts": [{"name": "a", "password": "x"}] * 2}, "account 'a' is there twice"),
+        (
+            {"mosquitto_accounts": [{"name": "a", "password": "x", "topics": [{"topic": "a/#/b", "access": "read"}]}]},
+            "topic 'a/#/b' uses # elsewhere",
+        ),
+        (
+            {"mosquitto_accounts": [{"name": "a", "password": "x", "topics": [{"topic": "a/b", "access": "both"}]}]},
+            "access 'both' to 'a/b' is none of",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_and_the_old_configuration_serves_on(host, client, converge, variables, sentence):
+    before = host.run("cat /etc/mosquitto/*; systemctl show mosquitto --property=MainPID").stdout
+    run = converge(**variables)
+    assert run.returncode != 0
+    assert sentence in " ".join(run.stdout.replace("\\'", "'").replace('\\"', '"').split())
+    assert host.run("cat /etc/mosquitto/*; systemctl show mosquitto --property=MainPID").stdout == before
+    assert client("greenhouse").connected == "Success"
+
+
+def test_a_validation_leaves_the_store_alone(client, host, converge):
+    """Mosquitto's own --test-config would empty it."""
+    waiting = client("reader", client_id="waiting", persistent=True)
+    waiting.subscribe("tig/+/reading")
+    waiting.close()
+    client("greenhouse").publish("tig/greenhouse/reading", "kept")
+    host.run_expect([0], "pkill -USR1 -x mosquitto")  # save now
+    store = "/var/lib/mosquitto/mosquitto.db"
+    before = hashlib.sha256(host.file(store).content).hexdigest()
+    assert converge("--check", mosquitto_max_connections=999).returncode == 0
+    assert converge(mosquitto_persistent_client_expiration="3x").returncode != 0
+    assert hashlib.sha256(host.file(store).content).hexdigest() == before
+    assert client("reader", client_id="waiting", persistent=True).next() == ("tig/greenhouse/reading", b"kept")
+
+
+def test_sessions_and_retained_messages_outlive_a_reboot(client, pi):
+    away = client("reader", client_id="away", persistent=True)
+    away.subscribe("tig/+/reading")
+    away.close()
+    device = client("greenhouse")
+    device.publish("tig/greenhouse/status", "online", retain=True)
+    for number in range(20):
+        device.publish("tig/greenhouse/reading", str(number))
+    pi.reboot()
+    back = client("reader", client_id="away", persistent=True)
+    assert [back.next()[1] for _ in range(20)] == [str(number).encode() for number in range(20)]
+    newcomer = client("reader")
+    newcomer.subscribe("tig/+/status")
+    assert newcomer.next() == ("tig/greenhouse/status", b"online")
+
+
+def test_what_was_saved_outlives_a_power_cut(client, pi, converge):
+    assert converge(mosquitto_autosave_interval=2).returncode == 0
+    try:
+        away = client("reader", client_id="away", persistent=True)
+        away.subscribe("tig/+/reading")
+        while not away.received.empty():
+            away.next()
+        away.close()
+        client("greenhouse").publish("tig/greenhouse/reading", "before the cut")
+        time.sleep(5)  # longer than the interval of the copies
+        pi.power_cut()
+        assert client("reader", client_id="away", persistent=True).next() == (
+            "tig/greenhouse/reading",
+            b"before the cut",
+        )
+    finally:
+        assert converge().returncode == 0
