@@ -95,14 +95,14 @@ def _number_table(columns: list[Field]) -> list[Value]:
 
 
 def _tell_apart(named: list[tuple[Series, Field]]) -> None:
-    """Series without any labels get their unique display name as label `name`."""
+    """Series without any labels get their unique display name as label `__name__`."""
     if any(series.labels for series, _ in named):
         return
     for choose in (lambda column: column.display, lambda column: column.name):
         names = [choose(column) for _, column in named]
         if all(names) and len(set(names)) == len(names):
             for (series, _), name in zip(named, names, strict=True):
-                series.labels = {"name": name}
+                series.labels = {"__name__": name}
             return
 
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import math
 import threading
 import time
 import urllib.parse
@@ -73,6 +74,13 @@ def to_alert(instance: Instance) -> Alert | None:
 
 def _common(maps: list[dict[str, str]]) -> dict[str, str]:
     return {k: v for k, v in maps[0].items() if all(other.get(k) == v for other in maps[1:])} if maps else {}
+
+
+def _bare(value: float) -> float | int | None:
+    """A number as Go writes it in JSON; -1 stands for one that JSON cannot hold."""
+    if not math.isfinite(value):
+        return -1
+    return int(value) if value.is_integer() and abs(value) < 1e15 else value
 
 
 class Notifier:
@@ -202,7 +210,9 @@ class Notifier:
         root = self._settings.root_url
         labels = {key: value for key, value in sorted(alert.labels.items()) if not key.startswith("__")}
         annotations = {k: v for k, v in sorted(alert.annotations.items()) if not k.startswith("__")}
-        query = "&".join("matcher=" + urllib.parse.quote_plus(f"{key}={value}") for key, value in labels.items())
+        matchers = {"__alert_rule_uid__": alert.labels["__alert_rule_uid__"]}
+        matchers |= {key: value for key, value in labels.items() if key not in ("alertname", "grafana_folder")}
+        query = "&".join("matcher=" + urllib.parse.quote_plus(f"{key}={value}") for key, value in matchers.items())
         dashboard = alert.annotations.get("__dashboardUid__", "")
         panel = alert.annotations.get("__panelId__", "")
         return {
@@ -216,7 +226,7 @@ class Notifier:
             "silenceURL": f"{root}alerting/silence/new?alertmanager=grafana&{query}&orgId=1",
             "dashboardURL": f"{root}d/{dashboard}?orgId=1" if dashboard else "",
             "panelURL": f"{root}d/{dashboard}?orgId=1&viewPanel={panel}" if dashboard and panel else "",
-            "values": {k: (v if v == v else None) for k, v in alert.values.items()} or None,
+            "values": {name: _bare(value) for name, value in alert.values.items()} or None,
             "valueString": alert.text,
             "orgId": 1,
         }

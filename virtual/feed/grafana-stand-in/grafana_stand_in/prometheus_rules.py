@@ -1,12 +1,13 @@
 """GET /api/prometheus/grafana/api/v1/rules: the rules with what their last evaluation gave."""
 
+import json
 from decimal import Decimal
 from typing import Any
 
 from . import clock
 from .application import Application
 from .expressions import UIDS
-from .rule_states import Instance, RuleStates
+from .rule_states import INTERNAL_LABELS, Instance, RuleStates
 from .settings import seconds
 
 _NEVER = "0001-01-01T00:00:00Z"
@@ -41,7 +42,14 @@ def _value(instance: Instance, condition: str) -> str:
 
 
 def _public(labels: dict[str, str]) -> dict[str, str]:
-    return {key: value for key, value in sorted(labels.items()) if not (key.startswith("__") and key.endswith("__"))}
+    return {key: value for key, value in sorted(labels.items()) if key not in INTERNAL_LABELS}
+
+
+def _query(rule: dict[str, Any]) -> str:
+    """The rule's queries as the JSON text that Grafana shows for data sources other than Prometheus."""
+    data = [{**query, "model": json.loads(json.dumps(query["model"], sort_keys=True))} for query in rule["data"]]
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _alert(instance: Instance, condition: str) -> dict[str, Any]:
@@ -66,16 +74,13 @@ def _rule(rule: dict[str, Any], states: RuleStates) -> dict[str, Any]:
         totals[instance.state.lower()] = totals.get(instance.state.lower(), 0) + 1
         if instance.error and rule["execErrState"] != "Error":
             totals["error"] = totals.get("error", 0) + 1
-    texts = [
-        q["model"].get("query") or q["model"].get("expr") or "" for q in rule["data"] if q["datasourceUid"] not in UIDS
-    ]
     shown: dict[str, Any] = {
         "state": state,
         "name": rule["title"],
         "folderUid": rule["folderUID"],
         "uid": rule["uid"],
-        "query": " | ".join(text for text in texts if text),
-        "queriedDatasourceUIDs": sorted({q["datasourceUid"] for q in rule["data"]} - set(UIDS)),
+        "query": _query(rule),
+        "queriedDatasourceUIDs": [q["datasourceUid"] for q in rule["data"] if q["datasourceUid"] not in UIDS],
         "duration": seconds(rule["for"]),
         "keepFiringFor": seconds(rule["keep_firing_for"]),
         "annotations": dict(sorted(rule["annotations"].items())),
@@ -124,7 +129,7 @@ def rules_response(application: Application, query: dict[str, list[str]]) -> dic
                 "file": folder["title"],
                 "folderUid": rule["folderUID"],
                 "rules": [],
-                "totals": None,
+                "totals": {},
                 "interval": rule["interval"],
                 "lastEvaluation": _NEVER,
                 "evaluationTime": 0,
@@ -133,7 +138,7 @@ def rules_response(application: Application, query: dict[str, list[str]]) -> dic
         shown = _rule(rule, application.scheduler.states(rule["uid"]))
         group["rules"].append(shown)
         group["lastEvaluation"], group["evaluationTime"] = shown["lastEvaluation"], shown["evaluationTime"]
-        totals[shown["state"]] = totals.get(shown["state"], 0) + 1
-        if shown["health"] != "ok":
-            totals[shown["health"]] = totals.get(shown["health"], 0) + 1
+        for key in [shown["state"]] + ([] if shown["health"] == "ok" else [shown["health"]]):
+            for counts in (totals, group["totals"]):
+                counts[key] = counts.get(key, 0) + 1
     return {"status": "success", "data": {"groups": list(groups.values()), "totals": totals}}

@@ -82,7 +82,7 @@ def order(queries: list[Query]) -> list[Query]:
     return done
 
 
-def run(queries: list[Query], sources: DataSources) -> dict[str, Result]:
+def run(queries: list[Query], sources: DataSources, for_rule: bool = False) -> dict[str, Result]:
     """Results by refId. Raises SourceNotFound, BadPipeline."""
     results: dict[str, Result] = {}
     found = {}
@@ -92,7 +92,7 @@ def run(queries: list[Query], sources: DataSources) -> dict[str, Result]:
             if source is None:
                 raise SourceNotFound("data source not found")
             found[query.source_uid] = source
-    with_expressions = any(query.is_expression for query in queries)
+    with_expressions = for_rule or any(query.is_expression for query in queries)
     for query in queries:
         if query.is_expression:
             try:

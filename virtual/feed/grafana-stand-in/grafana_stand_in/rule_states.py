@@ -12,6 +12,7 @@ from .queries import BadPipeline, Query, Result, SourceNotFound, run
 from .settings import seconds
 
 _log = Logger("ngalert.scheduler")
+INTERNAL_LABELS = frozenset({"__alert_rule_uid__", "__alert_rule_namespace_uid__"})
 _RESEND = 30.0  # seconds
 
 
@@ -25,6 +26,7 @@ class Evaluation:
     text: str = ""
     value: Any = ""
     error: str = ""
+    culprit: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -91,7 +93,7 @@ def evaluate(rule: dict[str, Any], sources: DataSources, now: float) -> list[Eva
                 "[alerting.alert-rule.conditionNotExist] "
                 f"Condition {rule['condition']} does not exist, must be one of [{' '.join(names)}]"
             )
-        results = run(queries, sources)
+        results = run(queries, sources, for_rule=True)
     except SourceNotFound as error:
         culprit = next(q.ref_id for q in queries if not q.is_expression and sources.find(q.source_uid) is None)
         return [Evaluation("Error", error=f"failed to build query '{culprit}': {error}")]
@@ -100,13 +102,23 @@ def evaluate(rule: dict[str, Any], sources: DataSources, now: float) -> list[Eva
     return _judge(rule, results)
 
 
+def _failure(rule: dict[str, Any], results: dict[str, Result]) -> Evaluation:
+    """The error that the condition's own or inherited error goes back to."""
+    error = results[rule["condition"]].error
+    inherited = "[sse.dependencyError]" in error
+    for query in rule["data"]:
+        result = results[query["refId"]]
+        if result.error and query["datasourceUid"] not in expressions.UIDS and (inherited or result.error == error):
+            culprit = {"datasource_uid": query["datasourceUid"], "ref_id": query["refId"]}
+            return Evaluation("Error", error=result.error, culprit=culprit)
+    own = (r.error for r in results.values() if r.error and "[sse.dependencyError]" not in r.error)
+    return Evaluation("Error", error=next(own, error))
+
+
 def _judge(rule: dict[str, Any], results: dict[str, Result]) -> list[Evaluation]:
     condition = results[rule["condition"]]
     if condition.error:
-        root = next(
-            (r.error for r in results.values() if r.error and "dependencyError" not in r.error), condition.error
-        )
-        return [Evaluation("Error", error=root if "dependencyError" in condition.error else condition.error)]
+        return [_failure(rule, results)]
     empty: dict[str, list[str]] = {}
     for query in rule["data"]:
         result = results[query["refId"]]
@@ -123,7 +135,7 @@ def _judge(rule: dict[str, Any], results: dict[str, Result]) -> list[Evaluation]
     seen = set()
     for outcome in outcomes:
         key = tuple(sorted(outcome.labels.items()))
-        if key in seen and outcome.state != "Error":
+        if key in seen:
             text = _labels_text(outcome.labels)
             return [
                 Evaluation(
@@ -239,9 +251,9 @@ class RuleStates:
             "__alert_rule_uid__": rule["uid"],
             "__alert_rule_namespace_uid__": rule["folderUID"],
         }
-        seen = {**outcome.labels, **extra}
-        labels = {**outcome.labels, **self._expand(rule, rule["labels"], seen, outcome), **extra}
-        annotations = self._expand(rule, rule["annotations"], {**labels}, outcome)
+        own = {**outcome.labels, **(outcome.culprit if rule["execErrState"] == "Error" else {})}
+        labels = {**own, **self._expand(rule, rule["labels"], {**own, **extra}, outcome), **extra}
+        annotations = self._expand(rule, rule["annotations"], labels, outcome)
         key = tuple(sorted(labels.items()))
         instance = self.instances.get(key)
         if instance is None:
@@ -326,7 +338,7 @@ def _transition(instance: Instance, rule: dict[str, Any], outcome: Evaluation, n
     if outcome.error:
         if outcome.state == "Error" and mapped != "OK" and mapped != "KeepLast":
             instance.error = outcome.error
-        instance.annotations["Error"] = outcome.error
+        instance.annotations |= {"Error": outcome.error, **(outcome.culprit if mapped != "Error" else {})}
     if instance.previous in ("Alerting", "Recovering") and instance.state == "Normal":
         instance.resolved = now
     elif instance.state not in ("Normal", "Pending"):

@@ -232,8 +232,7 @@ def _walk(value: Any, path: list[str]) -> Any:
         elif isinstance(value, dict):
             value = value.get(name, MISSING)
         elif value is MISSING:
-            # A missing entry of the values is an empty one in Go: no labels, value 0.
-            value = {"Value": 0.0, "Labels": {}}.get(name, MISSING)
+            return MISSING
         else:
             raise TemplateError(f"can't evaluate field {name}")
     return value
