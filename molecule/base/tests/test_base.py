@@ -1,4 +1,4 @@
-"""A host that services can be put on: it has the time and gives it to others, spares its card, and says what is wrong."""
+"""A host that services can be put on: it has the time and gives it, spares its card, and says what is wrong with it."""
 
 from __future__ import annotations
 
