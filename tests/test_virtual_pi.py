@@ -128,6 +128,17 @@ class TestLeftOvers:
         with pytest.raises(pi.Failure, match="no such process"):
             pi.owner_mark(2**22 + 1)
 
+    def test_what_a_dead_owner_had_started_is_found(self):
+        with subprocess.Popen(["sleep", "60"]) as owner:
+            environment = {**os.environ, "TIG_PI_OWNER_PID": str(owner.pid)}
+            with subprocess.Popen(["sleep", "60"], env=environment) as orphan:
+                assert orphan.pid not in pi.orphans()
+                owner.kill()
+                owner.wait()
+                assert orphan.pid in pi.orphans()
+                assert os.getpid() not in pi.orphans()
+                orphan.kill()
+
 
 class TestBoot:
     def test_systemd_s_word_is_waited_for(self, tmp_path):

@@ -43,6 +43,7 @@ import re
 import resource
 import select
 import shutil
+import signal
 import socket
 import ssl
 import stat
@@ -214,6 +215,17 @@ def is_left_over(mark: str, current_mark: Callable[[int], str] = lambda pid: own
         return current_mark(int(mark.partition(":")[0])) != mark
     except Failure:
         return True
+
+
+def orphans(processes: pathlib.Path = pathlib.Path("/proc")) -> list[int]:
+    """What still runs on behalf of an owner that is dead: processes with its pid in $TIG_PI_OWNER_PID."""
+    found = []
+    for path in processes.glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            owner = re.search(rb"(?:^|\0)TIG_PI_OWNER_PID=(\d+)(?:\0|$)", path.read_bytes())
+            if owner and not process_start(int(owner[1])):
+                found.append(int(path.parent.name))
+    return found
 
 
 @contextlib.contextmanager
@@ -678,8 +690,11 @@ class Pi:
 
 
 def collect_garbage(podman: Podman, cache: pathlib.Path, leaving: int | None = None) -> list[str]:
-    """Remove the Pis whose owner is dead, or is about to leave (its pid); their names."""
+    """Remove the Pis whose owner is dead, or is about to leave (its pid), and what still works on them; their names."""
     dead, leaver = [], owner_mark(leaving)
+    for pid in orphans():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     with lock(cache / "pis.lock", "another run, which is cleaning up"):
         for name, pi in (pis := podman.pis()).items():
             mark = pi["labels"].get("owner", "")
