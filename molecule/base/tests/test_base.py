@@ -55,8 +55,8 @@ def test_a_full_card_is_refused_with_a_sentence(converge):
 def test_a_port_that_is_taken_is_named_with_its_process(host, converge):
     host.run_expect([0], "systemd-run --unit=squatter python3 -m http.server 1883")
     try:
-        ours = {"port": 123, "protocol": "udp", "program": "chronyd"}
-        run = converge(base_ports=[{"port": 1883, "program": "mosquitto"}, ours])
+        ours = {"port": 123, "protocol": "udp", "unit": "chrony.service"}
+        run = converge(base_ports=[{"port": 1883, "unit": "mosquitto.service"}, ours])
         assert run.returncode != 0
         assert "Port 1883/tcp is wanted for mosquitto, and taken by python3" in " ".join(run.stdout.split())
         assert "Port 123" not in run.stdout

@@ -26,7 +26,7 @@ options:
     type: int
     required: true
   ports:
-    description: Ports that the stack will listen on, each with the program that may hold it already.
+    description: Ports that the stack will listen on, each with the service that may hold it already.
     type: list
     elements: dict
     default: []
@@ -40,8 +40,8 @@ options:
         type: str
         choices: [tcp, udp]
         default: tcp
-      program:
-        description: The program that shall listen there, as its executable is called.
+      unit:
+        description: The systemd unit of the service that shall listen there.
         type: str
         required: true
   wait_for_clock:
@@ -65,7 +65,7 @@ EXAMPLES = r"""
     minimum_disk_mb: 1000
     ports:
       - port: 1883
-        program: mosquitto
+        unit: mosquitto.service
 """
 
 RETURN = r"""
@@ -227,11 +227,12 @@ class Preflight:
         problems = []
         for wanted in self.wanted["ports"]:
             for inode in sorted(listening.get((wanted["protocol"], wanted["port"]), ())):
-                program, pid = owners.get(inode, ("a process that is not to be seen", 0))
-                if program != wanted["program"]:
+                pid = owners.get(inode)
+                if pid is None or wanted["unit"] not in units(pid):
+                    what = f"{program_name(pid)} (process {pid})" if pid else "a process that is not to be seen"
                     problems.append(
-                        f"Port {wanted['port']}/{wanted['protocol']} is wanted for {wanted['program']}, and taken by "
-                        f"{program} (process {pid}): stop that one, or choose another port."
+                        f"Port {wanted['port']}/{wanted['protocol']} is wanted for {wanted['unit']}, and taken by {what}: "
+                        "stop that one, or choose another port."
                     )
                     break
         return problems
@@ -260,25 +261,35 @@ def is_loopback(address: str) -> bool:
     return words == struct.pack("=4I", 0, 0, 0, socket.htonl(1))
 
 
-def socket_owners(inodes: set[str]) -> dict[str, tuple[str, int]]:
-    """Name and number of the process that holds each socket."""
+def socket_owners(inodes: set[str]) -> dict[str, int]:
+    """Number of the process that holds each socket."""
     owners = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             for link in os.scandir(process / "fd"):
                 held = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(link.path))
                 if held and held[1] in inodes:
-                    owners[held[1]] = (program_name(process), int(process.name))
+                    owners[held[1]] = int(process.name)
         except OSError:  # the process has ended meanwhile
             continue
     return owners
 
 
-def program_name(process: Path) -> str:
+def units(pid: int) -> set[str]:
+    """The systemd units that a process is part of, by the names of its control groups."""
+    try:
+        text = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8")
+    except OSError:
+        return set()
+    return {name for line in text.splitlines() for name in line.split(":", 2)[2].split("/")}
+
+
+def program_name(pid: int) -> str:
+    process = Path("/proc", str(pid))
     try:
         return os.path.basename(os.readlink(process / "exe")).removesuffix(" (deleted)")
     except OSError:
-        return (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
+        return "a program that has just ended"
 
 
 def main() -> None:
@@ -294,7 +305,7 @@ def main() -> None:
                 "options": {
                     "port": {"type": "int", "required": True},
                     "protocol": {"type": "str", "choices": ["tcp", "udp"], "default": "tcp"},
-                    "program": {"type": "str", "required": True},
+                    "unit": {"type": "str", "required": True},
                 },
             },
             "wait_for_clock": {"type": "bool", "default": True},
