@@ -58,7 +58,7 @@ def test_a_port_that_is_taken_is_named_with_its_process(host, converge):
         ours = {"port": 123, "protocol": "udp", "unit": "chrony.service"}
         run = converge(base_ports=[{"port": 1883, "unit": "mosquitto.service"}, ours])
         assert run.returncode != 0
-        assert "Port 1883/tcp is wanted for mosquitto, and taken by python3" in " ".join(run.stdout.split())
+        assert "Port 1883/tcp is wanted for mosquitto.service, and taken by python3" in " ".join(run.stdout.split())
         assert "Port 123" not in run.stdout
     finally:
         host.run("systemctl stop squatter")
