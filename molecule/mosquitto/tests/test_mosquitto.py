@@ -115,20 +115,27 @@ def test_accounts_are_for_the_broker_s_eyes_only(host, path):
 def test_no_password_is_on_the_pi(host, inventory):
     password = (inventory / "secrets/mosquitto/greenhouse").read_text().strip()
     assert "$7$" in host.file("/etc/mosquitto/passwd").content_string
-    assert host.run("grep -rF %s /etc /var/log /usr/local /run/log", password).stdout == ""
-    assert password not in host.run("journalctl --no-pager").stdout
+    assert (
+        password
+        not in host.run("cat /etc/mosquitto/*; journalctl --no-pager; find /var/log -type f -exec cat {} +").stdout
+    )
 
 
-def test_too_large_a_message_is_dropped_and_counted(client):
+def test_too_large_a_message_reaches_nobody(client):
+    """Mosquitto counts it among the messages received; its counter of dropped ones is of full queues only."""
     reader, device = client("reader"), client("greenhouse")
     reader.subscribe("tig/+/reading")
     device.publish("tig/greenhouse/reading", b"x" * 16385)
     device.publish("tig/greenhouse/reading", b"y" * 16384)
     assert reader.next()[1][:1] == b"y"
-    reader.subscribe("$SYS/broker/publish/messages/dropped")
-    end = time.monotonic() + 30
-    while int(reader.next(30)[1]) == 0:
-        assert time.monotonic() < end
+
+
+def test_a_huge_message_ends_the_connection_of_its_sender_and_no_other(client):
+    reader, device = client("reader"), client("greenhouse")
+    reader.subscribe("tig/+/reading")
+    device.client.publish("tig/greenhouse/reading", b"x" * 2_000_000, qos=0)
+    client("greenhouse", client_id="another").publish("tig/greenhouse/reading", "small")
+    assert reader.next()[1] == b"small"
 
 
 def test_a_changed_password_converges_and_throws_nobody_out(client, converge, inventory):
@@ -186,7 +193,8 @@ def test_a_validation_leaves_the_store_alone(client, host, converge):
     waiting.subscribe("tig/+/reading")
     waiting.close()
     client("greenhouse").publish("tig/greenhouse/reading", "kept")
-    host.run_expect([0], "pkill -USR1 -x mosquitto")  # save now
+    host.run_expect([0], "systemctl kill --signal=USR1 mosquitto")  # save now
+    time.sleep(1)
     store = "/var/lib/mosquitto/mosquitto.db"
     before = hashlib.sha256(host.file(store).content).hexdigest()
     assert converge("--check", mosquitto_max_connections=999).returncode == 0

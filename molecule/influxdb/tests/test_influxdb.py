@@ -1,0 +1,161 @@
+"""The database, from outside: who gets in, what may be done, and what a further run makes of a change."""
+
+from __future__ import annotations
+
+import base64
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import pytest
+
+
+class Database:
+    def __init__(self, pi, secrets) -> None:
+        self.url = f"http://{pi.address}:{pi.port(8086)}"
+        self.secrets = secrets
+
+    def send(self, path: str, body: bytes, user: str | None, password: str | None = None) -> tuple[int, dict]:
+        request = urllib.request.Request(self.url + path, body)
+        if user:
+            password = password or (self.secrets / user).read_text().strip()
+            token = base64.b64encode(f"{user}:{password}".encode()).decode()
+            request.add_header("Authorization", f"Basic {token}")
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                return response.status, json.loads(response.read() or b"{}")
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read() or b"{}")
+
+    def query(self, statement: str, user: str | None = "admin", password: str | None = None) -> tuple[int, list]:
+        status, answer = self.send("/query", urllib.parse.urlencode({"q": statement}).encode(), user, password)
+        return status, [series for result in answer.get("results", []) for series in result.get("series", [])]
+
+    def write(self, line: str, user: str | None = "telegraf") -> int:
+        return self.send("/write?db=iot", line.encode(), user)[0]
+
+    def rows(self, statement: str) -> list[dict]:
+        return [dict(zip(s["columns"], row, strict=True)) for s in self.query(statement)[1] for row in s["values"]]
+
+
+@pytest.fixture
+def database(pi, inventory):
+    return Database(pi, inventory / "secrets/influxdb")
+
+
+def test_nobody_gets_in_without_an_account(database):
+    assert database.query("SHOW DATABASES", None)[0] == 401
+    assert database.query("SHOW DATABASES", "admin", "wrong")[0] == 401
+    assert database.query("CREATE USER intruder WITH PASSWORD 'x' WITH ALL PRIVILEGES", None)[0] == 401
+    assert database.write("m value=1", None) == 401
+
+
+def test_everybody_may_do_what_is_theirs_and_no_more(database):
+    assert database.write("privileges,device=a value=1") == 204
+    assert database.write("privileges,device=a value=1", "grafana") == 403
+    assert database.query("SELECT * FROM iot.autogen.privileges", "grafana")[1][0]["values"]
+    assert database.query("SELECT * FROM iot.autogen.privileges", "telegraf")[0] == 403
+    for user in ("telegraf", "grafana"):
+        assert database.query("DROP DATABASE iot", user)[0] == 403
+        assert database.query("SHOW USERS", user)[0] == 403
+
+
+def test_it_listens_where_it_was_told_to(host):
+    listening = host.run("ss --listening --tcp --udp --numeric --processes --no-header | grep influxd").stdout
+    assert {line.split()[4] for line in listening.splitlines()} == {"*:8086", "127.0.0.1:8088"}
+
+
+def test_the_schema_is_as_declared(database):
+    policies = {row["name"]: row for row in database.rows("SHOW RETENTION POLICIES ON iot")}
+    assert (policies["autogen"]["duration"], policies["autogen"]["default"]) == ("17472h0m0s", True)
+    assert policies["averages"]["duration"] == "0s"
+    assert "averages" in {row.get("name") for row in database.rows("SHOW CONTINUOUS QUERIES")}
+
+
+def test_its_own_statistics_do_not_wear_out_the_card(database):
+    assert [row["name"] for row in database.rows("SHOW DATABASES")] == ["iot"]
+
+
+def test_no_password_is_on_the_pi(host, inventory):
+    everything = host.run(
+        "cat /etc/influxdb/* /etc/default/* /etc/systemd/system/influxdb.service.d/*; journalctl --no-pager"
+    ).stdout
+    for user in ("admin", "telegraf", "grafana"):
+        assert (inventory / "secrets/influxdb" / user).read_text().strip() not in everything
+
+
+@pytest.mark.parametrize("user", ["telegraf", "admin"])
+def test_a_changed_password_converges(database, converge, inventory, user):
+    assert database.write("passwords,device=a value=1 1600000000000000000") == 204
+    (inventory / "secrets/influxdb" / user).write_text("another one\n")
+    run = converge()
+    assert run.returncode == 0, run.stdout
+    assert "another one" not in run.stdout
+    assert database.query("SHOW DATABASES", user, "another one")[0] == 200
+    assert database.rows("SELECT value FROM iot.autogen.passwords")
+    assert "changed=0" in converge().stdout
+
+
+def test_a_changed_retention_converges(database, converge):
+    assert converge(retention="52w").returncode == 0
+    policies = {row["name"]: row["duration"] for row in database.rows("SHOW RETENTION POLICIES ON iot")}
+    assert policies["autogen"] == "8736h0m0s"
+    assert "changed=0" in converge(retention="52w").stdout
+    assert converge().returncode == 0
+
+
+def test_the_tutorial_s_almighty_user_is_reduced(database, converge):
+    assert database.query("GRANT ALL PRIVILEGES TO grafana")[0] == 200
+    assert database.query("DROP DATABASE nothing", "grafana")[0] == 200
+    assert converge().returncode == 0
+    assert database.query("DROP DATABASE nothing", "grafana")[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        (
+            {"influxdb_databases": [{"name": "iot", "retention_policies": [{"name": "a", "duration": "1 year"}]}]},
+            "no duration",
+        ),
+        ({"influxdb_databases": [{"name": "iot"}, {"name": "iot"}]}, "database 'iot' is there twice"),
+        ({"influxdb_users": [{"name": "a", "grants": []}]}, "user 'a' has no password"),
+        (
+            {"influxdb_users": [{"name": "a", "password": "x", "grants": [{"database": "toi", "privilege": "read"}]}]},
+            "there is no database 'toi'",
+        ),
+        ({"influxdb_http_bind_address": "8086"}, "'8086' is not an address and a port"),
+        ({"influxdb_cache_max_memory_size": "lots"}, "refuses the whole set"),
+        ({"influxdb_version": "1.5*"}, "Raise influxdb_version to keep it"),
+        ({"influxdb_repository_fingerprint": "0" * 40}, "has the fingerprint"),
+    ],
+)
+def test_what_cannot_work_is_refused_and_the_database_serves_on(host, database, converge, variables, sentence):
+    before = host.run("cat /etc/influxdb/influxdb.conf; systemctl show influxdb --property=MainPID").stdout
+    run = converge(**variables)
+    assert run.returncode != 0
+    assert sentence in " ".join(run.stdout.replace("\\'", "'").replace('\\"', '"').split())
+    assert host.run("cat /etc/influxdb/influxdb.conf; systemctl show influxdb --property=MainPID").stdout == before
+    assert database.query("SHOW DATABASES")[0] == 200
+
+
+def test_points_outlive_a_power_cut(database, pi):
+    """What the database has acknowledged is on the card."""
+    for number in range(100):
+        assert database.write(f"cut,device=a value={number} {1700000000 + number}000000000") == 204
+    pi.power_cut()
+    assert database.rows("SELECT count(value) FROM iot.autogen.cut")[0]["count"] == 100
+
+
+def test_it_is_there_after_a_reboot(database, pi):
+    pi.reboot()
+    assert database.query("SHOW DATABASES")[0] == 200
+    assert database.query("SHOW DATABASES", None)[0] == 401
+
+
+def test_back_to_loopback(host, converge):
+    assert converge(influxdb_http_bind_address="127.0.0.1:8086").returncode == 0
+    assert "127.0.0.1:8086" in host.run("ss --listening --tcp --numeric --no-header").stdout
+    assert "*:8086" not in host.run("ss --listening --tcp --numeric --no-header").stdout
+    assert converge().returncode == 0
