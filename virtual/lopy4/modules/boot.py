@@ -6,14 +6,14 @@ import sys
 def _start(call, block, clock):
     import builtins
     import gc
-    import json
     import os
+
     import vfs
 
-    real_import = builtins.__import__
-    here = __file__[: -len("boot.py")]
-    for folder in ("common", ""):
-        sys.path.insert(0, here + folder)
+    here = "/_/"
+    vfs.mount(vfs.VfsPosix(__file__[: -len("/boot.py")]), here[:-1])
+    sys.path.insert(0, here + "common")
+    sys.path.insert(0, here)
 
     import _hardware
 
@@ -61,8 +61,9 @@ def _start(call, block, clock):
     # Load everything while the host's files are still in reach.
     import _platform
 
-    modules, hidden = _platform.modules(configuration)
+    modules = _platform.modules(configuration)
 
+    vfs.umount("/_")
     vfs.umount("/")
     fresh = False
     if little:
@@ -91,14 +92,6 @@ def _start(call, block, clock):
     for name in modules:
         sys.modules[name] = modules[name]
 
-    def load(name, g=None, l=None, fromlist=None, level=0):
-        if not level:
-            top = name.split(".")[0]
-            if top in hidden and top not in sys.modules:
-                raise ImportError("no module named '%s'" % top)
-        return real_import(name, g, l, fromlist, level)
-
-    builtins.__import__ = load
     _platform.builtins(builtins)
     sys.path[:] = _platform.path
     del sys.argv[:]

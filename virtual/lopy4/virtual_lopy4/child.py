@@ -17,7 +17,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import shared as shared_page  # noqa: E402
+import shared as shared_page
 
 SOFT_RESET_FRIENDLY = 40
 SOFT_RESET_RAW = 41
@@ -118,6 +118,7 @@ class Child:
         self.library.pyexec_file_if_exists.argtypes = [ctypes.c_char_p]
         self.mode_kind = ctypes.c_int.in_dll(self.library, "pyexec_mode_kind")
         self.sockets = {}
+        self.hidden = frozenset()
         self.objects = []
         self.interrupting = signal.SIGINT
         self.ticks_mask = 0xFFFFFFFF if self.profile == "pycom" else 0x3FFFFFFF
@@ -127,8 +128,11 @@ class Child:
         self.replace_clock()
         self.replace_network()
         self.table.replace("prompt_read_history", function(None), self.boot)
-        self.table.replace("prompt_write_history", function(None), lambda: None)
-        self.accept_line_feeds()
+        self.table.replace("prompt_write_history", function(None), self.leave)
+        self.patch("mp_hal_stdin_rx_chr", b"\x80\x7d\xef\x0a", 3, 0x0D)  # a board does not take LF for CR
+        if self.profile == "pycom":  # no raw-paste mode in 1.11: Ctrl-E and "A" are two characters of a line
+            self.patch("pyexec_raw_repl", b"\x80\x38\x05\x75", 2, 0xFF)
+        self.replace_modules()
         arguments = [b"micropython", b"-X", b"heapsize=%d" % self.configuration["heap"]]
         argv = (ctypes.c_char_p * (len(arguments) + 1))(*arguments, None)
         self.library.micropython_unix_main(len(arguments), argv)
@@ -139,6 +143,11 @@ class Child:
         self.send(b"PYB: soft reboot\r\n" if self.profile == "pycom" else b"MPY: soft reboot\r\n")
         os._exit(SOFT_RESET_RAW if self.mode_kind.value == 1 else SOFT_RESET_FRIENDLY)
 
+    def leave(self):
+        """Called by MicroPython's main when the REPL ends."""
+        if self.profile == "mainline":  # closes open files; Pycom's soft reset just forgets them
+            self.library.gc_sweep_all()
+
     def boot(self):
         """Called by MicroPython's main when all is set up and the REPL would begin: what a board does before that."""
         self.mode_kind.value = 1 if self.configuration["raw"] else 0
@@ -146,6 +155,7 @@ class Child:
         self.offer(b"_native_block", 3, self.block)
         self.offer(b"_native_clock", 2, self.clock)
         self.library.pyexec_file(self.configuration["shim"].encode())
+        self.hidden = frozenset(name.encode() for name in self.configuration["hidden"])
         if not self.configuration["safe_boot"]:
             if self.library.pyexec_file_if_exists(b"boot.py") & PYEXEC_FORCED_EXIT:
                 self.soft_reset()
@@ -292,18 +302,32 @@ class Child:
         replace("mp_hal_stdout_tx_strn", function(SSIZE, PTR, SIZE), transmit)
         replace("mp_hal_stdout_tx_strn_cooked", function(None, PTR, SIZE), transmit_cooked)
 
-    def accept_line_feeds(self):
-        """The Unix port takes a received line feed for a carriage return, a board does not: undo that one comparison."""
-        start = self.table.address("mp_hal_stdin_rx_chr")
-        code = ctypes.string_at(start, 96)
-        at = code.find(b"\x80\x7d\xef\x0a")  # cmpb $0xa, -0x11(%rbp)
-        if at < 0:
+    def patch(self, name, code, at, value):
+        """Change one compared character in a function's machine code; where the build has other code, leave it."""
+        start = self.table.address(name)
+        found = ctypes.string_at(start, 512).find(code)
+        if found < 0:
             return
         page = start & ~0xFFF
         libc.mprotect.argtypes = [PTR, SIZE, INT]
         libc.mprotect(page, 0x2000, 7)
-        ctypes.memset(start + at + 3, 0x0D, 1)
+        ctypes.memset(start + found + at, value, 1)
         libc.mprotect(page, 0x2000, 5)
+
+    def replace_modules(self):
+        """Built-in modules that the platform lacks are not found once its boot code has run."""
+        original = ctypes.CFUNCTYPE(PTR, SIZE, ctypes.c_bool, use_errno=True)(
+            self.table.address("mp_module_get_builtin")
+        )
+        self.library.qstr_str.restype = ctypes.c_char_p
+        self.library.qstr_str.argtypes = [SIZE]
+
+        def get_builtin(name, extensible):
+            if self.hidden and self.library.qstr_str(name) in self.hidden:
+                return 0
+            return original(name, extensible) or 0
+
+        self.table.replace("mp_module_get_builtin", function(PTR, SIZE, ctypes.c_bool), get_builtin)
 
     # --- clock
 
@@ -352,6 +376,7 @@ class Child:
             return 0
 
         replace("gettimeofday", function(INT, PTR, PTR), gettimeofday)
+        replace("time", function(ctypes.c_int64, PTR), lambda _result: (page.now_us() + page.rtc_offset_us) // 1000000)
 
     # --- network: the host's sockets, as far as the simulated Wi-Fi reaches
 

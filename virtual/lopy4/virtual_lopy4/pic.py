@@ -7,7 +7,9 @@ else, on the registers that the tools use.
 import re
 
 ANSELA, TRISA, PORTA, TRISC, PORTC = 0x18C, 0x8C, 0x0C, 0x8E, 0x0E
-COMMAND = re.compile(rb"(?s)[\x10\x11\x12]|\x00[\x8c\x0c\x8e\x0e]\x00|\x01[\x8c\x0c\x8e\x0e]\x00.|\x02[\x8c\x0c\x8e\x0e]\x00...")
+COMMAND = re.compile(
+    rb"(?s)[\x10\x11\x12]|\x00[\x8c\x0c\x8e\x0e]\x00|\x01[\x8c\x0c\x8e\x0e]\x00.|\x02[\x8c\x0c\x8e\x0e]\x00..."
+)
 HARDWARE, FIRMWARE, PRODUCT = 3, 11, 0xEF98
 
 

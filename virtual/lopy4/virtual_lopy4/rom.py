@@ -10,6 +10,7 @@ END, ESC, ESC_END, ESC_ESC = 0xC0, 0xDB, 0xDC, 0xDD
 SPI_BASE = 0x3FF42000
 SPI_CMD, SPI_USR2, SPI_W0 = SPI_BASE, SPI_BASE + 0x24, SPI_BASE + 0x80
 EFUSE = 0x3FF5A000
+UART_CLOCK_DIVIDER = 0x3FF40014
 MAGIC_REGISTER, MAGIC = 0x40001000, 0x00F01D83
 FLASH_ID = 0x1740EF  # 8 MB
 
@@ -125,8 +126,9 @@ class RomLoader:
         if address == EFUSE + 4:
             return int.from_bytes(self.mac[2:6], "big")
         if address == EFUSE + 8:
-            crc = 0
-            return crc << 16 | int.from_bytes(self.mac[0:2], "big")
+            return int.from_bytes(self.mac[0:2], "big")
+        if address == UART_CLOCK_DIVIDER:
+            return 40000000 // 115200  # a crystal of 40 MHz
         if address == EFUSE + 12:
             return 1 << 15  # chip revision 1
         return self.registers.get(address, 0)

@@ -143,9 +143,9 @@ class Dht11(Sensor):
             return [(0, 0)]
         jitter = lambda us: us + random.randint(-2, 2)  # noqa: E731
         out = [(0, jitter(80)), (1, jitter(80))]
-        bits = "".join("{:08b}".format(byte) for byte in self.frame())
+        bits = "".join(f"{byte:08b}" for byte in self.frame())
         if self.fault == "short":
-            bits = bits[:-random.randint(1, 12)]
+            bits = bits[: -random.randint(1, 12)]
         for bit in bits:
             out += [(0, jitter(50)), (1, jitter(70 if bit == "1" else 26))]
         return out + [(0, jitter(50)), (1, 0)]

@@ -1,7 +1,7 @@
 import os as _os
-import vfs as _vfs
-
 from collections import namedtuple
+
+import vfs as _vfs
 
 chdir = _os.chdir
 getcwd = _os.getcwd

@@ -1,40 +1,28 @@
 # Pycom's firmware 1.20.2.r6: which modules it has, under which names, and what its sys, time and os say.
-import sys
 
 path = ["", "/flash", "/flash/lib"]
 
-# Built into the Unix port, but not into Pycom's firmware.
-_LACKING = (
-    "_asyncio asyncio uasyncio argparse cryptolib ucryptolib deflate heapq uheapq mip platform random urandom requests "
-    "termios tls utls vfs websocket uwebsocket ffi"
-).split()
-
-
-def _globals(name, source, only=None):
-    for key in dir(source):
-        if not key.startswith("__") and (only is None or key in only):
-            yield key, getattr(source, key)
-
-
 def modules(configuration):
+    import collections
+    import errno
+    import io
+    import json
+    import re
+    import select
+    import ssl
+    import struct
+
+    import _binascii_pycom
+    import _crypto_pycom
+    import _hashlib_pycom
+    import _os_pycom
     import _socket_pycom
     import _sys_pycom
     import _time_pycom
-    import _os_pycom
-    import _hashlib_pycom
-    import _binascii_pycom
     import _zlib_pycom
     import machine_pycom
     import network_pycom
     import pycom
-    import select
-    import json
-    import re
-    import struct
-    import errno
-    import collections
-    import io
-    import ssl
 
     _os_pycom.setup(configuration)
     _sys_pycom.setup(configuration)
@@ -47,6 +35,7 @@ def modules(configuration):
         ("os", _os_pycom),
         ("hashlib", _hashlib_pycom),
         ("binascii", _binascii_pycom),
+        ("crypto", _crypto_pycom),
         ("select", select),
         ("json", json),
         ("re", re),
@@ -62,7 +51,7 @@ def modules(configuration):
         module = found[name]
         if getattr(module, "__name__", "").endswith("_pycom"):
             module.__name__ = name
-    return found, _LACKING
+    return found
 
 
 def prepare(fresh, root):
@@ -85,9 +74,6 @@ def prepare(fresh, root):
 
 
 def builtins(module):
-    class TimeoutError(OSError):
-        pass
-
     import socket
 
     module.TimeoutError = socket.timeout

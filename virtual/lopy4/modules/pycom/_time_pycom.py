@@ -1,8 +1,6 @@
 # utime of Pycom's modutime.c: epoch 1970, ticks of 32 bits that are the wall clock's, a time zone offset.
 import time as _time
 
-from _hardware import clock as _clock_of
-
 import _hardware
 
 _offset = 0

@@ -1,9 +1,6 @@
 # machine of Pycom's firmware on a LoPy4.
 import _hardware
-import micropython
-import uctypes as _uctypes
 import machine as _machine
-
 from _hardware import call as _call
 
 PWRON_RESET = 0

@@ -4,9 +4,8 @@ from _hardware import call as _call
 
 
 def _timeout(text):
-    from socket import timeout
 
-    return timeout(text)
+    return TimeoutError(text)
 
 
 class WLAN:
@@ -96,8 +95,8 @@ class WLAN:
         return bool(state)
 
     def scan(self, *arguments, **keywords):
-        from collections import namedtuple
         import binascii
+        from collections import namedtuple
 
         kind = namedtuple("net", ("ssid", "bssid", "sec", "channel", "rssi"))
         return [kind(n[0], binascii.unhexlify(n[1]), n[2], n[3], n[4]) for n in _call("wlan_scan")]

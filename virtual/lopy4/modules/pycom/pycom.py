@@ -1,5 +1,4 @@
 # Pycom's own module: LED, pulses, non-volatile storage, boot settings.
-import _hardware
 from _hardware import call as _call
 
 FAT = 0

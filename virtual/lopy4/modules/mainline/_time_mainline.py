@@ -1,0 +1,61 @@
+# time of the ESP32 port: epoch 2000, ticks of 30 bits since the reset.
+import time as _time
+
+import _hardware
+
+EPOCH = 946684800
+
+sleep_ms = _time.sleep_ms
+ticks_ms = _time.ticks_ms
+ticks_us = _time.ticks_us
+
+
+def time():
+    return _hardware.clock(1, 0) // 1000000 - EPOCH
+
+
+def time_ns():
+    return (_hardware.clock(1, 0) - EPOCH * 1000000) * 1000
+
+
+def ticks_cpu():
+    return ticks_us() * 160 & 0x3FFFFFFF
+
+
+def ticks_add(ticks, delta):
+    return (ticks + delta) & 0x3FFFFFFF
+
+
+def ticks_diff(end, start):
+    return ((end - start + 0x20000000) & 0x3FFFFFFF) - 0x20000000
+
+
+def sleep(seconds):
+    sleep_ms(int(seconds * 1000))
+
+
+def sleep_us(us):
+    if us >= 1000:
+        sleep_ms(us // 1000)
+        us %= 1000
+    if us:
+        _time.sleep_us(us)
+
+
+def gmtime(seconds=None):
+    return tuple(_time.gmtime((time() if seconds is None else int(seconds)) + EPOCH)[:8])
+
+
+localtime = gmtime
+
+
+def mktime(value):
+    year, month, day, hour, minute, second = value[:6]
+    year += (month - 1) // 12
+    month = (month - 1) % 12 + 1
+    y = year - (month <= 2)
+    era = y // 400
+    yoe = y - era * 400
+    doy = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
+    days = era * 146097 + yoe * 365 + yoe // 4 - yoe // 100 + doy - 719468
+    return days * 86400 + hour * 3600 + minute * 60 + second - EPOCH

@@ -1,0 +1,304 @@
+# machine of the ESP32 port.
+import _hardware
+import machine as _machine
+from _hardware import call as _call
+
+PWRON_RESET = 1
+HARD_RESET = 2
+WDT_RESET = 3
+DEEPSLEEP_RESET = 4
+SOFT_RESET = 5
+SLEEP = 2
+DEEPSLEEP = 4
+PIN_WAKE = 2
+TIMER_WAKE = 4
+
+mem8 = _machine.mem8
+mem16 = _machine.mem16
+mem32 = _machine.mem32
+
+_pins = {}
+
+
+class Pin:
+    IN = 1
+    OUT = 3
+    OPEN_DRAIN = 7
+    PULL_UP = 2
+    PULL_DOWN = 1
+    IRQ_RISING = 1
+    IRQ_FALLING = 2
+
+    def __new__(cls, id, *arguments, **keywords):
+        if isinstance(id, Pin):
+            return id
+        if isinstance(id, str):
+            raise ValueError("invalid pin")
+        # 6..11 are the flash's, 16 and 17 the PSRAM's
+        if not 0 <= id < 40 or id in (6, 7, 8, 9, 10, 11, 16, 17, 20, 24, 28, 29, 30, 31):
+            raise ValueError("invalid pin")
+        if id not in _pins:
+            pin = object.__new__(cls)
+            pin._gpio = id
+            pin._mode = 1
+            pin._pull = None
+            pin._value = 0
+            _pins[id] = pin
+        return _pins[id]
+
+    def __init__(self, id, mode=None, pull=-1, *, value=None, drive=None, hold=None):
+        if mode is not None or value is not None:
+            self.init(-1 if mode is None else mode, pull, value=value)
+
+    def init(self, mode=-1, pull=-1, *, value=None, drive=None, hold=None):
+        if mode is not None and mode != -1:
+            if mode != 1 and self._gpio >= 34:
+                raise ValueError("pin can only be input")
+            self._mode = mode
+        if pull != -1:
+            self._pull = pull
+        if value is not None:
+            self._value = 1 if value else 0
+        self._tell()
+
+    def _tell(self):
+        pull = {2: 0, 1: 1}.get(self._pull)
+        _call("pin", self._gpio, {1: 0, 3: 1, 7: 2}[self._mode], self._value, pull)
+
+    def value(self, *value):
+        if value:
+            self._value = 1 if value[0] else 0
+            self._tell()
+            return None
+        return _call("pin_read", self._gpio)
+
+    def __call__(self, *value):
+        return self.value(*value)
+
+    def on(self):
+        self.value(1)
+
+    def off(self):
+        self.value(0)
+
+    def toggle(self):
+        self.value(1 - self._value)
+
+    def irq(self, handler=None, trigger=3, wake=None):
+        return None
+
+    def __repr__(self):
+        return "Pin(%d)" % self._gpio
+
+
+def _number(pin):
+    return pin._gpio if isinstance(pin, Pin) else Pin(pin)._gpio
+
+
+class I2C:
+    def __init__(self, id=-1, *, scl=None, sda=None, freq=400000, timeout=50000):
+        if id not in (0, 1, -1):
+            raise ValueError("I2C(%d) doesn't exist" % id)
+        defaults = ((18, 19), (25, 26))[max(0, id)]
+        scl = defaults[0] if scl is None else _number(scl)
+        sda = defaults[1] if sda is None else _number(sda)
+        self._pins = (sda, scl)
+
+    def _do(self, address, out, count):
+        got = _call("i2c", self._pins, address, list(out), count)
+        if got is None:
+            raise OSError(19)  # ENODEV: nobody acknowledged
+        return bytes(got)
+
+    def scan(self):
+        return _call("i2c_scan", self._pins)
+
+    def readfrom(self, addr, nbytes, stop=True):
+        return self._do(addr, b"", nbytes)
+
+    def readfrom_into(self, addr, buf, stop=True):
+        buf[:] = self._do(addr, b"", len(buf))
+
+    def writeto(self, addr, buf, stop=True):
+        self._do(addr, buf, 0)
+        return len(buf)
+
+    def writevto(self, addr, vector, stop=True):
+        data = b"".join([bytes(part) for part in vector])
+        self._do(addr, data, 0)
+        return len(data)
+
+    def readfrom_mem(self, addr, memaddr, nbytes, *, addrsize=8):
+        return self._do(addr, memaddr.to_bytes(addrsize // 8, "big"), nbytes)
+
+    def readfrom_mem_into(self, addr, memaddr, buf, *, addrsize=8):
+        buf[:] = self._do(addr, memaddr.to_bytes(addrsize // 8, "big"), len(buf))
+
+    def writeto_mem(self, addr, memaddr, buf, *, addrsize=8):
+        self._do(addr, memaddr.to_bytes(addrsize // 8, "big") + bytes(buf), 0)
+
+
+class SoftI2C(I2C):
+    def __init__(self, scl, sda, *, freq=400000, timeout=50000):
+        self._pins = (_number(sda), _number(scl))
+
+
+class ADC:
+    ATTN_0DB = 0
+    ATTN_2_5DB = 1
+    ATTN_6DB = 2
+    ATTN_11DB = 3
+    WIDTH_9BIT = 9
+    WIDTH_10BIT = 10
+    WIDTH_11BIT = 11
+    WIDTH_12BIT = 12
+
+    def __init__(self, pin, *, atten=0):
+        self._gpio = _number(pin)
+        if self._gpio not in (36, 37, 38, 39, 32, 33, 34, 35):
+            raise ValueError("invalid pin")
+        self._atten = atten
+
+    def init(self, *, atten=0):
+        self._atten = atten
+
+    def atten(self, atten):
+        self._atten = atten
+
+    def width(self, bits):
+        pass
+
+    def read(self):
+        return _call("adc", self._gpio, self._atten)[0]
+
+    def read_u16(self):
+        raw = _call("adc", self._gpio, self._atten)[0]
+        return raw << 4 | raw >> 8
+
+    def read_uv(self):
+        return _call("adc", self._gpio, self._atten)[1] * 1000
+
+
+class RTC:
+    def __init__(self, id=0):
+        pass
+
+    def datetime(self, value=None):
+        import time
+
+        if value is None:
+            us = _hardware.clock(1, 0)
+            now = time.gmtime(us // 1000000 - time.EPOCH)
+            return (now[0], now[1], now[2], now[6], now[3], now[4], now[5], us % 1000000)
+        seconds = time.mktime((value[0], value[1], value[2], value[4], value[5], value[6], 0, 0))
+        _hardware.clock(2, (seconds + time.EPOCH) * 1000000 + value[7])
+
+    def init(self, value):
+        self.datetime(value)
+
+    def memory(self, data=None):
+        import binascii
+
+        if data is None:
+            return binascii.unhexlify(_call("rtc_memory"))
+        if len(data) > 2048:
+            raise ValueError("buffer too long")
+        _call("rtc_memory", str(binascii.hexlify(data), "ascii"))
+
+
+class WDT:
+    def __init__(self, id=0, timeout=5000):
+        if id != 0:
+            raise ValueError
+        if timeout <= 0:
+            raise ValueError("WDT timeout too short")
+        _hardware.clock(3, int(timeout) * 1000)
+
+    def feed(self):
+        _hardware.clock(4, 0)
+
+
+class Timer:
+    ONE_SHOT = 0
+    PERIODIC = 1
+
+    def __init__(self, id, **keywords):
+        pass
+
+    def init(self, **keywords):
+        pass
+
+    def deinit(self):
+        pass
+
+
+class UART:
+    def __init__(self, id, baudrate=115200, **keywords):
+        pass
+
+
+def reset():
+    _call("reset")
+
+
+def soft_reset():
+    import sys
+
+    sys.exit()
+
+
+def reset_cause():
+    return _call("reset_cause")
+
+
+def wake_reason():
+    return 0
+
+
+def unique_id():
+    import binascii
+
+    return binascii.unhexlify(_call("mac"))
+
+
+def freq(hz=None):
+    return 160000000 if hz is None else None
+
+
+def idle():
+    import time
+
+    time.sleep_ms(1)
+
+
+def lightsleep(ms=0):
+    import time
+
+    time.sleep_ms(ms)
+
+
+sleep = lightsleep
+
+
+def deepsleep(ms=0):
+    _call("deepsleep", ms)
+
+
+def disable_irq():
+    return 0
+
+
+def enable_irq(state=0):
+    pass
+
+
+def bitstream(pin, encoding, timing, data):
+    if len(data) >= 3:
+        _call("neopixel", _number(pin), data[1] << 16 | data[0] << 8 | data[2])
+
+
+def dht_readinto(pin, buffer):
+    got = _call("dht_readinto", _number(pin))
+    if got is None:
+        raise OSError(110)
+    buffer[:] = bytes(got)
