@@ -1,0 +1,153 @@
+"""The serial line to a device: which ports there are, and one of them opened for us alone."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import glob
+import os
+import termios
+import time
+
+try:
+    import serial
+
+    PYSERIAL = True
+except ImportError:  # the module says so
+    PYSERIAL = False
+
+BAUD = 115200
+BY_ID = "/dev/serial/by-id"
+
+
+class DeviceError(Exception):
+    """What is wrong with the device or its port, as a sentence that says what to do."""
+
+
+class Gone(DeviceError):
+    """The line broke: somebody pulled the cable."""
+
+
+def ports() -> list[str]:
+    """Paths of the serial ports of this host that a device may be plugged into, by their stable names where there are any."""
+    stable = sorted(glob.glob(f"{BY_ID}/*"))
+    known = {os.path.realpath(path) for path in stable}
+    others = [path for kind in ("ttyACM", "ttyUSB") for path in sorted(glob.glob(f"/dev/{kind}*")) if path not in known]
+    return stable + others
+
+
+def listed() -> str:
+    found = ports()
+    return f"There is: {', '.join(found)}." if found else "There is no serial port here at all."
+
+
+def holders(path: str) -> list[str]:
+    """Programs of this host that have the port open, as "name (pid)"; those of other users only if we may see them."""
+    real, found = os.path.realpath(path), []
+    for directory in glob.glob("/proc/[0-9]*"):
+        pid = directory.rpartition("/")[2]
+        if int(pid) == os.getpid():
+            continue
+        try:
+            if any(os.readlink(entry) == real for entry in glob.glob(f"{directory}/fd/*")):
+                with open(f"{directory}/comm", encoding="utf-8", errors="replace") as file:
+                    found.append(f"{file.read().strip()} (process {pid})")
+        except OSError:
+            continue
+    return found
+
+
+class Line:
+    """One open port.
+
+    Args:
+        path: the port, such as /dev/serial/by-id/usb-Pycom_….
+        baud: bits per second.
+
+    Raises:
+        DeviceError: there is no such port, it is in use, or we may not open it.
+    """
+
+    def __init__(self, path: str, baud: int = BAUD, bits: int = 8) -> None:
+        self.path = path
+        self.sent = 0
+        self.pending = b""
+        if not os.path.exists(path):
+            raise DeviceError(f"There is no port {path}. {listed()} Is the device plugged in?")
+        try:
+            self.serial = serial.Serial(path, baud, bytesize=bits, timeout=0, write_timeout=20, exclusive=True)
+            fcntl.ioctl(self.serial.fileno(), termios.TIOCEXCL)
+        except (OSError, ValueError) as error:
+            raise DeviceError(self._refused(error)) from error
+
+    def _refused(self, error: Exception) -> str:
+        number = getattr(error, "errno", None)
+        if number in (errno.EACCES, errno.EPERM):
+            return f"No permission to open {self.path}: run as root, or add the user to group dialout and log in again."
+        if number in (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK) or "exclusively lock" in str(error):
+            who = ", ".join(holders(self.path)) or "a program of another user"
+            return f"{self.path} is in use by {who}. Close it and run again."
+        return f"{self.path} can't be opened: {error}. {listed()}"
+
+    def close(self) -> None:
+        try:
+            fcntl.ioctl(self.serial.fileno(), termios.TIOCNXCL)
+        except (OSError, ValueError, serial.SerialException):
+            pass
+        self.serial.close()
+
+    def __enter__(self) -> Line:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _gone(self, error: Exception) -> Gone:
+        return Gone(f"The line to {self.path} broke ({error}): was the cable pulled? Plug the device in and run again.")
+
+    def write(self, data: bytes) -> None:
+        try:
+            self.serial.write(data)
+        except (OSError, ValueError) as error:  # SerialException is an OSError
+            raise self._gone(error) from error
+        self.sent += len(data)
+
+    def receive(self, timeout: float) -> bytes:
+        """What has arrived, waiting at most `timeout` seconds for it; b"" if nothing came."""
+        if self.pending:
+            data, self.pending = self.pending, b""
+            return data
+        try:
+            self.serial.timeout = timeout
+            data = self.serial.read(1)
+            if data:
+                data += self.serial.read(self.serial.in_waiting)
+        except (OSError, ValueError) as error:
+            raise self._gone(error) from error
+        return data
+
+    def read_until(self, ends: tuple[bytes, ...], timeout: float) -> bytes | None:
+        """Everything up to and with the first of `ends` that comes; what follows stays. None: it did not come in time."""
+        data, deadline = bytearray(), time.monotonic() + timeout
+        while True:
+            left = deadline - time.monotonic()
+            if left < 0:
+                self.pending = bytes(data) + self.pending
+                return None
+            start = max(0, len(data) - 64)
+            data += self.receive(min(left, 1))
+            found = [(data.find(end, start), end) for end in ends]
+            found = [(at + len(end), end) for at, end in found if at >= 0]
+            if found:
+                cut = min(found)[0]
+                self.pending = bytes(data[cut:]) + self.pending
+                return bytes(data[:cut])
+
+    def drop(self) -> bytes:
+        """Forget what has arrived; returns it."""
+        data = self.receive(0)
+        while True:
+            more = self.receive(0)
+            if not more:
+                return data
+            data += more
