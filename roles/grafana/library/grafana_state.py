@@ -177,6 +177,9 @@ class Grafana:
                 continue
             except (HTTPError, URLError, OSError, ValueError) as error:
                 state = str(error)
+            if self.module.check_mode:
+                self.done.append(f"Grafana does not serve yet what is declared: {state}.")
+                return
             unit = self.unit()
             if unit.get("ActiveState") in ("failed", "inactive") or unit.get("NRestarts") != before:
                 self.fail(f"Grafana does not stay up ({unit.get('ActiveState')}). It says: {self.log()}")
