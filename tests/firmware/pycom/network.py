@@ -3,6 +3,10 @@
 import machine
 
 
+class TimeoutError(OSError):
+    """Built in on Pycom."""
+
+
 class WLAN:
     STA, AP = 1, 2
     WPA2 = 3
