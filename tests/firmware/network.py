@@ -1,4 +1,4 @@
-"""A network of the test's own on loopback: a real Mosquitto, a time server, a connection to break, and a device in it."""
+"""A network of the test on loopback: a real Mosquitto, a time server, a connection to break, a device."""
 
 from __future__ import annotations
 
