@@ -1,0 +1,982 @@
+"""What tig-pi relies on in a Grafana, seen from outside; it holds on the stand-in and on Grafana itself alike.
+
+`TIG_PI_GRAFANA_DEB=…/grafana_12.2.0_arm64.deb pytest tests/test_grafana_contract.py` says whether a package is what we take it for.
+"""
+
+from __future__ import annotations
+
+import copy
+import http.server
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+from chain import wait_until
+from grafana_server import PASSWORD, Grafana, Influx, unpack
+
+RULE_WAIT = 60  # seconds within which a rule with an interval of ten is evaluated
+SERIES = (
+    'SELECT mean("outsidetemp") FROM "mqtt_consumer" WHERE $timeFilter GROUP BY time($__interval), "device" fill(none)'
+)
+
+
+def source(**changes: Any) -> dict[str, Any]:
+    """The data source of a site."""
+    return {
+        "name": "InfluxDB",
+        "uid": "influx",
+        "type": "influxdb",
+        "access": "proxy",
+        "url": "http://127.0.0.1:1",
+        "user": "grafana",
+        "isDefault": True,
+        "jsonData": {"dbName": "iot", "httpMode": "POST", "version": "InfluxQL"},
+        "secureJsonData": {"password": "$TIG_PI_TEST_PASSWORD"},
+        "editable": False,
+        **changes,
+    }
+
+
+def sources(*entries: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": 1, "prune": True, "datasources": list(entries)}
+
+
+def query(ref: str = "A", text: str = SERIES, uid: str = "influx") -> dict[str, Any]:
+    model = {"refId": ref, "rawQuery": True, "resultFormat": "time_series", "query": text, "intervalMs": 60000}
+    return {"refId": ref, "relativeTimeRange": {"from": 900, "to": 0}, "datasourceUid": uid, "model": model}
+
+
+def reduce(ref: str, of: str, how: str = "last") -> dict[str, Any]:
+    return {
+        "refId": ref,
+        "datasourceUid": "__expr__",
+        "model": {"refId": ref, "type": "reduce", "expression": of, "reducer": how},
+    }
+
+
+def threshold(ref: str, of: str, kind: str, *params: float) -> dict[str, Any]:
+    conditions = [{"evaluator": {"type": kind, "params": list(params)}}]
+    return {
+        "refId": ref,
+        "datasourceUid": "__expr__",
+        "model": {"refId": ref, "type": "threshold", "expression": of, "conditions": conditions},
+    }
+
+
+def math(ref: str, expression: str) -> dict[str, Any]:
+    return {
+        "refId": ref,
+        "datasourceUid": "__expr__",
+        "model": {"refId": ref, "type": "math", "expression": expression},
+    }
+
+
+def rule(uid: str, *data: dict[str, Any], condition: str = "C", **changes: Any) -> dict[str, Any]:
+    return {
+        "uid": uid,
+        "title": f"Rule {uid}",
+        "condition": condition,
+        "data": list(data) or [query(), reduce("B", "A"), threshold("C", "B", "gt", 15)],
+        "noDataState": "NoData",
+        "execErrState": "Error",
+        "for": "0s",
+        **changes,
+    }
+
+
+def alerting(*rules: dict[str, Any], interval: str = "10s", **more: Any) -> dict[str, Any]:
+    group = {"orgId": 1, "name": "readings", "folder": "tig-pi", "interval": interval, "rules": list(rules)}
+    return {"apiVersion": 1, "groups": [group], **more}
+
+
+def dashboard(uid: str, title: str, **more: Any) -> dict[str, Any]:
+    return {"uid": uid, "title": title, "schemaVersion": 42, "panels": [], **more}
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    return unpack(tmp_path_factory.mktemp("grafana"))
+
+
+@pytest.fixture(scope="module")
+def influx(tmp_path_factory):
+    server = Influx(tmp_path_factory.mktemp("influx")).start()
+    try:
+        server.fill()
+        yield server
+    finally:
+        server.stop()
+
+
+class Hook(http.server.ThreadingHTTPServer):
+    """Keeps what a contact point of type webhook sends."""
+
+    def __init__(self) -> None:
+        self.received: list[dict[str, Any]] = []
+        hook = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                hook.received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+@pytest.fixture(scope="module")
+def hook():
+    server = Hook()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+SUMMARY = '{{ $labels.device }}: {{ with $values.B }}{{ printf "%.4g" .Value }}{{ end }} ({{ $values.B }}) {{ $labels.no }}'
+
+
+@pytest.fixture(scope="module")
+def grafana(home, influx, hook, tmp_path_factory):
+    """A Grafana with all that a site has."""
+    server = Grafana(home, tmp_path_factory.mktemp("site"))
+    server.provision(
+        "datasources",
+        sources(
+            source(url=influx.url),
+            source(name="By GET", uid="get", url=influx.url, isDefault=False, jsonData={"dbName": "iot"}),
+            source(name="Down", uid="down", isDefault=False, editable=True, user="u$HOME-$$x"),
+            source(name="Odd", uid="odd", type="nosuchtype", access="bogus", isDefault=False),
+            source(name="Locked", uid="locked", url=influx.url, isDefault=False, secureJsonData={"password": "no"}),
+        ),
+    )
+    server.dashboard("readings.json", dashboard("readings", "Readings", tags=["tig"], id=77))
+    server.dashboard("pi.json", dashboard("pi", "Pi & pipeline"))
+    nothing = SERIES.replace("outsidetemp", "nosuchfield")
+    range_ = threshold("C", "B", "outside_range", 11, 30)
+    conditions = [
+        {
+            "evaluator": {"type": "gt", "params": [15]},
+            "operator": {"type": "and"},
+            "query": {"params": ["A"]},
+            "reducer": {"type": "last"},
+        }
+    ]
+    classic = {
+        "refId": "C",
+        "datasourceUid": "__expr__",
+        "model": {"refId": "C", "type": "classic_conditions", "conditions": conditions},
+    }
+    hook_url = f"http://127.0.0.1:{hook.server_port}/hook"
+    server.provision(
+        "alerting",
+        alerting(
+            rule("high", labels={"severity": "warning"}, annotations={"summary": SUMMARY}),
+            rule("range", query(), reduce("B", "A", "max"), range_),
+            rule("pending", **{"for": "1h"}),
+            rule("math", query(), reduce("B", "A", "mean"), math("C", "$B > 15 && $B < 30")),
+            rule("count", query(), reduce("B", "A", "count"), threshold("C", "B", "lt", 1)),
+            rule("classic", query(), classic),
+            rule("nodata", query(text=nothing), reduce("B", "A"), threshold("C", "B", "gt", 1)),
+            rule("nodata-ok", query(text=nothing), reduce("B", "A"), threshold("C", "B", "gt", 1), noDataState="OK"),
+            rule(
+                "nodata-alerting",
+                query(text=nothing),
+                reduce("B", "A"),
+                threshold("C", "B", "gt", 1),
+                noDataState="Alerting",
+                annotations={"summary": SUMMARY},
+            ),
+            rule("error", query(text="SELEC 1"), reduce("B", "A"), threshold("C", "B", "gt", 1)),
+            rule("error-ok", query(text="SELEC 1"), reduce("B", "A"), threshold("C", "B", "gt", 1), execErrState="OK"),
+            rule("no-source", query(uid="gone"), reduce("B", "A"), threshold("C", "B", "gt", 1)),
+            rule("no-condition", query(), reduce("B", "A"), condition="Z"),
+            rule("paused", isPaused=True),
+            contactPoints=[
+                {"name": "hook", "receivers": [{"uid": "hook1", "type": "webhook", "settings": {"url": hook_url}}]}
+            ],
+            policies=[
+                {
+                    "receiver": "hook",
+                    "group_by": ["alertname"],
+                    "group_wait": "1s",
+                    "group_interval": "5s",
+                    "repeat_interval": "1h",
+                }
+            ],
+        ),
+    )
+    server.start()
+    yield server
+    server.stop()
+
+
+# --- who may come in ------------------------------------------------------------------------------------------------
+
+
+def test_health_needs_no_login(grafana):
+    answer = grafana.call("GET", "/api/health", login=None)
+    assert answer.status == 200
+    assert answer.json["database"] == "ok"
+    assert answer.json["version"].startswith("12.2.0")
+    assert grafana.call("GET", "/login", login=None).headers["Content-Type"].lower() == "text/html; charset=utf-8"
+
+
+@pytest.mark.parametrize("path", ["/api/search", "/api/datasources", "/api/nosuchthing", "/api/org"])
+def test_everything_else_needs_one(grafana, path):
+    answer = grafana.call("GET", path, login=None)
+    assert answer.status == 401
+    assert answer.json == {
+        "extra": None,
+        "message": "Unauthorized",
+        "messageId": "auth.unauthorized",
+        "statusCode": 401,
+        "traceID": "",
+    }
+
+
+def test_a_page_leads_to_the_login(grafana):
+    answer = grafana.call("GET", "/d/readings/x", login=None)
+    assert (answer.status, answer.headers["Location"]) == (302, "/login?redirectTo=%2Fd%2Freadings%2Fx")
+
+
+def test_a_data_source_cannot_be_made_without_a_login(grafana):
+    assert grafana.call("POST", "/api/datasources", {"name": "x", "type": "influxdb"}, login=None).status == 401
+
+
+def test_wrong_password(grafana):
+    answer = grafana.call("GET", "/api/search", login=("somebody", "wrong"))
+    assert (answer.status, answer.json["messageId"]) == (401, "password-auth.failed")
+    assert answer.json["message"] == "Invalid username or password"
+
+
+def test_login_with_a_cookie(grafana):
+    answer = grafana.call("POST", "/login", {"user": "admin", "password": PASSWORD}, login=None)
+    assert answer.json == {"message": "Logged in", "redirectUrl": "/"}
+    cookies = answer.headers.get_all("Set-Cookie")
+    session = next(cookie for cookie in cookies if cookie.startswith("grafana_session="))
+    assert "HttpOnly" in session
+    assert "SameSite=Lax" in session
+    cookie = {"Cookie": session.split(";")[0]}
+    assert grafana.call("GET", "/api/user", login=None, headers=cookie).json["login"] == "admin"
+    assert grafana.call("GET", "/logout", login=None, headers=cookie).status == 302
+    assert grafana.call("GET", "/api/user", login=None, headers=cookie).status == 401
+    answer = grafana.call("POST", "/login", {"user": "other", "password": "wrong"}, login=None)
+    assert (answer.status, answer.json["messageId"]) == (401, "password-auth.failed")
+    assert grafana.call("POST", "/login", b"nonsense", login=None).status == 400
+
+
+def test_who_am_i(grafana):
+    user = grafana.get("/api/user")
+    assert (user["id"], user["login"], user["isGrafanaAdmin"], user["orgId"]) == (1, "admin", True, 1)
+    assert grafana.get("/api/org")["id"] == 1
+
+
+def test_what_is_not_there(grafana):
+    answer = grafana.call("GET", "/api/nosuchthing")
+    assert (answer.status, answer.json) == (404, {"message": "Not found"})
+
+
+# --- data sources ---------------------------------------------------------------------------------------------------
+
+
+def test_data_sources_are_listed_without_secrets(grafana, influx):
+    listed = {entry["uid"]: entry for entry in grafana.get("/api/datasources")}
+    assert set(listed) == {"influx", "get", "down", "odd", "locked"}
+    entry = listed["influx"]
+    assert entry.pop("id") > 0
+    assert entry == {
+        "uid": "influx",
+        "orgId": 1,
+        "name": "InfluxDB",
+        "type": "influxdb",
+        "typeName": "InfluxDB",
+        "typeLogoUrl": "public/plugins/influxdb/img/influxdb_logo.svg",
+        "access": "proxy",
+        "url": influx.url,
+        "user": "grafana",
+        "database": "",
+        "basicAuth": False,
+        "isDefault": True,
+        "jsonData": {"dbName": "iot", "httpMode": "POST", "version": "InfluxQL"},
+        "readOnly": True,
+    }
+    assert listed["down"]["readOnly"] is False
+    assert listed["odd"]["access"] == "proxy"
+    assert "reader's" not in json.dumps(listed)
+
+
+def test_variables_in_values(grafana, monkeypatch):
+    user = grafana.get("/api/datasources/uid/down")["user"]
+    assert user.startswith("u/")
+    assert user.endswith("-$x")
+
+
+def test_one_data_source(grafana):
+    detail = grafana.get("/api/datasources/uid/influx")
+    assert detail["secureJsonFields"] == {"password": True}
+    answer = grafana.call("GET", "/api/datasources/uid/none")
+    assert (answer.status, answer.json) == (404, {"message": "Data source not found"})
+
+
+@pytest.mark.parametrize("uid", ["influx", "get"])
+def test_health_asks_the_database(grafana, uid):
+    answer = grafana.call("GET", f"/api/datasources/uid/{uid}/health")
+    assert (answer.status, answer.json) == (
+        200,
+        {"message": "datasource is working. 2 measurements found", "status": "OK"},
+    )
+
+
+def test_health_of_what_does_not_work(grafana):
+    answer = grafana.call("GET", "/api/datasources/uid/down/health")
+    assert (answer.status, answer.json["status"]) == (400, "ERROR")
+    assert "connection refused error reading influxDB" in answer.json["message"]
+    answer = grafana.call("GET", "/api/datasources/uid/locked/health")
+    assert answer.status == 400
+    assert "authorization failed" in answer.json["message"]
+    answer = grafana.call("GET", "/api/datasources/uid/odd/health")
+    assert (answer.status, answer.json["messageId"]) == (404, "plugin.notRegistered")
+
+
+def test_a_data_source_from_a_file_cannot_be_deleted(grafana):
+    answer = grafana.call("DELETE", "/api/datasources/uid/influx")
+    assert (answer.status, answer.json["message"]) == (403, "Cannot delete read-only data source")
+
+
+# --- dashboards -----------------------------------------------------------------------------------------------------
+
+
+def test_search(grafana):
+    hits = {hit["uid"]: hit for hit in grafana.get("/api/search?type=dash-db")}
+    assert set(hits) == {"readings", "pi"}
+    hit = hits["pi"]
+    assert (hit["title"], hit["url"], hit["type"]) == ("Pi & pipeline", "/d/pi/pi-and-pipeline", "dash-db")
+    assert hit["folderTitle"] == "tig-pi"
+    (folder,) = grafana.get("/api/search?type=dash-folder")
+    assert (folder["title"], folder["uid"]) == ("tig-pi", hit["folderUid"])
+    assert [entry["uid"] for entry in grafana.get("/api/search?query=pipeline")] == ["pi"]
+    assert [entry["uid"] for entry in grafana.get("/api/search?tag=tig")] == ["readings"]
+
+
+def test_a_dashboard_from_a_file(grafana):
+    answer = grafana.get("/api/dashboards/uid/readings")
+    assert answer["meta"]["provisioned"] is True
+    assert answer["meta"]["provisionedExternalId"] == "readings.json"
+    assert answer["meta"]["folderTitle"] == "tig-pi"
+    assert answer["dashboard"]["id"] != 77
+    assert answer["dashboard"]["tags"] == ["tig"]
+
+
+def test_a_dashboard_from_a_file_can_be_neither_saved_nor_deleted(grafana):
+    answer = grafana.call("POST", "/api/dashboards/db", {"dashboard": dashboard("readings", "x"), "overwrite": True})
+    assert (answer.status, answer.json["message"]) == (400, "Cannot save provisioned dashboard")
+    answer = grafana.call("DELETE", "/api/dashboards/uid/readings")
+    assert (answer.status, answer.json["message"]) == (400, "provisioned dashboard cannot be deleted")
+
+
+def test_no_such_dashboard(grafana):
+    answer = grafana.call("GET", "/api/dashboards/uid/none")
+    assert (answer.status, answer.json) == (404, {"message": "Dashboard not found"})
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (dashboard("x", ""), "Dashboard title cannot be empty"),
+        (dashboard("x" * 41, "x"), "uid too long, max 40 characters"),
+        (dashboard("ä", "x"), "uid contains illegal characters"),
+    ],
+)
+def test_a_dashboard_that_cannot_be_saved(grafana, model, message):
+    answer = grafana.call("POST", "/api/dashboards/db", {"dashboard": model})
+    assert (answer.status, answer.json["message"]) == (400, message)
+
+
+def test_a_dashboard_made_by_hand(grafana):
+    folder = grafana.get("/api/search?type=dash-folder")[0]["uid"]
+    body = {"dashboard": dashboard("hand", "By hand"), "folderUid": folder}
+    saved = grafana.call("POST", "/api/dashboards/db", body)
+    assert saved.status == 200
+    assert (saved.json["status"], saved.json["uid"], saved.json["url"]) == ("success", "hand", "/d/hand/by-hand")
+    version = saved.json["version"]
+    body["dashboard"]["version"] = version + 5
+    clash = grafana.call("POST", "/api/dashboards/db", body)
+    assert (clash.status, clash.json["status"]) == (412, "version-mismatch")
+    body["dashboard"]["version"] = version
+    assert grafana.call("POST", "/api/dashboards/db", body).json["version"] == version + 1
+    shown = grafana.get("/api/dashboards/uid/hand")
+    assert shown["meta"]["provisioned"] is False
+    assert grafana.call("DELETE", "/api/dashboards/uid/hand").status == 200
+    assert grafana.call("GET", "/api/dashboards/uid/hand").status == 404
+
+
+# --- queries --------------------------------------------------------------------------------------------------------
+
+
+def ask(grafana, *queries: dict[str, Any], **more: Any):
+    now = int(time.time() * 1000)
+    body = {"from": str(now - 900_000), "to": str(now), "queries": list(queries), **more}
+    return grafana.call("POST", "/api/ds/query", body)
+
+
+def panel(text: str = SERIES, **changes: Any) -> dict[str, Any]:
+    return {
+        "refId": "A",
+        "datasource": {"uid": "influx"},
+        "rawQuery": True,
+        "resultFormat": "time_series",
+        "query": text,
+        "intervalMs": 60000,
+        "maxDataPoints": 100,
+        **changes,
+    }
+
+
+@pytest.mark.parametrize("uid", ["influx", "get"])
+def test_time_series(grafana, uid):
+    answer = ask(grafana, panel(alias="$tag_device", datasource={"uid": uid}))
+    assert answer.status == 200
+    result = answer.json["results"]["A"]
+    assert result["status"] == 200
+    frames = {frame["schema"]["name"]: frame for frame in result["frames"]}
+    assert set(frames) == {"d0", "d1"}
+    schema = result["frames"][0]["schema"]
+    executed = schema["meta"]["executedQueryString"]
+    assert executed.startswith('SELECT mean("outsidetemp") FROM "mqtt_consumer" WHERE time >= ')
+    assert 'GROUP BY time(1m), "device" fill(none)' in executed
+    assert schema["refId"] == "A"
+    assert schema["fields"] == [
+        {"name": "Time", "type": "time", "typeInfo": {"frame": "time.Time"}},
+        {
+            "name": "Value",
+            "type": "number",
+            "typeInfo": {"frame": "float64", "nullable": True},
+            "labels": {"device": "d0"},
+            "config": {"displayNameFromDS": "d0"},
+        },
+    ]
+    times, values = frames["d0"]["data"]["values"]
+    assert len(times) == len(values) >= 9
+    assert set(values) == {20.5}
+    assert all(at % 60000 == 0 for at in times)
+
+
+def test_names_of_series(grafana):
+    names = {
+        "": "mqtt_consumer.mean { device: d0 }",
+        "[[tag_device]] $m $col $__interval $nosuch": "d0 mqtt_consumer mean 1m $nosuch",
+    }
+    for alias, name in names.items():
+        frame = ask(grafana, panel(alias=alias)).json["results"]["A"]["frames"][0]
+        assert frame["schema"]["fields"][1]["config"]["displayNameFromDS"] == name
+
+
+def test_table(grafana):
+    text = 'SELECT last("waiting_for") AS "waits", last("online") AS "online" FROM "device_status" GROUP BY "device"'
+    (frame,) = ask(grafana, panel(text, resultFormat="table")).json["results"]["A"]["frames"]
+    assert [field["name"] for field in frame["schema"]["fields"]] == ["Time", "device", "waits", "online"]
+    assert [field["type"] for field in frame["schema"]["fields"]] == ["time", "string", "string", "number"]
+    assert [column[0] for column in frame["data"]["values"][1:]] == ["d0", "none", 1]
+
+
+def test_several_queries_and_nothing_found(grafana):
+    answer = ask(grafana, panel(), panel(SERIES.replace("outsidetemp", "nosuchfield"), refId="B"))
+    assert answer.status == 200
+    assert len(answer.json["results"]["A"]["frames"]) == 2
+    assert answer.json["results"]["B"] == {"status": 200, "frames": []}
+
+
+def test_relative_times(grafana):
+    answer = grafana.call("POST", "/api/ds/query", {"from": "now-15m", "to": "now", "queries": [panel()]})
+    assert len(answer.json["results"]["A"]["frames"]) == 2
+
+
+def test_bad_influxql(grafana):
+    answer = ask(grafana, panel("SELEC 1"))
+    result = answer.json["results"]["A"]
+    assert (answer.status, result["status"], result["errorSource"]) == (400, 500, "downstream")
+    assert result["error"].startswith("InfluxDB returned error: error parsing query: found SELEC, expected SELECT,")
+
+
+def test_database_down(grafana):
+    answer = ask(grafana, panel(datasource={"uid": "down"}))
+    result = answer.json["results"]["A"]
+    assert (answer.status, result["status"], result["errorSource"]) == (400, 502, "downstream")
+    assert result["error"].endswith("connection refused")
+
+
+def test_wrong_credentials_of_the_data_source(grafana):
+    result = ask(grafana, panel(datasource={"uid": "locked"})).json["results"]["A"]
+    assert result["error"] == "InfluxDB returned error: authorization failed"
+
+
+def test_refused_requests(grafana):
+    answer = ask(grafana, panel(datasource={"uid": "gone"}))
+    assert (answer.status, answer.json) == (404, {"message": "Data source not found"})
+    answer = ask(grafana)
+    assert (answer.status, answer.json["messageId"]) == (400, "query.noQueries")
+    answer = grafana.call("POST", "/api/ds/query", {"queries": [panel()]}, login=None)
+    assert (answer.status, answer.json["messageId"]) == (401, "auth.unauthorized")
+    answer = grafana.call("POST", "/api/ds/query", {"queries": [panel()]}, login=("x", "y"))
+    assert (answer.status, answer.json["messageId"]) == (401, "password-auth.failed")
+
+
+def test_expressions_in_a_panel(grafana):
+    expression = {"type": "__expr__", "uid": "__expr__"}
+    answer = ask(
+        grafana,
+        panel(),
+        {"refId": "B", "datasource": expression, "type": "reduce", "expression": "A", "reducer": "max"},
+        {"refId": "C", "datasource": expression, "type": "math", "expression": "$B * 2"},
+    )
+    frames = answer.json["results"]["C"]["frames"]
+    values = {frame["schema"]["fields"][0]["labels"]["device"]: frame["data"]["values"] for frame in frames}
+    assert values == {"d0": [[41]], "d1": [[20]]}
+
+
+# --- alerting -------------------------------------------------------------------------------------------------------
+
+
+def rules(grafana) -> dict[str, dict[str, Any]]:
+    groups = grafana.get("/api/prometheus/grafana/api/v1/rules")["data"]["groups"]
+    return {entry["uid"]: entry for group in groups for entry in group["rules"]}
+
+
+@pytest.fixture(scope="module")
+def evaluated(grafana):
+    """The rules once all of them were evaluated."""
+
+    def all_were():
+        found = rules(grafana)
+        waiting = [uid for uid, entry in found.items() if entry["lastEvaluation"].startswith("0001")]
+        return found if waiting == ["paused"] else None
+
+    return wait_until(all_were, "every rule evaluated", RULE_WAIT)
+
+
+def instances(entry: dict[str, Any]) -> dict[str, str]:
+    """State by device."""
+    return {alert["labels"].get("device", ""): alert["state"] for alert in entry.get("alerts", [])}
+
+
+def test_rules_from_a_file(grafana):
+    listed = {entry["uid"]: entry for entry in grafana.get("/api/v1/provisioning/alert-rules")}
+    entry = listed["high"]
+    assert (entry["ruleGroup"], entry["condition"], entry["provenance"]) == ("readings", "C", "file")
+    assert (entry["noDataState"], entry["execErrState"], entry["for"]) == ("NoData", "Error", "0s")
+    assert entry["annotations"] == {"summary": SUMMARY}
+    assert entry["labels"] == {"severity": "warning"}
+    assert [part["refId"] for part in entry["data"]] == ["A", "B", "C"]
+    assert entry["isPaused"] is False
+    assert grafana.get("/api/v1/provisioning/alert-rules/high") == entry
+    assert grafana.call("GET", "/api/v1/provisioning/alert-rules/none").status == 404
+
+
+def test_a_threshold_makes_one_alert_per_device(evaluated):
+    entry = evaluated["high"]
+    assert (entry["state"], entry["health"], entry["type"]) == ("firing", "ok", "alerting")
+    assert instances(entry) == {"d0": "Alerting", "d1": "Normal"}
+    firing = next(alert for alert in entry["alerts"] if alert["state"] == "Alerting")
+    assert firing["labels"] == {
+        "alertname": "Rule high",
+        "device": "d0",
+        "grafana_folder": "tig-pi",
+        "severity": "warning",
+    }
+    assert firing["annotations"]["summary"] == "d0: 20.5 (20.5) [no value]"
+    assert firing["value"] == "1e+00"
+
+
+@pytest.mark.parametrize(
+    ("uid", "state", "states"),
+    [
+        ("range", "firing", {"d0": "Normal", "d1": "Alerting"}),
+        ("pending", "pending", {"d0": "Pending", "d1": "Normal"}),
+        ("math", "firing", {"d0": "Alerting", "d1": "Normal"}),
+        ("count", "inactive", {"d0": "Normal", "d1": "Normal"}),
+        ("classic", "firing", {"": "Alerting"}),
+        ("nodata", "inactive", {"": "NoData"}),
+        ("nodata-ok", "inactive", {"": "Normal (NoData)"}),
+        ("nodata-alerting", "firing", {"": "Alerting (NoData)"}),
+        ("error", "inactive", {"": "Error"}),
+        ("error-ok", "inactive", {"": "Normal (Error)"}),
+        ("no-source", "inactive", {"": "Error"}),
+        ("no-condition", "inactive", {"": "Error"}),
+        ("paused", "inactive", {}),
+    ],
+)
+def test_states_of_rules(evaluated, uid, state, states):
+    assert (evaluated[uid]["state"], instances(evaluated[uid])) == (state, states)
+
+
+def test_health_of_rules(evaluated):
+    bad = {uid: entry["health"] for uid, entry in evaluated.items() if entry["health"] != "ok"}
+    assert bad == {"nodata": "nodata", "error": "error", "no-source": "error", "no-condition": "error"}
+    assert "found SELEC, expected SELECT" in evaluated["error"]["lastError"]
+    assert "data source not found" in evaluated["no-source"]["lastError"]
+    assert "Condition Z does not exist, must be one of [A B]" in evaluated["no-condition"]["lastError"]
+
+
+def test_without_data_there_is_no_label_to_name_the_device(evaluated):
+    (alert,) = evaluated["nodata-alerting"]["alerts"]
+    assert alert["annotations"]["summary"] == "[no value]:  ([no value]) [no value]"
+
+
+def test_the_contact_point_is_told(grafana, evaluated, hook):
+    def told():
+        return next((body for body in hook.received if body["groupLabels"].get("alertname") == "Rule high"), None)
+
+    # Grafana looks at its notification policies once a minute.
+    body = wait_until(told, "the webhook called", 120)
+    assert (body["receiver"], body["status"], body["version"], body["orgId"]) == ("hook", "firing", "1", 1)
+    (alert,) = body["alerts"]
+    assert alert["status"] == "firing"
+    assert alert["labels"]["device"] == "d0"
+    assert alert["annotations"] == {"summary": "d0: 20.5 (20.5) [no value]"}
+    assert alert["values"] == {"B": 20.5, "C": 1}
+    assert alert["endsAt"] == "0001-01-01T00:00:00Z"
+    assert alert["valueString"] == "[ var='B' labels={device=d0} value=20.5 ], [ var='C' labels={device=d0} value=1 ]"
+    assert body["title"].startswith("[FIRING:1] Rule high")
+    assert body["commonLabels"]["severity"] == "warning"
+
+
+def test_contact_points_and_policies(grafana):
+    points = {entry["name"]: entry for entry in grafana.get("/api/v1/provisioning/contact-points")}
+    assert points["email receiver"]["settings"] == {"addresses": "<example@email.com>"}
+    assert (points["hook"]["uid"], points["hook"]["provenance"]) == ("hook1", "file")
+    tree = grafana.get("/api/v1/provisioning/policies")
+    assert (tree["receiver"], tree["provenance"], tree["group_wait"]) == ("hook", "file", "1s")
+    refused = grafana.call("PUT", "/api/v1/provisioning/policies", {"receiver": "nobody"})
+    assert (refused.status, refused.json["messageId"]) == (400, "alerting.notifications.routes.invalidFormat")
+    assert "receiver 'nobody' does not exist" in refused.json["message"]
+    changed = {key: value for key, value in tree.items() if key != "provenance"} | {"group_wait": "2s"}
+    assert grafana.call("PUT", "/api/v1/provisioning/policies", changed).status == 202
+    assert grafana.get("/api/v1/provisioning/policies")["group_wait"] == "2s"
+
+
+# --- files anew, and a new start ------------------------------------------------------------------------------------
+
+
+def test_reload(grafana):
+    for topic in ("datasources", "dashboards", "alerting"):
+        answer = grafana.call("POST", f"/api/admin/provisioning/{topic}/reload")
+        assert (answer.status, answer.json) == (200, {"message": f"{topic.capitalize()} config reloaded"})
+        assert grafana.call("POST", f"/api/admin/provisioning/{topic}/reload", login=None).status == 401
+
+
+@pytest.fixture
+def server(home, tmp_path):
+    """A Grafana of the test's own, not started yet."""
+    own = Grafana(home, tmp_path)
+    own.provision("datasources", sources(source()))
+    yield own
+    own.stop()
+
+
+def wait_for(condition, what: str):
+    return wait_until(condition, what, 30)
+
+
+def uids(server: Grafana, kind: str = "dash-db") -> set[str]:
+    return {hit["uid"] for hit in server.get(f"/api/search?type={kind}")}
+
+
+def test_changes_of_files(server):
+    path = server.dashboard("a.json", dashboard("a", "A"))
+    server.provision("alerting", alerting(rule("one"), rule("two")))
+    server.start()
+    wait_for(lambda: uids(server) == {"a"}, "dashboard found")
+    server.dashboard("a.json", dashboard("a", "A changed"))
+    server.dashboard("b.json", dashboard("b", "B"))
+    wait_for(lambda: uids(server) == {"a", "b"}, "new dashboard found")
+    wait_for(lambda: server.get("/api/dashboards/uid/a")["dashboard"]["title"] == "A changed", "changed title shown")
+    path.unlink()
+    wait_for(lambda: uids(server) == {"b"}, "dashboard gone")
+    # Rules and contact points stay until a file deletes them; data sources go when their file says prune.
+    server.provision("alerting", alerting(rule("two", title="Second")))
+    server.provision("datasources", sources(source(name="Other", uid="other")))
+    for topic in ("alerting", "datasources"):
+        assert server.call("POST", f"/api/admin/provisioning/{topic}/reload").status == 200
+    listed = {entry["uid"]: entry["title"] for entry in server.get("/api/v1/provisioning/alert-rules")}
+    assert listed == {"one": "Rule one", "two": "Second"}
+    assert [entry["uid"] for entry in server.get("/api/datasources")] == ["other"]
+    server.provision("alerting", {"apiVersion": 1, "deleteRules": [{"orgId": 1, "uid": "one"}]}, "delete.yaml")
+    assert server.call("POST", "/api/admin/provisioning/alerting/reload").status == 200
+    assert [entry["uid"] for entry in server.get("/api/v1/provisioning/alert-rules")] == ["two"]
+
+
+def test_a_bad_file_is_refused_by_reload_and_the_server_lives_on(server):
+    server.start()
+    server.provision("datasources", sources(source(), source(name="Again")))
+    assert server.call("POST", "/api/admin/provisioning/datasources/reload").status == 500
+    server.provision("alerting", alerting(rule("x" * 41)))
+    assert server.call("POST", "/api/admin/provisioning/alerting/reload").status == 500
+    assert server.call("GET", "/api/health").status == 200
+
+
+def test_what_outlives_a_restart(server):
+    server.dashboard("a.json", dashboard("a", "A"))
+    server.start()
+    assert server.call("POST", "/api/dashboards/db", {"dashboard": dashboard("hand", "By hand")}).status == 200
+    tree = {"receiver": "email receiver", "group_by": ["alertname"], "group_wait": "7s"}
+    assert server.call("PUT", "/api/v1/provisioning/policies", tree).status == 202
+    server.stop()
+    (server.directory / "admin_password").write_text("another one\n")
+    server.start()
+    # The password of the file counts when the database is made, and never again.
+    assert server.get("/api/dashboards/uid/hand")["dashboard"]["title"] == "By hand"
+    assert server.get("/api/v1/provisioning/policies")["group_wait"] == "7s"
+    assert server.call("GET", "/api/user", login=("admin", "another one")).status == 401
+
+
+def test_a_new_password_by_the_command_line(server):
+    server.start()
+    refused = server.cli("admin", "reset-admin-password", "--password-from-stdin", text="x\n")
+    assert "the new password doesn't meet the password policy criteria" in refused.stdout + refused.stderr
+    assert refused.returncode != 0
+    assert server.get("/api/user")["login"] == "admin"
+    # On a running server, and on a stopped one.
+    accepted = server.cli("admin", "reset-admin-password", "--password-from-stdin", text="second secret\n")
+    assert accepted.returncode == 0, accepted.stdout + accepted.stderr
+    assert "Admin password changed successfully" in accepted.stdout + accepted.stderr
+    assert server.call("GET", "/api/user").status == 401
+    server.password = "second secret"
+    assert server.get("/api/user")["login"] == "admin"
+    server.stop()
+    assert server.cli("admin", "reset-admin-password", "--password-from-stdin", text="third secret").returncode == 0
+    server.password = "third secret"
+    server.start()
+    assert server.get("/api/user")["login"] == "admin"
+
+
+def test_too_many_wrong_passwords_lock_the_account(server):
+    server.start()
+    for number in range(5):
+        assert server.call("GET", "/api/user", login=("admin", f"wrong {number}")).status == 401
+    assert server.call("GET", "/api/user").status == 401
+
+
+# --- faults in files: what ends the server --------------------------------------------------------------------------
+
+UID_TWICE = sources(source(), source(name="Second", isDefault=False))
+TWO_DEFAULTS = sources(source(), source(name="Second", uid="second"))
+NO_NAME = sources({key: value for key, value in source().items() if key != "name"})
+BAD_YAML = "apiVersion: 1\ndatasources:\n  - name: x\n   uid: y\n"
+DUPLICATE_KEY = "apiVersion: 1\ndatasources:\n  - name: x\n    name: y\n"
+HOOK = {"uid": "hook1", "type": "webhook", "settings": {"url": "http://127.0.0.1:1/"}}
+
+
+def contact(**changes: Any) -> dict[str, Any]:
+    receiver = {key: value for key, value in {**HOOK, **changes}.items() if value is not None}
+    return {"apiVersion": 1, "contactPoints": [{"orgId": 1, "name": "house", "receivers": [receiver]}]}
+
+
+FAULTS = {
+    "bad YAML": ("datasources", BAD_YAML, "Datasource provisioning error: yaml: line 3: did not find expected"),
+    "key twice": ("datasources", DUPLICATE_KEY, 'line 4: mapping key "name" already defined at line 3'),
+    "no name": (
+        "datasources",
+        NO_NAME,
+        "unique identifier and org id are needed to be able to get or delete a datasource",
+    ),
+    "uid twice": ("datasources", UID_TWICE, "data source with the same uid already exists"),
+    "two defaults": (
+        "datasources",
+        TWO_DEFAULTS,
+        "datasource.yaml config is invalid. Only one datasource per organization can be marked as default",
+    ),
+    "missing file in a value": (
+        "datasources",
+        sources(source(secureJsonData={"password": "$__file{/no/such/file}"})),
+        "stat /no/such/file: no such file or directory",
+    ),
+    "rule's uid too long": (
+        "alerting",
+        alerting(rule("x" * 41)),
+        f"cannot create rule with UID '{'x' * 41}': UID is longer than 40 symbols",
+    ),
+    "odd interval": (
+        "alerting",
+        alerting(rule("x"), interval="7s"),
+        "interval (7s) should be non-zero and divided exactly by scheduler interval: 10",
+    ),
+    "interval without unit": ("alerting", alerting(rule("x"), interval="60"), 'not a valid duration string: \\"60\\"'),
+    "unknown state for no data": (
+        "alerting",
+        alerting(rule("x", noDataState="Bogus", title="Device silent")),
+        "rule 'Device silent' failed to parse: unknown NoData state option Bogus",
+    ),
+    "unknown state for errors": (
+        "alerting",
+        alerting(rule("x", execErrState="Bogus")),
+        "rule 'Rule x' failed to parse: unknown Error state option Bogus",
+    ),
+    "no title": ("alerting", alerting(rule("x", title="")), "rule has no title set"),
+    "no uid": ("alerting", alerting(rule("")), "rule 'Rule ' failed to parse: no UID set"),
+    "no data": (
+        "alerting",
+        alerting({**rule("x"), "data": []}),
+        "rule 'Rule x' failed to parse: no data set",
+    ),
+    "no condition": (
+        "alerting",
+        alerting(rule("x", condition="")),
+        "rule 'Rule x' failed to parse: no condition set",
+    ),
+    "bad pause": ("alerting", alerting(rule("x", **{"for": "soon"})), "rule 'Rule x' failed to parse 'for' field: "),
+    "no folder": (
+        "alerting",
+        {"apiVersion": 1, "groups": [{"name": "g", "interval": "10s", "rules": []}]},
+        "rule group has no folder set",
+    ),
+    "unknown contact point": ("alerting", contact(type="wobhook"), "notifier wobhook is not supported"),
+    "no settings": ("alerting", contact(settings=None), "house: no settings are set"),
+    "no address": ("alerting", contact(type="email", settings={"x": 1}), "could not find addresses in settings"),
+    "no url": ("alerting", contact(settings={"x": 1}), "required field 'url' is not specified"),
+    "policy for nobody": (
+        "alerting",
+        {"apiVersion": 1, "policies": [{"orgId": 1, "receiver": "nobody"}]},
+        "[alerting.notifications.routes.invalidFormat] Invalid format of the submitted route",
+    ),
+    "rule for nobody": (
+        "alerting",
+        alerting(rule("x", notification_settings={"receiver": "nobody"})),
+        "nobody",
+    ),
+    "bad alerting YAML": ("alerting", BAD_YAML, "failure to parse file test.yaml: yaml: line 3: did not find expected"),
+    "bad provider": ("dashboards", BAD_YAML, "could not parse provisioning config file: test.yaml error: yaml: line 3"),
+    "provider without a path": (
+        "dashboards",
+        {"apiVersion": 1, "providers": [{"name": "x", "type": "file"}]},
+        "failed to load dashboards, path param is not a string",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_that_ends_the_server(server, name):
+    topic, content, complaint = FAULTS[name]
+    server.provision(topic, content)
+    server.launch()
+    assert server.wait_for_end() == 1
+    assert complaint in server.log, server.log[-3000:]
+
+
+def test_a_missing_file_in_the_configuration_ends_it(server):
+    (server.directory / "admin_password").unlink()
+    server.launch()
+    assert server.wait_for_end() == 1
+    path = f"{server.directory}/admin_password"
+    expected = f"got error while expanding security.admin_password with expander 'file': stat {path}: no such file"
+    assert expected in server.log
+
+
+def test_health_is_good_before_a_bad_file_ends_the_server(server):
+    """Why a readiness check must not stop at /api/health."""
+    server.provision("datasources", UID_TWICE)
+    server.launch()
+    healthy = False
+    while server.ended is None:
+        try:
+            healthy |= server.call("GET", "/api/health", login=None).status == 200
+        except OSError:
+            time.sleep(0.02)
+    assert server.ended == 1
+    assert healthy
+
+
+# --- faults in files: what the server lives with --------------------------------------------------------------------
+
+
+def test_faults_of_data_sources_that_are_not_noticed(server):
+    odd = source(name="Odd", uid="odd", isDefault=False, nosuchkey=1, access="bogus")
+    untyped = {"name": "Untyped", "uid": "untyped"}
+    server.provision("datasources", sources(source(), odd, untyped))
+    server.start()
+    assert {entry["uid"] for entry in server.get("/api/datasources")} == {"influx", "odd", "untyped"}
+    assert "invalid access value, will use 'proxy' instead" in server.log
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("{nonsense", "failed to load dashboard from"),
+        (dashboard("bad", ""), "Dashboard title cannot be empty"),
+        (dashboard("x" * 41, "Too long"), "uid too long, max 40 characters"),
+        (dashboard("ä", "Illegal"), "uid contains illegal characters"),
+    ],
+    ids=["no JSON", "no title", "uid too long", "uid illegal"],
+)
+def test_a_bad_dashboard_is_left_out_and_the_others_load(server, content, complaint):
+    server.dashboard("bad.json", content)
+    server.dashboard("good.json", dashboard("good", "Good"))
+    server.start()
+    wait_for(lambda: uids(server) == {"good"}, "the good one found")
+    assert complaint in server.log
+
+
+def test_text_after_a_dashboards_end_is_not_looked_at(server):
+    server.dashboard("a.json", json.dumps(dashboard("a", "A")) + "\nrubbish")
+    server.start()
+    wait_for(lambda: uids(server) == {"a"}, "dashboard found")
+
+
+@pytest.mark.parametrize(
+    ("second", "complaint"),
+    [
+        (dashboard("a", "Other"), "the same UID is used more than once"),
+        (dashboard("b", "A"), "dashboard title is not unique in folder"),
+    ],
+    ids=["uid", "title"],
+)
+def test_duplicates_stop_all_updates(server, second, complaint):
+    server.dashboard("a.json", dashboard("a", "A"))
+    server.dashboard("b.json", second)
+    server.start()
+    wait_for(lambda: complaint in server.log, "the complaint")
+    assert "provider has no database write permissions because of duplicates" in server.log
+    server.dashboard("c.json", dashboard("c", "C"))
+    time.sleep(4)
+    assert "c" not in uids(server)
+
+
+def test_a_missing_directory_of_dashboards(server):
+    provider = {"name": "x", "type": "file", "options": {"path": "/no/such/directory"}}
+    server.provision("dashboards", {"apiVersion": 1, "providers": [provider]})
+    server.start()
+    assert "Cannot read directory" in server.log
+    assert "Failed to provision config" in server.log
+    assert server.call("GET", "/api/health").status == 200
+
+
+def test_faults_of_rules_that_are_not_noticed(server):
+    twice = copy.deepcopy(alerting(rule("one"), rule("two", title="Rule one")))
+    twice["groups"].append({**twice["groups"][0], "name": "second", "rules": [rule("one", title="Rule two")]})
+    server.provision("alerting", twice)
+    server.start()
+    listed = {entry["uid"]: entry["ruleGroup"] for entry in server.get("/api/v1/provisioning/alert-rules")}
+    assert listed["one"] == "second"
+
+
+def test_a_folder_by_uid_is_another_than_the_one_by_title(server):
+    """Alert rules make their folder by its title first; a provider that names a uid makes a second one."""
+    server.provision("alerting", alerting(rule("one")))
+    provider = {
+        "name": "x",
+        "folder": "tig-pi",
+        "folderUid": "own",
+        "type": "file",
+        "options": {"path": str(server.directory / "dashboards")},
+    }
+    server.provision("dashboards", {"apiVersion": 1, "providers": [provider]})
+    server.dashboard("a.json", dashboard("a", "A"))
+    server.start()
+    wait_for(lambda: uids(server) == {"a"}, "dashboard found")
+    assert [folder["title"] for folder in server.get("/api/folders")] == ["tig-pi", "tig-pi"]
