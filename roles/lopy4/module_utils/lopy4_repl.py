@@ -48,6 +48,7 @@ class Repl:
         self.line = line
         self.raw_paste: bool | None = None
         self.console = b""
+        self.left = True  # it runs its program, not our commands
 
     def enter(self, patience: float = 12.0) -> None:
         """Interrupt whatever runs and get a prompt: by Ctrl-C, and if that does not help by Pycom's safe boot.
@@ -64,9 +65,10 @@ class Repl:
                 self.line.read_until((b">>> ",), 6)
             self.line.write(b"\r" + INTERRUPT + INTERRUPT)
             self.line.write(b"\r" + RAW)
-            heard = self.line.read_until((BANNER,), 0.8 if attempt < 2 else 1.5)
+            heard = self.line.read_until((BANNER,), (0.4, 0.8)[attempt] if attempt < 2 else 1.5)
             if heard is not None:
                 self.console = heard
+                self.left = False
                 self._settle()
                 return
             attempt += 1
@@ -167,3 +169,4 @@ class Repl:
     def reset(self) -> None:
         """A hard reset: the program runs again, out of safe boot, too."""
         self.start("import machine\nmachine.reset()")
+        self.left = True

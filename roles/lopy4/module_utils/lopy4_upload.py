@@ -372,9 +372,9 @@ class Upload:
 # --- after the reset
 
 STARTED = re.compile(rb"slot ([ab]) works")
-BACK = re.compile(rb"slot ([ab]) did not start \d+ times, back to slot ([ab])")
+BACK = re.compile(rb"slot ([ab]) did not start, back to slot ([ab])")
 NOTHING = re.compile(rb"no program in ")
-TRACEBACK = re.compile(rb"Traceback \(most recent call last\):\r?\n(?:  .*\r?\n)*.*\r?\n")
+TRACEBACK = re.compile(rb"slot ([ab]) did not start, back to slot ([ab])")
 
 
 def watch(repl: Repl, slot: str, patience: float) -> tuple[bool, str]:

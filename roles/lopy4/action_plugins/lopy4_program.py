@@ -1,0 +1,114 @@
+"""Reads the program on the controller, hands it to the module in one piece, and shows how far that is."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import contextlib
+import json
+import secrets
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import connection_loader
+from ansible.utils.display import Display
+
+PERIOD = 2.0  # seconds between two lines
+ROOT_FILES = ("boot.py", "main.py")
+
+
+def tree(directory: Path) -> dict[str, bytes]:
+    """The program's files by their path on the device.
+
+    Raises:
+        AnsibleActionFail: that is no program.
+    """
+    files = {}
+    for name in ROOT_FILES:
+        path = directory / name
+        if not path.is_file():
+            raise AnsibleActionFail(f"lopy4_program: {path} is missing; a program has boot.py, main.py and lib/.")
+        files[name] = path.read_bytes()
+    for path in sorted((directory / "lib").rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc":
+            files[path.relative_to(directory).as_posix()] = path.read_bytes()
+    return files
+
+
+def version(files: dict[str, bytes]) -> str:
+    """VERSION in the package's __init__.py; empty if it has none."""
+    for node in ast.parse(files.get("lib/tig/__init__.py", b"")).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "VERSION":
+            return str(ast.literal_eval(node.value))
+    return ""
+
+
+class Progress:
+    """Shows, every few seconds, the line that a module on the host keeps in a file.
+
+    A connection of its own reads the file, since the module's is busy.
+    """
+
+    def __init__(self, action: ActionBase, name: str, task_vars: dict) -> None:
+        self.path = f"/tmp/tig-pi-{secrets.token_hex(8)}.progress"
+        self.name = name
+        self.over = threading.Event()
+        own = action._connection
+        self.connection = connection_loader.get(own._load_name, action._play_context, None)
+        self.connection.set_options(var_options=task_vars)
+        self.connection._options = own._options
+
+    def show(self) -> None:
+        last = ""
+        while not self.over.wait(PERIOD):
+            with contextlib.suppress(Exception):
+                code, out, _ = self.connection.exec_command(f"cat {self.path}", in_data=None, sudoable=False)
+                text = out.decode("utf-8", "replace").strip()
+                if code == 0 and text and text != last:
+                    Display().display(f"{self.name}: {text}")
+                    last = text
+
+    def __enter__(self) -> str:
+        self.thread = threading.Thread(target=self.show, daemon=True)
+        self.thread.start()
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.thread.join(10)
+
+
+@contextlib.contextmanager
+def shown(action: ActionBase, name: str, task_vars: dict) -> Iterator[str]:
+    with Progress(action, name, task_vars) as path:
+        yield path
+
+
+class ActionModule(ActionBase):
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+    _supports_diff = True
+
+    def run(self, tmp=None, task_vars=None):
+        result = super().run(tmp, task_vars)
+        del tmp
+        args = self._task.args.copy()
+        for wanted in ("name", "program", "settings"):
+            if not args.get(wanted):
+                raise AnsibleActionFail(f"lopy4_program: {wanted} is missing.")
+        files = tree(Path(args.pop("program")))
+        settings = args.pop("settings")
+        files["settings.json"] = (settings if isinstance(settings, str) else json.dumps(settings)).encode()
+        payload = {
+            "version": version(files),
+            "files": {path: base64.b64encode(data).decode() for path, data in files.items()},
+        }
+        args["packed"] = base64.b64encode(zlib.compress(json.dumps(payload).encode())).decode()
+        with shown(self, args["name"], task_vars) as path:
+            args["progress"] = path
+            result.update(self._execute_module(module_name="lopy4_program", module_args=args, task_vars=task_vars))
+        return result

@@ -1,0 +1,98 @@
+"""What every module of this role does: find the device, open its port, tell how far it is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterator
+
+from ansible.module_utils.lopy4_line import BAUD, DeviceError, Line, listed, ports
+from ansible.module_utils.lopy4_repl import Repl
+
+IDENTIFY = "import os,sys,machine,binascii\nprint((tuple(os.uname())[:5],sys.platform,binascii.hexlify(machine.unique_id()).decode()))"
+
+
+def plain(mac: str) -> str:
+    """A MAC as twelve small hexadecimal digits."""
+    return re.sub(r"[^0-9a-f]", "", mac.lower())
+
+
+def written(mac: str) -> str:
+    """A MAC as people write it."""
+    return ":".join(re.findall("..", plain(mac)))
+
+
+def check_mac(found: str, declared: str, path: str, name: str) -> None:
+    """Raises DeviceError when the chip is another one than the inventory says."""
+    if declared and plain(found) != plain(declared):
+        raise DeviceError(
+            f"The device on {path} is {written(found)}, and lopy4_mac of {name} is {written(declared)}: are two cables swapped? "
+            "Nothing was written. Correct lopy4_port, or lopy4_mac if the board was replaced."
+        )
+
+
+def port_of(mac: str, name: str) -> str:
+    """The port of the device with this chip, by asking each one that nobody uses; those asked are restarted."""
+    seen = []
+    for path in ports():
+        try:
+            with Line(path, BAUD) as line:
+                repl = Repl(line)
+                repl.enter(3.0)
+                found = eval_tuple(repl.run(IDENTIFY))[2]
+                repl.reset()
+        except DeviceError as error:
+            seen.append(f"{path}: {str(error).split('.')[0]}")
+            continue
+        if plain(found) == plain(mac):
+            return path
+        seen.append(f"{path}: {written(found)}")
+    what = "; ".join(seen) or listed()
+    raise DeviceError(f"No device with the chip {written(mac)} ({name}) is plugged in here. {what}")
+
+
+def eval_tuple(text: str) -> tuple:
+    import ast
+
+    return ast.literal_eval(text.strip())
+
+
+class Progress:
+    """A line of text in a file, for the action plugin on the controller to show while the module works."""
+
+    def __init__(self, path: str | None) -> None:
+        self.path = path
+        self.next = 0.0
+        if path:
+            with contextlib.suppress(OSError):
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+
+    def __call__(self, text: str, done: int = 0, total: int = 0) -> None:
+        now = time.monotonic()
+        if not self.path or now < self.next:
+            return
+        self.next = now + 0.3
+        share = f" {100 * done // total} % of {total // 1024} kB" if total else ""
+        with contextlib.suppress(OSError), open(self.path, "w", encoding="utf-8") as file:
+            file.write(text + share)
+
+    def end(self) -> None:
+        if self.path:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+
+
+@contextlib.contextmanager
+def visit(path: str) -> Iterator[Repl]:
+    """The device's prompt; at the end the device is restarted, whatever happened, unless the line is gone."""
+    with Line(path, BAUD) as line:
+        repl = Repl(line)
+        repl.enter()
+        try:
+            yield repl
+        finally:
+            with contextlib.suppress(DeviceError):
+                if not repl.left:
+                    repl.reset()
