@@ -44,13 +44,17 @@ def settings(words):
     for word in words:
         name, equals, text = word.partition("=")
         if not equals:
-            raise SystemExit("lopy4.py: say NAME=VALUE, not '%s'" % word)
+            raise SystemExit("lopy4.py: say NAME=VALUE, not '{}'".format(word))
         found[name] = text if name in ("wifi_ssid", "wifi_password", "mac", "release", "name") else value(text)
     return found
 
 
 def run(arguments):
-    chosen = settings(arguments.setting)
+    chosen = {}
+    if arguments.settings and os.path.exists(arguments.settings):
+        with open(arguments.settings, encoding="utf-8") as file:
+            chosen = json.load(file)
+    chosen.update(settings(arguments.setting))
     if arguments.speed is not None:
         chosen["speed"] = arguments.speed
     device = Device(
@@ -86,7 +90,7 @@ def notify(device):
 
 def ctl(arguments):
     if arguments.command not in COMMANDS:
-        raise SystemExit("lopy4.py: there is no command '%s': one of %s" % (arguments.command, ", ".join(COMMANDS)))
+        raise SystemExit("lopy4.py: there is no command '{}': one of {}".format(arguments.command, ", ".join(COMMANDS)))
     given = {}
     for index, word in enumerate(arguments.words):
         name, equals, text = word.partition("=")
@@ -95,14 +99,14 @@ def ctl(arguments):
         elif index == 0 and arguments.command in FIRST:
             given[FIRST[arguments.command]] = word
         else:
-            raise SystemExit("lopy4.py: say NAME=VALUE, not '%s'" % word)
+            raise SystemExit("lopy4.py: say NAME=VALUE, not '{}'".format(word))
     try:
         control = Control(arguments.dir)
         answer = control(arguments.command, **given)
     except OSError:
-        raise SystemExit("lopy4.py: no virtual LoPy4 runs with its state in %s" % arguments.dir) from None
+        raise SystemExit("lopy4.py: no virtual LoPy4 runs with its state in {}".format(arguments.dir)) from None
     except ValueError as error:
-        raise SystemExit("lopy4.py: %s" % error) from None
+        raise SystemExit("lopy4.py: {}".format(error)) from None
     if isinstance(answer, str):
         print(answer, end="")
     elif answer is not None:
@@ -129,6 +133,9 @@ def main():
     command.add_argument("--speed", type=float, help="device seconds per second; 0: sleeping takes no time")
     command.add_argument("--micropython", help="shared library of MicroPython (default: the installed wheel's)")
     command.add_argument("--setting", action="append", default=[], metavar="NAME=VALUE", help="see README.md")
+    command.add_argument(
+        "--settings", metavar="FILE", help="the same as JSON, where nobody reads them in the process list"
+    )
     command.set_defaults(function=run)
     command = commands.add_parser("ctl", help="do something to a running device")
     command.add_argument("dir")

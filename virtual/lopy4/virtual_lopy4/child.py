@@ -51,7 +51,7 @@ class ImportTable:
             values = struct.unpack_from("<IIQQQQIIQQ", image, section_table + index * entry_size)
             sections.setdefault(values[1], []).append(values)
         symbols = sections[11][0]  # SHT_DYNSYM
-        strings = [s for s in sections[3] if s[3] == self._strtab_address(sections[6][0])][0]
+        strings = next(s for s in sections[3] if s[3] == self._strtab_address(sections[6][0]))
         self.symbols = {}
         names = {}
         for index in range(symbols[5] // 24):

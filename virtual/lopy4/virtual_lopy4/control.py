@@ -10,7 +10,7 @@ def _switch(word):
         return True
     if word in ("down", "off", False, "false", "0"):
         return False
-    raise ValueError("say up or down, not '%s'" % word)
+    raise ValueError("say up or down, not '{}'".format(word))
 
 
 def _status(device):
@@ -19,7 +19,7 @@ def _status(device):
 
 def _sensor(device, name, fault="none"):
     if name not in device.hardware.sensors:
-        raise ValueError("there is no sensor '%s': one of %s" % (name, ", ".join(sorted(device.hardware.sensors))))
+        raise ValueError("there is no sensor '{}': one of {}".format(name, ", ".join(sorted(device.hardware.sensors))))
     device.hardware.sensors[name].set_fault(fault)
 
 
@@ -123,11 +123,11 @@ COMMANDS = {
 
 def execute(device, do, arguments):
     if do not in COMMANDS:
-        raise ValueError("there is no command '%s': one of %s" % (do, ", ".join(COMMANDS)))
+        raise ValueError("there is no command '{}': one of {}".format(do, ", ".join(COMMANDS)))
     try:
         return COMMANDS[do](device, **arguments)
     except TypeError as error:
-        raise ValueError("%s: %s" % (do, error)) from None
+        raise ValueError("{}: {}".format(do, error)) from None
 
 
 class Control:

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import fcntl
 import glob
+import grp
 import hashlib
 import importlib.util
 import json
@@ -469,13 +470,13 @@ class Device:
         found = self.installed
         pycom = found["profile"] == "pycom"
         if pycom:
-            banner = "Pycom MicroPython %s [%s]; LoPy4 with ESP32" % (
+            banner = "Pycom MicroPython {} [{}]; LoPy4 with ESP32".format(
                 found["release"],
                 found["version"].replace(" on ", "] on ").rstrip("]"),
             )
             banner = banner.replace("]; LoPy4", "; LoPy4")
         else:
-            banner = "MicroPython %s; Generic ESP32 module with SPIRAM with ESP32" % found["version"]
+            banner = "MicroPython {}; Generic ESP32 module with SPIRAM with ESP32".format(found["version"])
         configuration = {
             "micropython": self.micropython,
             "shared": self.page_path,
@@ -554,6 +555,9 @@ class Device:
         os.set_inheritable(self.master, False)
         tty.setraw(slave)
         self.port = os.ttyname(slave)
+        with contextlib.suppress(KeyError, PermissionError):  # as udev leaves a real one
+            os.chown(self.port, -1, grp.getgrnam("dialout").gr_gid)
+            os.chmod(self.port, 0o660)
         if self.link:
             os.makedirs(os.path.dirname(os.path.abspath(self.link)), exist_ok=True)
             temporary = "%s.%d" % (self.link, os.getpid())
@@ -853,7 +857,7 @@ class Device:
             "state": self.state,
             "port": self.port,
             "host_open": self.host_open,
-            "mac": ":".join("%02x" % byte for byte in self.mac),
+            "mac": ":".join("{:02x}".format(byte) for byte in self.mac),
             "profile": self.installed and self.installed["profile"],
             "release": self.installed and self.installed["release"],
             "file_system": self.installed and self.installed["file_system"],
@@ -866,7 +870,7 @@ class Device:
             "bytes_sent": self.sent,
             "bytes_overflowed": self.overflowed,
             "block_writes": page.block_writes,
-            "led": "#%06x" % hardware.led,
+            "led": "#{:06x}".format(hardware.led),
             "heartbeat": hardware.heartbeat,
             "wifi": {
                 "up": hardware.wifi.up,

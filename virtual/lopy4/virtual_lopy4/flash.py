@@ -65,7 +65,7 @@ def stand_in(profile, release=None):
     with the profile and release that it reads in them.
     """
     release = release or RELEASES[profile]
-    version = VERSIONS[profile] if release == RELEASES[profile] else "%s on 2021-10-28" % release
+    version = VERSIONS[profile] if release == RELEASES[profile] else "{} on 2021-10-28".format(release)
     if profile == "pycom":
         words = b"tig-pi virtual LoPy4\0LoPy4 with ESP32\0%s\0[%s]\0" % (release.encode(), version.encode())
     else:

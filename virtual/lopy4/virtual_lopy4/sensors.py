@@ -28,7 +28,7 @@ class Environment:
     def set(self, name, value):
         name = self.ALIASES.get(name, name)
         if name not in ("temperature", "humidity", "pressure", "moisture", "boardtemperature", "battery"):
-            raise ValueError("there is no quantity '%s'" % name)
+            raise ValueError("there is no quantity '{}'".format(name))
         if value is None:
             self.fixed.pop(name, None)
         else:
@@ -72,7 +72,7 @@ class Sensor:
         elif fault in self.FAULTS:
             self.fault = fault
         else:
-            raise ValueError("no fault '%s': one of none, %s" % (fault, ", ".join(self.FAULTS)))
+            raise ValueError("no fault '{}': one of none, {}".format(fault, ", ".join(self.FAULTS)))
         self.since = self.now()
         self.frozen = {}
 
@@ -148,7 +148,7 @@ class Dht11(Sensor):
             bits = bits[: -random.randint(1, 12)]
         for bit in bits:
             out += [(0, jitter(50)), (1, jitter(70 if bit == "1" else 26))]
-        return out + [(0, jitter(50)), (1, 0)]
+        return [*out, (0, jitter(50)), (1, 0)]
 
 
 class Bmp180(Sensor):
