@@ -66,6 +66,7 @@ def program(name: str, package: str) -> str:
         root = CACHE / "debs" / "unpacked" / f"{deb.stem}-{int(deb.stat().st_mtime)}"
         if not root.exists():
             partial = root.with_name(f"{root.name}.{os.getpid()}")
+            partial.parent.mkdir(parents=True, exist_ok=True)
             subprocess.run(["dpkg-deb", "-x", deb, partial], check=True)
             with contextlib.suppress(OSError):  # another run was faster
                 partial.rename(root)
