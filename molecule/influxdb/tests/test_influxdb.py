@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -29,7 +30,7 @@ class Database:
             return error.code, json.loads(error.read() or b"{}")
 
     def query(self, statement: str, user: str | None = "admin", password: str | None = None) -> tuple[int, list]:
-        status, answer = self.send("/query", urllib.parse.urlencode({"q": statement}).encode(), user, password)
+        status, answer = self.send("/query?db=iot", urllib.parse.urlencode({"q": statement}).encode(), user, password)
         return status, [series for result in answer.get("results", []) for series in result.get("series", [])]
 
     def write(self, line: str, user: str | None = "telegraf") -> int:
@@ -87,7 +88,7 @@ def test_no_password_is_on_the_pi(host, inventory):
 
 @pytest.mark.parametrize("user", ["telegraf", "admin"])
 def test_a_changed_password_converges(database, converge, inventory, user):
-    assert database.write("passwords,device=a value=1 1600000000000000000") == 204
+    assert database.write("passwords,device=a value=1") == 204
     (inventory / "secrets/influxdb" / user).write_text("another one\n")
     run = converge()
     assert run.returncode == 0, run.stdout
@@ -143,7 +144,7 @@ def test_what_cannot_work_is_refused_and_the_database_serves_on(host, database, 
 def test_points_outlive_a_power_cut(database, pi):
     """What the database has acknowledged is on the card."""
     for number in range(100):
-        assert database.write(f"cut,device=a value={number} {1700000000 + number}000000000") == 204
+        assert database.write(f"cut,device=a value={number} {time.time_ns()}") == 204
     pi.power_cut()
     assert database.rows("SELECT count(value) FROM iot.autogen.cut")[0]["count"] == 100
 
