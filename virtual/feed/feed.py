@@ -253,6 +253,7 @@ def main() -> int:
     parser.add_argument("--release", default="trixie", help="Debian release of the Pi")
     parser.add_argument("--architecture", choices=ARCHITECTURES, default=None, help="default: this machine's")
     parser.add_argument("--directory", type=Path, help="default: <cache>/feed/<release>-<architecture>")
+    parser.add_argument("--site", help="a feed of its own: <cache>/feed/<site>/<release>-<architecture>")
     parser.add_argument("--vendors", help="JSON file with changes to vendors.json; - is the standard input")
     parser.add_argument("--stand-ins", action="store_true", help="replace what a vendor out of reach does not give")
     parser.add_argument("--refresh", action="store_true", help="ask the vendors again, and take newer versions")
@@ -260,7 +261,8 @@ def main() -> int:
 
     cache = cache_directory()
     architecture = arguments.architecture or host_architecture()
-    directory = arguments.directory or cache / f"feed/{arguments.release}-{architecture}"
+    folder = cache / "feed" / (arguments.site or "")
+    directory = arguments.directory or folder / f"{arguments.release}-{architecture}"
     if arguments.verb == "path":
         print(directory)
         return 0
@@ -281,6 +283,8 @@ def main() -> int:
                 return 0
             lock = feed.fill()
         say(f"{directory} holds {len(lock['packages'])} packages ({time.monotonic() - started:.1f} s)")
+        for entry in lock["packages"]:
+            print(f"{entry['name']} {entry['version']} ({entry['origin']}: {entry['source']})")
     except FeedError as error:
         print(f"feed: ERROR: {error}", file=sys.stderr)
         return 1
