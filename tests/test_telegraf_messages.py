@@ -1,0 +1,172 @@
+"""What becomes of a message, tried with the real broker, the real Telegraf and the real database."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import json
+import time
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import paho.mqtt.client as mqtt
+import pytest
+import yaml
+from chain import Chain, running, wait_until
+
+TABLE = yaml.safe_load(Path(__file__).with_name("data").joinpath("messages.yml").read_text(encoding="utf-8"))
+STOCKHOLM = ZoneInfo("Europe/Stockholm")
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory) -> Chain:
+    with running(tmp_path_factory.mktemp("chain") / "chain") as chain:
+        yield chain
+
+
+@pytest.fixture
+def publish(chain):
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    client.connect("127.0.0.1", chain.mqtt_port)
+    client.loop_start()
+
+    def publish(topic: str, *payloads: str | bytes) -> None:
+        for message in [client.publish(topic, payload, qos=1) for payload in payloads]:
+            message.wait_for_publish(30)
+
+    yield publish
+    client.disconnect()
+    client.loop_stop()
+
+
+def payload_of(row: dict) -> bytes:
+    if "base64" in row:
+        return base64.b64decode(row["base64"])
+    if "digits" in row:
+        return row["payload"].replace("DIGITS", "9" * row["digits"]).encode()
+    return row["payload"].encode() * row.get("repeat", 1)
+
+
+def points(chain: Chain, measurement: str = "mqtt_consumer", device: str | None = None) -> list[dict]:
+    """All points as {time, device, fields}; a device that a point has none of is None."""
+    found = []
+    where = f"WHERE device = '{device}' " if device else ""
+    for series in chain.query(f"SELECT * FROM {measurement} {where}GROUP BY *"):
+        for row in series["values"]:
+            point = {name: value for name, value in zip(series["columns"], row, strict=True) if value is not None}
+            tags = {key: value for key, value in series.get("tags", {}).items() if value}
+            found.append({"time": point.pop("time"), "tags": tags, "fields": point})
+    return found
+
+
+def nanoseconds(text: str) -> int:
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    seconds = int(datetime.datetime.fromisoformat(f"{whole}+00:00").timestamp())
+    return seconds * 10**9 + int(fraction.ljust(9, "0") or 0)
+
+
+@pytest.mark.parametrize("row", TABLE, ids=[row["name"] for row in TABLE])
+def test_what_becomes_of_a_message(chain, publish, row):
+    chain.query("DROP MEASUREMENT mqtt_consumer")
+    counted = wait_until(chain.counters, "the counters are written")
+    before = time.time_ns()
+    # What follows in the same queue tells when this one has been dealt with.
+    publish(row["topic"], payload_of(row))
+    publish("tig/marker/reading", '{"marker": 1, "time": 1600000000}')
+    wait_until(lambda: points(chain, device="marker"), "the marker is stored")
+    found = [point for point in points(chain) if point["tags"] != {"device": "marker"}]
+    if "point" not in row:
+        assert found == []
+    else:
+        wanted = row["point"]
+        [point] = found
+        assert point["tags"] == ({"device": wanted["device"]} if wanted["device"] else {})
+        assert point["fields"] == wanted["fields"]
+        if wanted["time"] == "arrival":
+            assert before < point["time"] < time.time_ns()
+        else:
+            assert point["time"] == nanoseconds(wanted["time"])
+
+    def grown() -> dict:
+        now = chain.counters()
+        return {reason: now[reason] - counted[reason] for reason in now if now[reason] != counted[reason]}
+
+    wait_until(lambda: grown() == row["counted"], f"counted {row['counted']}, not {grown()}", 5)
+
+
+def test_fields_are_floats(chain, publish):
+    publish("tig/types/reading", '{"outsidetemp": 25, "soilhumidity": 0.7, "time": 1700000000}')
+    wait_until(lambda: points(chain, device="types"), "the reading is stored")
+    kinds = {row[1] for series in chain.query("SHOW FIELD KEYS FROM mqtt_consumer") for row in series["values"]}
+    assert kinds == {"float"}
+
+
+@pytest.mark.parametrize("how", ["time", "sensortime", "both"])
+@pytest.mark.parametrize("change", ["2021-03-28T01:00:00+00:00", "2021-10-31T01:00:00+00:00"], ids=["spring", "autumn"])
+def test_a_thousand_readings_across_a_change_of_daylight_saving(chain, publish, how, change):
+    """Every 15 seconds, two hours before and after; each local time of the autumn's hour comes twice."""
+    start = int(datetime.datetime.fromisoformat(change).timestamp()) - 500 * 15
+    moments = [start + 15 * number for number in range(1000)]
+    device = f"change-{how}-{change[5:7]}"
+    payloads = []
+    for moment in moments:
+        local = datetime.datetime.fromtimestamp(moment, STOCKHOLM)
+        reading: dict = {"device": device, "outsidetemp": 25}
+        if how != "sensortime":
+            reading["time"] = moment
+        if how != "time":
+            reading["sensortime"] = " ".join(
+                str(part) for part in (local.year, local.month, local.day, local.hour, local.minute, local.second)
+            )
+        payloads.append(json.dumps(reading))
+    publish("mats/test", *payloads)
+    wait_until(lambda: len(points(chain, device=device)) >= 1000, "all are stored", 30)
+    assert [point["time"] for point in points(chain, device=device)] == [moment * 10**9 for moment in moments]
+
+
+def test_what_a_device_says_of_itself(chain, publish):
+    status = {
+        "state": "online", "version": "1.0.0", "reset": "power_on", "uptime": 123, "free": 123456,
+        "waiting_for": "none", "failed": ["dht11", "soil"], "held": 0, "dropped": 2, "time": 1700000000,
+    }  # fmt: skip
+    publish("tig/told/status", json.dumps(status))
+    publish("tig/told/status", '{"state": "offline"}')
+    online, offline = wait_until(
+        lambda: found if len(found := points(chain, "device_status", "told")) == 2 else None, "both are stored"
+    )
+    assert online["time"] == 1700000000 * 10**9
+    assert online["fields"] == {
+        "online": 1, "state": "online", "version": "1.0.0", "reset": "power_on", "uptime": 123, "free": 123456,
+        "waiting_for": "none", "failed": "dht11,soil", "held": 0, "dropped": 2,
+    }  # fmt: skip
+    assert offline["fields"] == {"online": 0, "state": "offline"}
+
+
+def test_a_status_that_is_none_is_counted(chain, publish):
+    before = wait_until(lambda: chain.counters().get("bad_status") is not None and chain.counters(), "it is counted")
+    publish("tig/bad/status", "junk", '{"state": "asleep"}', b"\xff", "")
+    wait_until(lambda: chain.counters()["bad_status"] == before["bad_status"] + 3, "three are counted", 5)
+    assert points(chain, "device_status", "bad") == []
+
+
+def test_the_broker_s_own_figures(chain, publish):
+    publish("tig/greenhouse/reading", '{"outsidetemp": 25}')
+    figures = wait_until(lambda: points(chain, "mosquitto"), "the broker's figures are there")[-1]["fields"]
+    assert figures["uptime"] > 0
+    assert figures["clients_connected"] >= 2
+    assert {"publish_messages_received", "publish_messages_dropped", "heap_current"} <= set(figures)
+
+
+def test_the_pi_s_own_figures(chain):
+    for measurement, field in (
+        ("cpu", "usage_idle"),
+        ("mem", "used_percent"),
+        ("disk", "used_percent"),
+        ("system", "load1"),
+    ):
+        assert field in wait_until(lambda name=measurement: points(chain, name), f"{measurement} is there")[0]["fields"]
+
+
+def test_nothing_in_the_log_looks_like_a_bug(chain):
+    log = chain.telegraf.log.read_text(errors="replace")
+    assert [line for line in log.splitlines() if "E! " in line] == []
