@@ -1,0 +1,249 @@
+"""Settings of a sensor node: what is wrong with them, and what the controller works out for them."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import ipaddress
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from zoneinfo import TZPATH
+
+from ansible.errors import AnsibleFilterError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,62})(\.[A-Za-z0-9]([A-Za-z0-9-]{0,62}))*\.?")
+MAC = re.compile(r"[0-9A-Fa-f]{2}([:-]?[0-9A-Fa-f]{2}){5}")
+PIN = re.compile(r"P\d{1,2}")
+PINS = {f"P{number}" for number in range(24)}
+INPUTS = {f"P{number}" for number in range(13, 19)}  # GPIO 34 to 39 have no output
+ANALOGUE = {f"P{number}" for number in range(13, 21)}  # ADC1; the other converter does not work beside Wi-Fi
+TAKEN = {"P0": "the serial port", "P1": "the serial port", "P2": "the LED", "P12": "the choice of the aerial"}
+LIMITS = {"interval": (2, 86400), "ring": (1, 20000), "watchdog": (30, 3600), "broker_port": (1, 65535), "broker_keepalive": (10, 3600)}
+COMMON = {"driver", "fields", "name"}
+
+
+def posix_timezone(zone: str) -> str:
+    """The POSIX TZ string of an IANA zone (RFC 8536, 3.3): what holds from now on, summer time included.
+
+    Raises:
+        AnsibleFilterError: there is no such zone, or it has no such string.
+    """
+    data = None
+    for directory in TZPATH:
+        path = Path(directory, zone)
+        if re.fullmatch(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*", zone) and path.is_file():
+            data = path.read_bytes()
+            break
+    else:
+        try:
+            data = resources.files("tzdata.zoneinfo").joinpath(*zone.split("/")).read_bytes()
+        except (ModuleNotFoundError, FileNotFoundError, IsADirectoryError, ValueError) as error:
+            raise AnsibleFilterError(f"lopy4_timezone: there is no time zone {zone!r}; `timedatectl list-timezones` lists them.") from None
+    footer = data.rstrip(b"\n").rpartition(b"\n")[2].decode("ascii", "replace")
+    if not data.startswith(b"TZif") or not footer or len(footer) > 64:
+        raise AnsibleFilterError(f"lopy4_timezone: {zone} has no rule for the years to come; choose another zone.")
+    return footer
+
+
+def lopy4_address(host: str) -> str:
+    """The address by which a device reaches a host: a `.local` name is resolved here, because devices can't.
+
+    Raises:
+        AnsibleFilterError: nobody answers to the name.
+    """
+    if not host.rstrip(".").lower().endswith(".local"):
+        return host
+    try:
+        found = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)
+    except OSError as error:
+        raise AnsibleFilterError(
+            f"{host} can't be resolved here, and devices can't resolve .local names at all: give the host's IPv4 address "
+            "(lopy4_broker_host, or site_address of the host)."
+        ) from None
+    return found[0][4][0]
+
+
+@dataclass(frozen=True)
+class Driver:
+    """What a driver's file says of it: its quantities, and the settings that it needs and that it takes."""
+
+    quantities: tuple[str, ...]
+    needs: frozenset[str]
+    takes: frozenset[str]
+
+
+def drivers(program: str) -> dict[str, Driver]:
+    """The sensor drivers of a program by name."""
+    found = {}
+    for path in sorted(Path(program, "lib", "tig", "drivers").glob("*.py")):
+        quantities, needs, takes = None, set(), set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "QUANTITIES":
+                quantities = tuple(ast.literal_eval(node.value))
+            elif isinstance(node, ast.Subscript) and getattr(node.value, "id", "") == "config":
+                needs.add(ast.literal_eval(node.slice))
+            elif isinstance(node, ast.Call) and getattr(getattr(node.func, "value", None), "id", "") == "config":
+                takes.add(ast.literal_eval(node.args[0]))
+        if quantities:
+            found[path.stem] = Driver(quantities, frozenset(needs - takes), frozenset(needs | takes | COMMON))
+    return found
+
+
+def lopy4_problems(settings: Mapping, program: str) -> list[str]:
+    """All that is wrong with a device's settings, a sentence each.
+
+    Args:
+        settings: the role's variables without their prefix.
+        program: directory of the program.
+    """
+    checks = (_plain(settings), _wifi(settings), _hosts(settings), _sensors(settings["sensors"], drivers(program)))
+    return [f"{settings['name']}: {problem}" for check in checks for problem in check]
+
+
+def _plain(settings: Mapping) -> Iterator[str]:
+    if not NAME.fullmatch(str(settings["name"])):
+        yield "lopy4_name has to be letters, digits, '-' and '_', 64 at the most."
+    if not settings["port"] and not settings["mac"]:
+        yield "lopy4_port and lopy4_mac are both missing: one of them has to say which device it is. `make device` lists the ports."
+    if settings["mac"] and not MAC.fullmatch(str(settings["mac"])):
+        yield f"lopy4_mac: {settings['mac']!r} is no MAC; quote it, such as \"24:0a:c4:00:00:00\"."
+    for key, (low, high) in LIMITS.items():
+        value = settings[key]
+        if isinstance(value, bool) or not str(value).isdigit() or not low <= int(value) <= high:
+            yield f"lopy4_{key}: {value!r} is not a number from {low} to {high}."
+    if not settings["topic"] or re.search(r"[+#\s]", settings["topic"]):
+        yield f"lopy4_topic: {settings['topic']!r} is no topic to publish to."
+
+
+def _wifi(settings: Mapping) -> Iterator[str]:
+    ssid, password = settings["wifi_ssid"], settings["wifi_password"]
+    if not isinstance(ssid, str) or not 1 <= len(ssid.encode()) <= 32:
+        yield "lopy4_wifi_ssid has to be the name of the Wi-Fi, 1 to 32 bytes."
+    if not isinstance(password, str) or (password and not 8 <= len(password.encode()) <= 64):
+        yield "lopy4_wifi_password has 8 to 63 characters (quote a number); \"\" is an open network."
+    if not settings["broker_password"]:
+        yield "lopy4_broker_password is missing: the device's password at the broker."
+
+
+def _hosts(settings: Mapping) -> Iterator[str]:
+    for key, real in (("broker_host", "site_address of the broker's host"), ("time_server", "the address of a time server")):
+        host = str(settings[key])
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            address = None
+        if host.lower() in ("localhost", "localhost.localdomain") or (address and (address.is_loopback or address.is_unspecified)):
+            yield f"lopy4_{key}: {host} is the device itself. Set lopy4_{key}, or {real}, to what the device can reach."
+        elif address and address.version == 6:
+            yield f"lopy4_{key}: {host} is IPv6, which the device does not speak. Give an IPv4 address or a name."
+        elif not address and not HOST.fullmatch(host):
+            yield f"lopy4_{key}: {host!r} is neither an IPv4 address nor a name."
+
+
+def _sensors(sensors: list, catalogue: Mapping) -> Iterator[str]:
+    used: dict[str, str] = {}
+    fields: dict[str, str] = {}
+    if not sensors:
+        yield "lopy4_sensors is empty: list what is wired to the device."
+    for place, sensor in enumerate(sensors, start=1):
+        driver = sensor.get("driver")
+        where = f"lopy4_sensors, entry {place} ({driver})"
+        if driver not in catalogue:
+            yield f"{where}: there is no such driver; there are {', '.join(sorted(catalogue))}.{_perhaps(driver, catalogue)}"
+            continue
+        for quantity, field in (sensor.get("fields") or {}).items():
+            if quantity not in catalogue[driver].quantities:
+                yield f"{where}: it does not measure {quantity}; it measures {', '.join(catalogue[driver].quantities)}."
+            if field in fields:
+                yield f"{where}: {field} is filled by {fields[field]} already."
+            fields[field] = driver
+        if not sensor.get("fields"):
+            yield f"{where}: fields is missing: which quantity fills which field."
+        yield from _wiring(where, sensor, used)
+        yield from _keys(where, sensor, catalogue[driver])
+        yield from _by_driver(where, sensor)
+
+
+def _wiring(where: str, sensor: Mapping, used: dict[str, str]) -> Iterator[str]:
+    wired = {"sda": "P6", "scl": "P7", **sensor} if sensor["driver"] == "bmp180" else sensor
+    for key in ("pin", "power", "sda", "scl"):
+        pin = wired.get(key)
+        if pin is None:
+            continue
+        if pin not in PINS:
+            yield f"{where}: {key} is {pin!r}; pins are P0 to P23."
+        elif pin in TAKEN:
+            yield f"{where}: {key}: {pin} is used by {TAKEN[pin]}."
+        elif key in ("power", "sda", "scl") and pin in INPUTS:
+            yield f"{where}: {key}: {pin} is an input only; take another pin."
+        # Several devices may share an I2C bus; everything else has its pin for itself.
+        use = key if key in ("sda", "scl") else where
+        if pin in used and used[pin] != use:
+            yield f"{where}: {key}: {pin} is used by another sensor."
+        used[pin] = use
+
+
+def _keys(where: str, sensor: Mapping, driver: Driver) -> Iterator[str]:
+    for key in sorted(driver.needs - set(sensor)):
+        yield f"{where}: {key} is missing."
+    for key in sorted(set(sensor) - driver.takes):
+        yield f"{where}: there is no key {key}; there are {', '.join(sorted(driver.takes))}.{_perhaps(key, driver.takes)}"
+
+
+def _by_driver(where: str, sensor: Mapping) -> Iterator[str]:
+    driver = sensor["driver"]
+    if driver == "dht11" and sensor.get("pin") in INPUTS:
+        yield f"{where}: pin: {sensor['pin']} is an input only; a DHT11 needs a pin that can also be an output."
+    if driver == "soil":
+        if sensor.get("pin") in PINS - ANALOGUE:
+            yield f"{where}: pin: {sensor['pin']} has no analogue converter that works beside Wi-Fi; take P13 to P20."
+        dry, wet = sensor.get("dry_mv"), sensor.get("wet_mv")
+        for key, value in (("dry_mv", dry), ("wet_mv", wet)):
+            if key not in sensor:
+                return
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 3600:
+                yield f"{where}: {key} is {value!r}; it is the reading in mV, 0 to 3600."
+                return
+        if abs(dry - wet) < 50:
+            yield f"{where}: dry_mv and wet_mv are (nearly) the same; measure the probe in dry air and in a glass of water."
+
+
+def _perhaps(word: object, words) -> str:
+    near = difflib.get_close_matches(str(word), list(words), n=1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def lopy4_summary(hosts: list[str], hostvars: Mapping) -> list[str]:
+    """One line a device: what was done to it, or what went wrong and what to try."""
+    lines = []
+    for host in hosts:
+        done, failure = hostvars[host].get("__lopy4_program") or {}, hostvars[host].get("__lopy4_failure")
+        if failure:
+            sentences = " ".join(failure) if isinstance(failure, list) else str(failure)
+            lines.append(f"{host}: FAILED. {sentences.removeprefix(host + ': ').strip()}")
+        elif done.get("changed"):
+            before = done["previous_version"]
+            lines.append(
+                f"{host}: version {done['version']}{f' in place of {before}' if before else ''}, {len(done['files']['sent'])} files "
+                f"sent and {len(done['files']['copied'])} copied on the device, {done['seconds']} s"
+            )
+        elif "version" in done:
+            lines.append(f"{host}: version {done['version']} as declared, nothing written, {done['seconds']} s")
+        else:
+            lines.append(f"{host}: not looked at")
+    return lines
+
+
+class FilterModule:
+    def filters(self):
+        return {
+            "lopy4_address": lopy4_address,
+            "lopy4_problems": lopy4_problems,
+            "lopy4_summary": lopy4_summary,
+            "posix_timezone": posix_timezone,
+        }
