@@ -207,15 +207,16 @@ def test_oddities_of_pycom(make):
         assert int(host.ask("print(time.ticks_diff(time.ticks_cpu(), c))")) < 5000000
 
 
-def test_receive_ring_overflows_at_4096_bytes(make):
-    device = make()
+@pytest.mark.parametrize(("profile", "ring"), [("pycom", 4096), ("mainline", 260)])
+def test_receive_ring_overflows(make, profile, ring):
+    device = make(profile=profile, paced=True)
     with Host(device.port) as host:
         host.raw()
         host.write(b"import time; time.sleep(1.5)\x04")
         host.until(b"OK")
         host.write(b"x" * 5000)
         host.until(b"\x04\x04>")
-        assert device.status()["bytes_overflowed"] == 5000 - 4096
+        assert device.status()["bytes_overflowed"] == 5000 - ring
 
 
 def test_line_is_paced_in_both_directions(make):

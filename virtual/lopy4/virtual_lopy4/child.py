@@ -464,6 +464,11 @@ class Child:
                 flush(fd)
             return call(fd, data, size, *rest)
 
+        def do_sendto(fd, data, size, flags, address, length):
+            if page.ntp_down and struct.unpack(">H", ctypes.string_at(address + 2, 2))[0] == page.ntp_port:
+                return size  # the time server does not answer
+            return sending(c_sendto, fd, data, size, flags, address, length)
+
         def do_setsockopt(fd, level, name, value, length):
             if fd in sockets and level == 1 and name == 20 and length >= 16:  # SOL_SOCKET, SO_RCVTIMEO
                 seconds, micro = struct.unpack("<qq", ctypes.string_at(value, 16))
@@ -496,7 +501,7 @@ class Child:
         replace("recvfrom", function(SSIZE, INT, PTR, SIZE, INT, PTR, PTR), lambda *a: receiving(c_recvfrom, *a))
         replace("write", function(SSIZE, INT, PTR, SIZE), lambda *a: sending(c_write, *a))
         replace("send", function(SSIZE, INT, PTR, SIZE, INT), lambda *a: sending(c_send, *a))
-        replace("sendto", function(SSIZE, INT, PTR, SIZE, INT, PTR, uint), lambda *a: sending(c_sendto, *a))
+        replace("sendto", function(SSIZE, INT, PTR, SIZE, INT, PTR, uint), do_sendto)
         replace("setsockopt", function(INT, INT, INT, INT, PTR, uint), do_setsockopt)
         replace("getaddrinfo", function(INT, PTR, PTR, PTR, PTR), do_getaddrinfo)
         replace("poll", function(INT, PTR, ctypes.c_ulong, INT), do_poll)

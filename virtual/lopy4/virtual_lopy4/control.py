@@ -45,7 +45,7 @@ def _wifi(device, state=None, ssid=None, password=None, hidden=None):
 
 
 def _ntp(device, state):
-    device.hardware.ntp_up = _switch(state)
+    device.page.ntp_down = not _switch(state)
 
 
 def _unplug(device, after_bytes=None):

@@ -32,7 +32,7 @@ from .rom import RomLoader
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SHIM = os.path.join(os.path.dirname(HERE), "modules", "boot.py")
-RX_RING = 4096
+RX_RING = {"pycom": 4096, "mainline": 260}  # bytes between the receive interrupt and the program
 SAFE_BOOT_CHAR = 0x06
 F_SETPIPE_SZ = 1031
 BLOCK = 4096
@@ -641,7 +641,7 @@ class Device:
     def ring_room(self):
         waiting = array.array("i", [0])
         fcntl.ioctl(self.uart_r, termios.FIONREAD, waiting)
-        return RX_RING - waiting[0]
+        return RX_RING[self.installed["profile"]] - waiting[0]
 
     def deliver(self, everything=False):
         """What has come down the line reaches the UART of the module."""
@@ -699,7 +699,7 @@ class Device:
         now = time.monotonic()
         if self.stalled_since is None or room != self.stalled_since[1]:
             self.stalled_since = (now, room)
-        if now - self.stalled_since[0] < 0.25:
+        if now - self.stalled_since[0] < 5.0:  # a busy machine, not a program that does not read
             return True
         self.stalled_since = None
         return False
@@ -880,7 +880,7 @@ class Device:
                 "on_boot": hardware.setting("wifi_on_boot"),
             },
             "servers": hardware.servers,
-            "ntp": {"up": hardware.ntp_up, "synced": bool(page.synced)},
+            "ntp": {"up": not page.ntp_down, "synced": bool(page.synced)},
             "rtc": round((page.now_us() + page.rtc_offset_us) / 1e6, 3),
             "watchdog": None if not page.watchdog_us else round((page.watchdog_deadline - page.now_us()) / 1e6, 3),
             "sensors": {name: {"fault": sensor.fault} for name, sensor in hardware.sensors.items()},

@@ -97,7 +97,7 @@ class Hardware:
         self.wifi = Wifi(
             page, settings.get("wifi_ssid", ""), settings.get("wifi_password", ""), settings.get("wifi_join_ms", 700)
         )
-        self.ntp_up = True
+        self.page.ntp_port = settings.get("ntp_port", 123)
         self.ntp_real = settings.get("ntp") == "real"
         self.nvs = flash.load_nvs()
         self.rtc_memory = b""
@@ -142,7 +142,7 @@ class Hardware:
 
     def ask_ntp(self, server, answered):
         """Ask the time server; answered(microseconds since 1970 minus the device's clock, or None), at once or from a thread."""
-        if not self.ntp_up:
+        if self.page.ntp_down:
             answered(None)
         elif not self.ntp_real:
             answered(self.page.world_offset_us)
@@ -219,6 +219,7 @@ class Hardware:
     def do_pulses_get(self, gpio, timeout_ms):
         if gpio != self.wiring["dht11"]["gpio"]:
             return []
+        self.do_pin(gpio, 0, 0)  # the RMT peripheral takes the pin, as an input
         return self.sensors["dht11"].pulses(self.patience())
 
     def do_dht_readinto(self, gpio):

@@ -31,6 +31,8 @@ class Shared(ctypes.Structure):
         ("wifi", ctypes.c_int64),  # the station has an address
         ("cut", ctypes.c_int64),  # the child found that power fails now
         ("bitten", ctypes.c_int64),  # the child slept, at speed 0, into the watchdog
+        ("ntp_port", ctypes.c_int64),  # UDP port at which a time server is looked for
+        ("ntp_down", ctypes.c_int64),  # and nobody answers there
         ("boot_us", ctypes.c_int64),  # the device's clock at the last hardware reset
     ]
 

@@ -1,11 +1,9 @@
 # socket of the ESP32 port: a time-out is OSError(ETIMEDOUT).
 import _network
-from _network import (
-    IPPROTO_IP,
-)
+from _network import AF_INET, IP_ADD_MEMBERSHIP, IPPROTO_IP, IPPROTO_TCP, IPPROTO_UDP
+from _network import SO_REUSEADDR, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, SOL_SOCKET, getaddrinfo
 
 AF_INET6 = 10
-IPPROTO_IP = 0
 SO_BROADCAST = 0x20
 
 

@@ -1,5 +1,7 @@
 # usocket of Pycom's modusocket.c on a LoPy4: a time-out is a TimeoutError, which is an OSError.
 import _network
+from _network import AF_INET, IP_ADD_MEMBERSHIP, IPPROTO_IP, IPPROTO_TCP, IPPROTO_UDP
+from _network import SO_REUSEADDR, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, SOL_SOCKET, getaddrinfo
 
 AF_LORA = 0
 AF_SIGFOX = 5
