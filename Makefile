@@ -66,15 +66,14 @@ demo-feed: .venv/bin/python
 	@.venv/bin/python virtual/feed/feed.py fill --stand-ins --release $(RELEASE)
 
 .venv/bin/python:
+	@bin/prerequisites pi
 	@bin/venv
 
 .venv/.controller: requirements.txt | .venv/bin/python
-	@bin/prerequisites pi
 	@bin/venv requirements.txt
 	@touch $@
 
 .venv/.test: requirements-test.txt | .venv/bin/python
-	@bin/prerequisites pi
 	@bin/venv requirements-test.txt
 	@touch $@ .venv/.controller
 
