@@ -1,7 +1,7 @@
 """Starts a Grafana from its Debian package, unpacked into a directory of the test's own, on loopback.
 
-Which Grafana: the stand-in of virtual/feed/grafana-stand-in, or the package that TIG_PI_GRAFANA_DEB names. What the tests
-say of a Grafana has to hold on either.
+Which Grafana: the stand-in of virtual/feed/grafana-stand-in, or the package that TIG_PI_GRAFANA_DEB names. What the
+tests say of a Grafana has to hold on either.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class Grafana:
 
     def _ready(self) -> bool:
         text = self.log[self._seen :]
-        if "finished to provision dashboards" not in text and "Failed to provision dashboard" not in text:
+        if "finished to provision dashboards" not in text and "Failed to provision config" not in text:
             return False
         with contextlib.suppress(OSError):
             return self.call("GET", "/api/health", login=None).status == 200

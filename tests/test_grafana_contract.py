@@ -1,6 +1,6 @@
 """What tig-pi relies on in a Grafana, seen from outside; it holds on the stand-in and on Grafana itself alike.
 
-`TIG_PI_GRAFANA_DEB=…/grafana_12.2.0_arm64.deb pytest tests/test_grafana_contract.py` says whether a package is what we take it for.
+Whether a package is what we take it for: `TIG_PI_GRAFANA_DEB=…/grafana_12.2.0_arm64.deb pytest` with this file.
 """
 
 from __future__ import annotations
@@ -139,7 +139,9 @@ def hook():
     server.server_close()
 
 
-SUMMARY = '{{ $labels.device }}: {{ with $values.B }}{{ printf "%.4g" .Value }}{{ end }} ({{ $values.B }}) {{ $labels.no }}'
+SUMMARY = (
+    '{{ $labels.device }}: {{ with $values.B }}{{ printf "%.4g" .Value }}{{ end }} ({{ $values.B }}) {{ $labels.no }}'
+)
 
 
 @pytest.fixture(scope="module")
@@ -409,7 +411,7 @@ def test_a_dashboard_made_by_hand(grafana):
     body["dashboard"]["version"] = version + 5
     clash = grafana.call("POST", "/api/dashboards/db", body)
     assert (clash.status, clash.json["status"]) == (412, "version-mismatch")
-    body["dashboard"]["version"] = version
+    body["dashboard"] |= {"version": version, "description": "changed"}
     assert grafana.call("POST", "/api/dashboards/db", body).json["version"] == version + 1
     shown = grafana.get("/api/dashboards/uid/hand")
     assert shown["meta"]["provisioned"] is False
@@ -725,7 +727,7 @@ def test_what_outlives_a_restart(server):
     server.dashboard("a.json", dashboard("a", "A"))
     server.start()
     assert server.call("POST", "/api/dashboards/db", {"dashboard": dashboard("hand", "By hand")}).status == 200
-    tree = {"receiver": "email receiver", "group_by": ["alertname"], "group_wait": "7s"}
+    tree = {"receiver": "grafana-default-email", "group_by": ["alertname"], "group_wait": "7s"}
     assert server.call("PUT", "/api/v1/provisioning/policies", tree).status == 202
     server.stop()
     (server.directory / "admin_password").write_text("another one\n")
@@ -779,7 +781,7 @@ def contact(**changes: Any) -> dict[str, Any]:
 
 
 FAULTS = {
-    "bad YAML": ("datasources", BAD_YAML, "Datasource provisioning error: yaml: line 3: did not find expected"),
+    "bad YAML": ("datasources", BAD_YAML, "Datasource provisioning error: yaml: line 2: did not find expected"),
     "key twice": ("datasources", DUPLICATE_KEY, 'line 4: mapping key "name" already defined at line 3'),
     "no name": (
         "datasources",
@@ -818,7 +820,7 @@ FAULTS = {
         alerting(rule("x", execErrState="Bogus")),
         "rule 'Rule x' failed to parse: unknown Error state option Bogus",
     ),
-    "no title": ("alerting", alerting(rule("x", title="")), "rule has no title set"),
+    "no title": ("alerting", alerting(rule("x", title="")), "failure parsing rules: rule has no title set"),
     "no uid": ("alerting", alerting(rule("")), "rule 'Rule ' failed to parse: no UID set"),
     "no data": (
         "alerting",
@@ -837,21 +839,21 @@ FAULTS = {
         "rule group has no folder set",
     ),
     "unknown contact point": ("alerting", contact(type="wobhook"), "notifier wobhook is not supported"),
-    "no settings": ("alerting", contact(settings=None), "house: no settings are set"),
+    "no settings": ("alerting", contact(settings=None), "failure parsing contact points: house: no settings are set"),
     "no address": ("alerting", contact(type="email", settings={"x": 1}), "could not find addresses in settings"),
     "no url": ("alerting", contact(settings={"x": 1}), "required field 'url' is not specified"),
     "policy for nobody": (
         "alerting",
         {"apiVersion": 1, "policies": [{"orgId": 1, "receiver": "nobody"}]},
-        "[alerting.notifications.routes.invalidFormat] Invalid format of the submitted route",
+        "[alerting.notifications.routes.invalidFormat] Invalid format of the submitted route.",
     ),
     "rule for nobody": (
         "alerting",
         alerting(rule("x", notification_settings={"receiver": "nobody"})),
-        "nobody",
+        "receiver nobody does not exist",
     ),
-    "bad alerting YAML": ("alerting", BAD_YAML, "failure to parse file test.yaml: yaml: line 3: did not find expected"),
-    "bad provider": ("dashboards", BAD_YAML, "could not parse provisioning config file: test.yaml error: yaml: line 3"),
+    "bad alerting YAML": ("alerting", BAD_YAML, "failure to parse file test.yaml: yaml: line 2: did not find expected"),
+    "bad provider": ("dashboards", BAD_YAML, "could not parse provisioning config file: test.yaml error: yaml: line 2"),
     "provider without a path": (
         "dashboards",
         {"apiVersion": 1, "providers": [{"name": "x", "type": "file"}]},
@@ -954,6 +956,20 @@ def test_a_missing_directory_of_dashboards(server):
     assert "Cannot read directory" in server.log
     assert "Failed to provision config" in server.log
     assert server.call("GET", "/api/health").status == 200
+
+
+def test_a_contact_point_in_use_is_not_deleted(server):
+    settings = {"notification_settings": {"receiver": "house"}}
+    server.provision("alerting", {**alerting(rule("one", **settings)), **contact()})
+    server.start()
+    assert server.get("/api/v1/provisioning/alert-rules/one")["notification_settings"] == {"receiver": "house"}
+    deletion = {"apiVersion": 1, "deleteContactPoints": [{"orgId": 1, "uid": "hook1"}]}
+    server.provision("alerting", deletion)
+    assert server.call("POST", "/api/admin/provisioning/alerting/reload").status == 500
+    deletion["deleteRules"] = [{"orgId": 1, "uid": "one"}]
+    server.provision("alerting", deletion)
+    assert server.call("POST", "/api/admin/provisioning/alerting/reload").status == 200
+    assert [entry["uid"] for entry in server.get("/api/v1/provisioning/contact-points")] == [""]
 
 
 def test_faults_of_rules_that_are_not_noticed(server):

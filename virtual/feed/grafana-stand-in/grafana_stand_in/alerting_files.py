@@ -1,5 +1,6 @@
 """Alerting from files in provisioning/alerting: contact points, notification policies and rules."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from .dashboards import Library
 from .errors import StartError
 from .expand import ExpandError, interpolate_all
 from .log import Logger
-from .policies import PolicyError, check_tree, reset_tree
+from .policies import PolicyError, check_tree, receivers, reset_tree, tree, used
 from .settings import seconds
 from .store import Store
 from .values import flag, number, text
@@ -71,10 +72,8 @@ def _receiver(entry: dict, name: str) -> dict[str, Any]:
     ):
         if not value:
             raise StartError(f"{name}: {complaint}")
-    if kind not in _REQUIRED:
-        raise StartError(f"{name}: notifier {kind} is not supported")
-    key, complaint = _REQUIRED[kind]
-    if key and not settings.get(key):
+    key, complaint = _REQUIRED.get(kind, ("type", f"notifier {kind} is not supported"))
+    if kind not in _REQUIRED or (key and not settings.get(key)):
         raise StartError(f'{name}: failed to validate integration "{name}" (UID {uid}) of type "{kind}": {complaint}')
     return {
         "uid": uid,
@@ -178,23 +177,27 @@ class AlertingFile:
     def __init__(self, path: Path, document: dict[str, Any]) -> None:
         self.name = path.name
         self.contact_points = [
-            r for entry in _list(document, "contactPoints") for r in _map("contactPoints", _contact_point, entry)
+            receiver for point in _all(document, "contactPoints", _contact_point) for receiver in point
         ]
-        self.policies = [
-            interpolate_all({k: v for k, v in p.items() if k != "orgId"}) for p in _list(document, "policies")
-        ]
-        self.groups = [_map("groups", _group, entry) for entry in _list(document, "groups")]
+        self.policies = _all(document, "policies", _policy)
+        self.groups = _all(document, "groups", _group)
         self.delete_rules = [text(entry.get("uid")) for entry in _list(document, "deleteRules")]
         self.delete_contact_points = [text(entry.get("uid")) for entry in _list(document, "deleteContactPoints")]
         self.reset_policies = bool(document.get("resetPolicies"))
 
 
-def _map(what: str, function: Any, entry: dict) -> Any:
+_NAMES = {"contactPoints": "contact points", "groups": "rules", "policies": "notification policies"}
+
+
+def _all(document: dict, key: str, function: Callable[[dict], Any]) -> list[Any]:
     try:
-        return function(entry)
+        return [function(entry) for entry in _list(document, key)]
     except StartError as error:
-        prefix = "contact point: " if what == "contactPoints" else "rule group: "
-        raise StartError(f"{prefix if what == 'contactPoints' else ''}{error}") from error
+        raise StartError(f"failure parsing {_NAMES[key]}: {error}") from error
+
+
+def _policy(entry: dict) -> dict[str, Any]:
+    return interpolate_all({key: value for key, value in entry.items() if key != "orgId"})
 
 
 def _read(directory: Path) -> list[AlertingFile]:
@@ -229,15 +232,15 @@ def provision(directory: Path, store: Store, library: Library) -> None:
         for receiver in file.contact_points:
             store.put("contact_point", receiver["uid"], receiver)
     for file in files:
-        for tree in file.policies:
+        for wanted in file.policies:
             try:
-                check_tree(tree, store)
+                check_tree(wanted, store)
             except PolicyError as error:
                 raise StartError(
                     f"notification policies: {file.name}: [alerting.notifications.routes.invalidFormat] "
-                    f"Invalid format of the submitted route: {error}"
+                    "Invalid format of the submitted route."
                 ) from error
-            store.put("policies", "tree", {"tree": tree, "provenance": "file"})
+            store.put("policies", "tree", {"tree": wanted, "provenance": "file"})
         if file.reset_policies:
             reset_tree(store)
     for file in files:
@@ -247,8 +250,27 @@ def provision(directory: Path, store: Store, library: Library) -> None:
             store.delete("rule", uid)
     for file in files:
         for uid in file.delete_contact_points:
-            store.delete("contact_point", uid)
+            _delete_contact_point(uid, store)
     _log.info("finished to provision alerting")
+
+
+def _delete_contact_point(uid: str, store: Store) -> None:
+    point = store.get("contact_point", uid)
+    if point is None:
+        return
+    name = point["name"]
+    last = sum(other["name"] == name for other in store.all("contact_point")) == 1
+    rules = [r["uid"] for r in store.all("rule") if (r["notification_settings"] or {}).get("receiver") == name]
+    if last and rules:
+        _log.error(
+            "Cannot delete contact point because it is used in rule's notification settings",
+            receiverName=name,
+            rulesUid=",".join(rules),
+        )
+        raise StartError("contact points: [alerting.notifications.contact-points.used-by-rule]")
+    if last and name in used(tree(store)):
+        raise StartError("contact points: [alerting.notifications.contact-points.referenced]")
+    store.delete("contact_point", uid)
 
 
 def _apply(group: dict[str, Any], store: Store, library: Library) -> None:
@@ -262,6 +284,9 @@ def _apply(group: dict[str, Any], store: Store, library: Library) -> None:
     for position, rule in enumerate(group["rules"]):
         if len(rule["uid"]) > 40:
             raise StartError(f"alert rules: cannot create rule with UID '{rule['uid']}': UID is longer than 40 symbols")
+        receiver = (rule["notification_settings"] or {}).get("receiver", "")
+        if receiver and receiver not in receivers(store):
+            raise StartError(f"alert rules: invalid alert rule\nreceiver {receiver} does not exist")
         old = store.get("rule", rule["uid"]) or {}
         store.put(
             "rule",

@@ -13,10 +13,12 @@ from . import VERSION, access, dashboards, datasources, influxql, pages, policie
 from .application import Application
 from .errors import ApiError, StartError, coded
 from .influxql import QueryError
+from .log import Logger
 from .prometheus_rules import rules_response
 from .server import Request, Response
 
 _ANNOTATIONS = {"canAdd": True, "canEdit": True, "canDelete": True}
+_log = Logger("context")
 Route = tuple[str, re.Pattern, Callable[..., Response], bool]
 
 
@@ -466,7 +468,8 @@ class Api:
             try:
                 getattr(self.app, f"provision_{what}", lambda: None)()
             except StartError as error:
-                raise ApiError(500, "", error=str(error)) from error
+                _log.error("Request Completed", path=request.path, status=500, error=error)
+                raise ApiError(500, "Internal Server Error") from error
         name = {"dashboards": "Dashboards", "datasources": "Datasources", "alerting": "Alerting", "plugins": "Plugins"}[
             what
         ]

@@ -46,19 +46,23 @@ class Application:
 
     def provision(self) -> None:
         """Everything from the files. Raises StartError."""
-        try:
-            self.provision_datasources()
-            self.provision_alerting()
-        except StartError as error:
-            _log.error("Failed to provision", error=error)
-            raise
+        self.provision_datasources()
+        self.provision_alerting()
         self.provision_dashboards()
 
     def provision_datasources(self) -> None:
-        self.sources.provision(self.settings.provisioning_path / "datasources")
+        try:
+            self.sources.provision(self.settings.provisioning_path / "datasources")
+        except StartError as error:
+            _log.error("Failed to provision data sources", error=error)
+            raise
 
     def provision_alerting(self) -> None:
-        alerting_files.provision(self.settings.provisioning_path / "alerting", self.store, self.library)
+        try:
+            alerting_files.provision(self.settings.provisioning_path / "alerting", self.store, self.library)
+        except StartError as error:
+            _log.error("Failed to provision alerting", error=error)
+            raise
 
     def provision_dashboards(self) -> None:
         self.dashboards.read()

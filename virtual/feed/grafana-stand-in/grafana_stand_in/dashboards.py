@@ -35,6 +35,11 @@ def slug(title: str) -> str:
     return re.sub(r"[^a-z0-9_]+", "-", plain.lower()).strip("-") or hashlib.md5(title.encode()).hexdigest()
 
 
+def _content(model: dict[str, Any]) -> dict[str, Any]:
+    """A dashboard without what saving it changes."""
+    return {key: value for key, value in model.items() if key not in ("id", "uid", "version")}
+
+
 def check_uid(uid: str) -> None:
     """Raises ApiError for a uid that Grafana refuses."""
     if len(uid) > 40:
@@ -92,13 +97,14 @@ class Library:
             raise ApiError(400, "Dashboard title cannot be empty", status="empty-name")
         uid = model.get("uid") or new_uid()
         check_uid(uid)
-        old = self.dashboard(uid) or {"created": now(), "version": 0}
+        old = self.dashboard(uid) or {"created": now(), "version": 0, "model": {}}
+        changed = _content(model) != _content(old["model"]) or folder_uid != old["folderUid"]
         record = {
             "uid": uid,
             "title": title.strip(),
             "tags": [str(tag) for tag in model.get("tags") or []],
             "folderUid": folder_uid,
-            "version": old["version"] + 1,
+            "version": old["version"] + changed,
             "created": old["created"],
             "updated": now(),
             "provisioning": provisioning,
@@ -271,7 +277,9 @@ class DashboardProvisioner:
                 try:
                     provider.walk()
                 except OSError as error:
+                    # As in Grafana the providers after it have to wait for their next interval.
                     _log.warn("Failed to provision config", name=provider.name, error=error)
+                    return
             self._judge()
             _log.info("finished to provision dashboards")
 

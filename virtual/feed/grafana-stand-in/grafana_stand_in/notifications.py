@@ -101,14 +101,13 @@ class Notifier:
                 if alert is None:
                     continue
                 visible = {k: v for k, v in alert.labels.items() if not k.startswith("__")}
-                routes = [self._own_route(own)] if own else policies.routes_for(tree, visible)
+                routes = [self._own_route(own, tree)] if own else policies.routes_for(tree, visible)
                 for route in routes:
                     self._put(route, visible, alert, now)
 
     @staticmethod
-    def _own_route(own: dict[str, Any]) -> policies.Route:
-        tree = {**policies.default_tree(), **{key: value for key, value in own.items() if value}}
-        return policies.routes_for(tree, {})[0]
+    def _own_route(own: dict[str, Any], tree: dict[str, Any]) -> policies.Route:
+        return policies.routes_for({**tree, "routes": [], **{key: value for key, value in own.items() if value}}, {})[0]
 
     def _put(self, route: policies.Route, labels: dict[str, str], alert: Alert, now: float) -> None:
         names = sorted(labels) if "..." in route.group_by else route.group_by
@@ -154,7 +153,9 @@ class Notifier:
             group.told |= {name: True for name, resolved in state.items() if resolved}
             return
         sent = [alert for alert in alerts if not alert.resolved or alert.fingerprint in resolved_news]
-        points = [p for p in policies.contact_points(self._store) if p["name"] == group.route.receiver]
+        points = [p for p in self._store.all("contact_point") if p["name"] == group.route.receiver]
+        if group.route.receiver == policies.DEFAULT_RECEIVER:
+            points = [policies.default_contact_point()]
         for point in points:
             chosen = [a for a in sent if not (point["disableResolveMessage"] and a.resolved)]
             if chosen:

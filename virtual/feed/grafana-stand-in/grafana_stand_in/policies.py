@@ -7,7 +7,7 @@ from typing import Any
 from .settings import seconds
 from .store import Store
 
-DEFAULT_RECEIVER = "email receiver"
+DEFAULT_RECEIVER = "grafana-default-email"
 _DEFAULT_GROUP_BY = ["grafana_folder", "alertname"]
 _MATCHER = re.compile(r"\s*([a-zA-Z_][\w.\- ]*?)\s*(=~|!~|!=|=)\s*(.*?)\s*")
 
@@ -17,10 +17,10 @@ class PolicyError(Exception):
 
 
 def default_contact_point() -> dict[str, Any]:
-    """The contact point that every new Grafana has."""
+    """The contact point that every new Grafana has. Policies know it by another name than this list."""
     return {
         "uid": "",
-        "name": DEFAULT_RECEIVER,
+        "name": "email receiver",
         "type": "email",
         "settings": {"addresses": "<example@email.com>"},
         "disableResolveMessage": False,
@@ -65,9 +65,19 @@ def _matchers(route: dict[str, Any]) -> list[tuple[str, str, str]]:
     return found
 
 
+def receivers(store: Store) -> set[str]:
+    """The names that policies and rules may send to."""
+    return {DEFAULT_RECEIVER, *(point["name"] for point in store.all("contact_point"))}
+
+
+def used(route: dict[str, Any]) -> set[str]:
+    """The receivers that a tree names."""
+    return {route.get("receiver") or ""}.union(*(used(child) for child in route.get("routes") or []))
+
+
 def check_tree(route: Any, store: Store) -> None:
     """Raises PolicyError for a tree that Grafana refuses."""
-    names = {point["name"] for point in contact_points(store)}
+    names = receivers(store)
 
     def check(node: Any, root: bool) -> None:
         if not isinstance(node, dict):

@@ -95,10 +95,11 @@ def _rule(rule: dict[str, Any], states: RuleStates) -> dict[str, Any]:
         "lastEvaluation": _time(states.evaluated),
         "evaluationTime": states.duration,
         "isPaused": rule["isPaused"],
+        "notificationSettings": rule["notification_settings"],
         "provenance": rule["provenance"],
     }
     optional = ("queriedDatasourceUIDs", "duration", "keepFiringFor", "annotations", "activeAt", "alerts", "totals")
-    for key in (*optional, "totalsFiltered", "labels", "lastError"):
+    for key in (*optional, "totalsFiltered", "labels", "lastError", "notificationSettings"):
         if not shown[key]:
             del shown[key]
     return shown

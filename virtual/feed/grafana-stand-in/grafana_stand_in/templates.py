@@ -1,4 +1,4 @@
-"""The part of Go's templates that texts of alert rules use: {{ $labels.x }}, {{ $values.A.Value }}, printf, if."""
+"""The part of Go's templates that texts of alert rules use: values, printf, if, with, range."""
 
 import math
 import re
@@ -57,8 +57,9 @@ def show(value: Any) -> str:
     if isinstance(value, float):
         return _go(value)
     if isinstance(value, dict):
-        inner = [f"{key}={show(value[key])}" for key in sorted(value)]
-        return ", ".join(inner) if all(isinstance(v, str) for v in value.values()) else f"map[{' '.join(inner)}]"
+        if all(isinstance(item, str) for item in value.values()):
+            return ", ".join(f"{key}={value[key]}" for key in sorted(value))
+        return f"map[{' '.join(f'{key}:{show(value[key])}' for key in sorted(value))}]"
     return str(value)
 
 
@@ -142,15 +143,17 @@ def _index(value: Any, keys: tuple) -> Any:
 
 
 def _truth(value: Any) -> bool:
-    return value is not MISSING and bool(value)
+    # A value of an expression is a struct in Go, and a struct is true whatever it holds.
+    return isinstance(value, Number) or (value is not MISSING and bool(value))
 
 
 class _Expression:
     """One pipeline of an action."""
 
-    def __init__(self, text: str, data: dict[str, Any]) -> None:
+    def __init__(self, text: str, dot: Any, variables: dict[str, Any]) -> None:
         self._words = _WORD.findall(text)
-        self._data = data
+        self._dot = dot
+        self._variables = variables
         self._at = 0
 
     def value(self) -> Any:
@@ -194,9 +197,8 @@ class _Expression:
                 raise TemplateError("unclosed left paren")
             self._at += 1
             if self._at < len(self._words) and self._words[self._at].startswith("."):
-                path = self._words[self._at][1:]
                 self._at += 1
-                return _walk(result, path.split("."))
+                return _walk(result, self._words[self._at - 1][1:].split("."))
             return result
         if word[0] == '"':
             return word[1:-1].replace('\\"', '"').replace("\\n", "\n").replace("\\\\", "\\")
@@ -209,20 +211,15 @@ class _Expression:
         if re.fullmatch(r"[-+]?\d*\.\d+", word):
             return float(word)
         if word == ".":
-            return self._data
-        head, *path = word.removeprefix("$").split(".") if word[0] == "$" else word[1:].split(".")
-        names = {"labels": "Labels", "values": "Values", "value": "Value", "": ""}
+            return self._dot
+        if word[0] == ".":
+            return _walk(self._dot, word[1:].split("."))
         if word[0] == "$":
-            if head not in names:
-                raise TemplateError(f"undefined variable {word}")
-            head = names[head]
-        elif word[0] != ".":
-            raise TemplateError(f'function "{word}" not defined')
-        if not head:
-            return _walk(self._data, path)
-        if head not in self._data:
-            raise TemplateError(f"can't evaluate field {head}")
-        return _walk(self._data[head], path)
+            name, *path = word.split(".")
+            if name not in self._variables:
+                raise TemplateError(f"undefined variable {name!r}")
+            return _walk(self._variables[name], path)
+        raise TemplateError(f'function "{word}" not defined')
 
 
 def _walk(value: Any, path: list[str]) -> Any:
@@ -238,53 +235,82 @@ def _walk(value: Any, path: list[str]) -> Any:
     return value
 
 
+_Node = tuple[str, str, list, list]  # kind (text, action, if, with, range), its text, what is inside, and the else part
+
+
+def _pieces(text: str) -> list[tuple[str, str]]:
+    """Text and actions in turn, white space trimmed where an action asks for it."""
+    pieces: list[tuple[str, str]] = []
+    position, trim = 0, False
+    for match in _ACTION.finditer(text):
+        literal = text[position : match.start()]
+        literal = literal.lstrip() if trim else literal
+        pieces += [("text", literal.rstrip() if match[1] else literal), ("action", match[2])]
+        position, trim = match.end(), bool(match[3])
+    rest = text[position:]
+    return [*pieces, ("text", rest.lstrip() if trim else rest)]
+
+
+def _parse(pieces: list[tuple[str, str]], nested: bool) -> tuple[list[_Node], str]:
+    """Nodes up to {{ end }} or {{ else }}, and which of them it was."""
+    nodes: list[_Node] = []
+    while pieces:
+        kind, text = pieces.pop(0)
+        word, _, rest = text.partition(" ") if kind == "action" else ("", "", "")
+        if word in ("if", "with", "range"):
+            inside, stop = _parse(pieces, True)
+            nodes.append((word, rest, inside, _otherwise(stop, pieces)))
+        elif word in ("end", "else"):
+            if not nested:
+                raise TemplateError(f"unexpected {{{{{word}}}}}")
+            return nodes, text
+        elif word in ("define", "template", "block"):
+            raise TemplateError(f"{{{{ {word} }}}} is not known to this stand-in")
+        elif not word.startswith("/*"):
+            nodes.append((kind, text, [], []))
+    if nested:
+        raise TemplateError("unexpected EOF")
+    return nodes, ""
+
+
+def _otherwise(stop: str, pieces: list[tuple[str, str]]) -> list[_Node]:
+    if stop == "end":
+        return []
+    word, _, rest = stop.removeprefix("else").strip().partition(" ")
+    inside, again = _parse(pieces, True)
+    return [(word, rest, inside, _otherwise(again, pieces))] if word else inside
+
+
+def _render(nodes: list[_Node], dot: Any, variables: dict[str, Any]) -> str:
+    out = []
+    for kind, text, inside, otherwise in nodes:
+        if kind == "text":
+            out.append(text)
+            continue
+        names, _, expression = text.partition(":=") if ":=" in text else ("", "", text)
+        names = [name.strip() for name in names.split(",") if name.strip()]
+        value = _Expression(expression, dot, variables).value()
+        inner = {**variables, names[-1]: value} if names else variables
+        if kind == "action":
+            variables = inner
+            out.append("" if names else show(value))
+        elif kind == "range":
+            pairs = sorted(value.items()) if isinstance(value, dict) else list(enumerate(value or []))
+            for key, item in pairs:
+                own = {names[-1]: item, **({names[0]: key} if len(names) == 2 else {})} if names else {}
+                out.append(_render(inside, item, {**variables, **own}))
+            out.append("" if pairs else _render(otherwise, dot, variables))
+        elif _truth(value):
+            out.append(_render(inside, value if kind == "with" else dot, inner))
+        else:
+            out.append(_render(otherwise, dot, variables))
+    return "".join(out)
+
+
 def expand(text: str, labels: dict[str, str], values: dict[str, Number], value: Any) -> str:
     """The text with its actions replaced. Raises TemplateError."""
     if "{{" not in text:
         return text
+    nodes, _ = _parse(_pieces(text), False)
     data = {"Labels": labels, "Values": values, "Value": value}
-    out: list[str] = []
-    stack: list[list[bool]] = []  # per open if: whether this branch is shown, whether one was shown already
-    position, trim = 0, False
-    for match in _ACTION.finditer(text):
-        literal = text[position : match.start()]
-        if trim:
-            literal = literal.lstrip()
-        if match[1]:
-            literal = literal.rstrip()
-        position, trim = match.end(), bool(match[3])
-        visible = all(level[0] for level in stack)
-        if visible:
-            out.append(literal)
-        _act(match[2], data, stack, out)
-    if stack:
-        raise TemplateError("unexpected EOF")
-    rest = text[position:]
-    out.append(rest.lstrip() if trim else rest)
-    return "".join(out)
-
-
-def _act(action: str, data: dict[str, Any], stack: list[list[bool]], out: list[str]) -> None:
-    word, _, rest = action.partition(" ")
-    visible = all(level[0] for level in stack)
-    if word.startswith("/*"):
-        return
-    if word == "if":
-        holds = visible and _truth(_Expression(rest, data).value())
-        stack.append([holds, holds])
-    elif word == "else":
-        if not stack:
-            raise TemplateError("unexpected {{else}}")
-        level = stack[-1]
-        outer = all(other[0] for other in stack[:-1])
-        condition = rest.strip().removeprefix("if").strip()
-        level[0] = outer and not level[1] and (not condition or _truth(_Expression(condition, data).value()))
-        level[1] = level[1] or level[0]
-    elif word == "end":
-        if not stack:
-            raise TemplateError("unexpected {{end}}")
-        stack.pop()
-    elif word in ("range", "with", "define", "template", "block"):
-        raise TemplateError(f"{{{{ {word} }}}} is not known to this stand-in")
-    elif visible:
-        out.append(show(_Expression(action, data).value()))
+    return _render(nodes, data, {"$": data, "$labels": labels, "$values": values, "$value": value})
