@@ -67,7 +67,7 @@ def password(inventory) -> str:
 
 
 @pytest.fixture
-def editor(pi, password) -> Editor:
+def editor(host, pi, password) -> Editor:
     editor = Editor(f"http://{pi.address}:{pi.port(1880)}", password)
     editor.wait()
     return editor
@@ -228,6 +228,42 @@ def test_bad_messages_do_no_harm(editor, broker):
     topics = {line.split()[0] for line in everything.splitlines()}
     assert topics == {"tig-alert/MatsLopy4/outsidetemp", "tig-alert/matslopy4/outsidetemp"}
     assert "NRestarts=0" in broker.run("systemctl show -p NRestarts node-red").stdout
+
+
+def test_forwarding_to_another_broker_and_back_to_none(editor, broker, converge, inventory):
+    """Chosen fields of a chosen device, with an account there; nothing of it is left when it is turned off."""
+    lines = "listener 1884 127.0.0.1\\nallow_anonymous false\\npassword_file /etc/mosquitto/passwd\\n"
+    broker.run(f"printf '{lines}' > /etc/mosquitto/other.conf; systemctl stop other-broker; systemctl reset-failed")
+    assert broker.run("systemd-run --unit=other-broker mosquitto -c /etc/mosquitto/other.conf").rc == 0
+    forward = {
+        "host": "127.0.0.1",
+        "port": 1884,
+        "topic": "garden",
+        "devices": ["matslopy4"],
+        "fields": ["airpressure"],
+    }
+    own = (inventory / "secrets/mosquitto/node_red").read_text().strip()
+    credentials = {
+        "tig-pi-broker": {"user": "node_red", "password": own},
+        "tig-pi-forward-broker": {"user": "test", "password": "test"},
+    }
+    assert changed(converge(site_forward=forward, node_red_credentials=credentials))
+    editor.wait()
+    listen = "mosquitto_sub -p 1884 -u test -P test -v -t '#' -C 1 -W 20"
+    assert broker.run(f"nohup {listen} > /tmp/heard 2>&1 & sleep 1").rc == 0
+    until = time.monotonic() + 30
+    while not broker.run("cat /tmp/heard").stdout.strip():
+        assert time.monotonic() < until, "nothing was forwarded"
+        for device in ("other", "matslopy4"):
+            publish(broker, f"tig/{device}/reading", json.dumps({"outsidetemp": 20, "airpressure": 1013.25}))
+        time.sleep(1)
+    topic, payload = broker.run("cat /tmp/heard").stdout.strip().split(" ", 1)
+    assert topic == "garden/matslopy4"
+    assert set(json.loads(payload)) == {"device", "airpressure", "time"}
+    assert changed(converge())
+    editor.wait()
+    assert not [node for node in editor.flows()["flows"] if "forward" in node["id"]]
+    assert "tig-pi-forward" not in broker.run("cat /var/lib/node-red/.declared-flows.json").stdout
 
 
 def test_what_people_draw_survives_and_is_no_change(editor, converge):
