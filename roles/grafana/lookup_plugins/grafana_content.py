@@ -67,6 +67,7 @@ NO_DATA_STATES = {"Alerting", "KeepLast", "NoData", "OK"}
 ERROR_STATES = {"Alerting", "Error", "KeepLast", "OK"}
 DURATION = re.compile(r"(\d+)(ms|s|m|h|d|w|y)")
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
+FACTORY_RECEIVER = "grafana-default-email"
 SCHEDULER = 10  # seconds; the interval of a group is a multiple of it
 
 
@@ -121,21 +122,22 @@ def _no_constant(name: str):
 
 def place(panels: list[dict]) -> None:
     """Give a place to the panels that have only a size: side by side, in lines, below what is already placed."""
-    x = y = height = 0
+    x = y = bottom = 0
     for panel in panels:
         grid = panel.get("gridPos")
         if not isinstance(grid, dict) or not {"w", "h"} <= set(grid):
             raise Fault(f"panel {name_of(panel)} has no gridPos with w and h.")
-        if {"x", "y"} <= set(grid):
-            x, y, height = COLUMNS, max(y, grid["y"]), max(height, grid["y"] + grid["h"] - y)
-            continue
-        if x + grid["w"] > COLUMNS or panel.get("type") == "row":
-            x, y, height = 0, y + height, 0
-        grid |= {"x": x, "y": y}
-        x, height = x + grid["w"], max(height, grid["h"])
-        if panel.get("type") == "row":
-            x = COLUMNS
-            place_below(panel, y + 1)
+        is_row = panel.get("type") == "row"
+        if not {"x", "y"} <= set(grid):
+            if is_row or x + grid["w"] > COLUMNS:
+                x, y = 0, bottom
+            grid |= {"x": x, "y": y}
+            x += grid["w"]
+            if is_row:
+                place_below(panel, y + 1)
+        else:
+            x = COLUMNS  # what has no place begins below
+        bottom = max(bottom, grid["y"] + grid["h"])
 
 
 def place_below(row: dict, y: int) -> None:
@@ -223,7 +225,9 @@ def alerting(text: str, datasources: set[str], receivers: set[str]) -> dict:
     model = parsed(text, is_json=False)
     if not isinstance(model, dict):
         raise Fault("is no alerting file: groups, contactPoints, policies, templates or muteTimes are wanted.")
-    own = {point.get("name") for point in model.get("contactPoints") or []}
+    receivers = receivers | {point.get("name") for point in model.get("contactPoints") or []} | {FACTORY_RECEIVER}
+    for policy in model.get("policies") or []:
+        check_policy(policy, receivers)
     for group in model.get("groups") or []:
         name = group.get("name")
         if not name or not group.get("folder"):
@@ -234,7 +238,7 @@ def alerting(text: str, datasources: set[str], receivers: set[str]) -> dict:
                 f"group {name!r} has the interval {group.get('interval')!r}; a multiple of {SCHEDULER}s is wanted."
             )
         for rule in group.get("rules") or []:
-            check_rule(rule, datasources, receivers | own)
+            check_rule(rule, datasources, receivers)
     return model
 
 
@@ -262,8 +266,16 @@ def check_rule(rule: dict, datasources: set[str], receivers: set[str]) -> None:
     if rule.get("for") is not None and duration(rule["for"]) is None:
         raise Fault(f"{where} has for: {rule['for']!r}; a duration such as 5m is wanted.")
     receiver = (rule.get("notification_settings") or {}).get("receiver")
-    if receiver is not None and receiver not in receivers | {"grafana-default-email"}:
+    if receiver is not None and receiver not in receivers:
         raise Fault(f"{where} notifies {receiver!r}; the contact points are {listed(receivers)}.")
+
+
+def check_policy(policy: dict, receivers: set[str]) -> None:
+    receiver = policy.get("receiver")
+    if receiver is not None and receiver not in receivers:
+        raise Fault(f"has a policy for {receiver!r}; the contact points are {listed(receivers)}.")
+    for route in policy.get("routes") or []:
+        check_policy(route, receivers)
 
 
 def duration(text) -> float | None:

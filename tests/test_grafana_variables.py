@@ -1,0 +1,105 @@
+"""The filters of the role grafana: what is wrong with its variables, and files that hold no secret."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import pytest
+from conftest import REPOSITORY
+
+spec = importlib.util.spec_from_file_location("grafana_filters", REPOSITORY / "roles/grafana/filter_plugins/grafana.py")
+grafana = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(grafana)
+
+SOURCE = {"name": "iot", "uid": "influx", "type": "influxdb", "url": "http://127.0.0.1:8086"}
+WEBHOOK = {"name": "My house", "type": "webhook", "url": "https://example.org/hook?key=1"}
+EMAIL = {"name": "post", "type": "email", "addresses": ["a@example.org", "b@example.org"]}
+SMTP = {"host": "mail.example.org", "from": "pi@example.org", "password": "secret"}
+
+
+def problems(sources=(SOURCE,), points=(), smtp=None, password="password", key="key"):
+    return grafana.grafana_problems(list(sources), list(points), smtp or {}, password, key)
+
+
+def test_what_is_right_is_no_problem():
+    assert problems(points=[WEBHOOK, EMAIL], smtp=SMTP) == []
+    assert problems(sources=[]) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"password": "abc"}, "grafana_admin_password has to have 4 characters"),
+        ({"password": ""}, "grafana_admin_password has to have 4 characters"),
+        ({"password": " abcd"}, "grafana_admin_password begins or ends with a blank"),
+        ({"key": ""}, "grafana_secret_key is not set"),
+        ({"sources": [{**SOURCE, "url": ""}]}, "grafana_datasources: iot has no url"),
+        ({"sources": [{**SOURCE, "uid": "u" * 41}]}, "at most 40"),
+        ({"sources": [{**SOURCE, "json_data": {}}]}, "Grafana knows no key json_data"),
+        ({"sources": [{**SOURCE, "access": "direct"}]}, "access is 'direct'"),
+        ({"sources": [SOURCE, {**SOURCE, "uid": "b"}]}, "2 entries have the name iot"),
+        ({"sources": [SOURCE, {**SOURCE, "name": "b"}]}, "2 entries have the uid influx"),
+        (
+            {"sources": [{**SOURCE, "isDefault": True}, {**SOURCE, "name": "b", "uid": "b", "isDefault": True}]},
+            "only one of them can be the default",
+        ),
+        ({"points": [{"name": "x", "type": "wobhook"}]}, "the type 'wobhook' is neither email nor webhook"),
+        ({"points": [{**WEBHOOK, "addresses": "a@b"}]}, "there is no key addresses"),
+        ({"points": [{**WEBHOOK, "url": "example.org"}]}, "begin with http"),
+        ({"points": [EMAIL]}, "grafana_smtp names no mail server"),
+        ({"points": [{**EMAIL, "addresses": "nobody"}], "smtp": SMTP}, "addresses has to be"),
+        ({"points": [{"name": "post", "type": "email"}], "smtp": SMTP}, "addresses has to be"),
+        ({"points": [WEBHOOK, WEBHOOK]}, "2 entries have the name My house"),
+        ({"smtp": {"host": "mail", "form": "a@b"}}, "there is no key form"),
+        ({"smtp": {"host": "mail"}}, "from is missing"),
+    ],
+)
+def test_a_problem_is_told_with_its_variable(arguments, complaint):
+    found = problems(**arguments)
+    assert any(complaint in problem for problem in found), found
+
+
+def test_secrets_stand_in_files_of_their_own():
+    source = {**SOURCE, "secureJsonData": {"password": "pass-word"}}
+    point = {**WEBHOOK, "user": "u", "password": "hush"}
+    files = {file["dest"]: file["content"] for file in grafana.grafana_secrets([source], [point], SMTP, "admin", "key")}
+    assert files == {
+        "/etc/grafana/secrets/admin_password": "admin\n",
+        "/etc/grafana/secrets/secret_key": "key\n",
+        "/etc/grafana/secrets/smtp_password": "secret\n",
+        "/etc/grafana/secrets/provisioning/influx.password": "pass-word\n",
+        "/etc/grafana/secrets/provisioning/My-house.url": "https://example.org/hook?key=1\n",
+        "/etc/grafana/secrets/provisioning/My-house.password": "hush\n",
+    }
+    for document in (grafana.grafana_datasource_file([source]), grafana.grafana_contact_point_file([point])):
+        assert not grafana.grafana_holds_secrets(document)
+        assert "pass-word" not in json.dumps(document)
+        assert "hush" not in json.dumps(document)
+        assert "example.org" not in json.dumps(document)
+
+
+@pytest.mark.parametrize("password", ["with$HOME", "${x}", "12345", "1e5", "-1", "true", "F"])
+def test_a_secret_that_grafana_would_change_is_written_so_that_it_does_not(password):
+    document = grafana.grafana_datasource_file([{**SOURCE, "secureJsonData": {"password": password}}])
+    assert document["datasources"][0]["secureJsonData"]["password"] == password.replace("$", "$$")
+    assert grafana.grafana_holds_secrets(document)
+
+
+def test_literals_survive_the_expansion_of_variables():
+    [source] = grafana.grafana_datasource_file([{**SOURCE, "user": "a$b", "jsonData": {"list": ["$x"], "n": 1}}])[
+        "datasources"
+    ]
+    assert source["user"] == "a$$b"
+    assert source["jsonData"] == {"list": ["$$x"], "n": 1}
+    assert (source["editable"], source["orgId"], source["access"]) == (False, 1, "proxy")
+
+
+def test_addresses_may_be_one_text_or_a_list():
+    def addresses(value):
+        [point] = grafana.grafana_contact_point_file([{**EMAIL, "addresses": value}])["contactPoints"]
+        return point["receivers"][0]["settings"]["addresses"]
+
+    assert addresses("a@example.org") == "a@example.org"
+    assert addresses("a@example.org, b@example.org") == "a@example.org;b@example.org"
+    assert addresses(["a@example.org", "b@example.org"]) == "a@example.org;b@example.org"
