@@ -1,0 +1,520 @@
+"""The stand-in for Grafana by itself: that it is named as one, is stricter where Grafana keeps silent, and its parts.
+
+What it shares with Grafana stands in test_grafana_contract.py.
+"""
+
+from __future__ import annotations
+
+import email
+import importlib
+import os
+import re
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from email import policy as email_policy
+from pathlib import Path
+
+import pytest
+from grafana_server import INI, STAND_IN, Grafana
+
+sys.path.insert(0, str(STAND_IN))
+
+expand = importlib.import_module("grafana_stand_in.expand")
+expressions = importlib.import_module("grafana_stand_in.expressions")
+ini = importlib.import_module("grafana_stand_in.ini")
+known_settings = importlib.import_module("grafana_stand_in.known_settings")
+notifications = importlib.import_module("grafana_stand_in.notifications")
+policies = importlib.import_module("grafana_stand_in.policies")
+rule_states = importlib.import_module("grafana_stand_in.rule_states")
+settings = importlib.import_module("grafana_stand_in.settings")
+store = importlib.import_module("grafana_stand_in.store")
+templates = importlib.import_module("grafana_stand_in.templates")
+yaml_files = importlib.import_module("grafana_stand_in.yaml_files")
+
+VENDOR_PATHS = {
+    "usr/sbin/grafana",
+    "usr/sbin/grafana-cli",
+    "usr/sbin/grafana-server",
+    "usr/share/grafana/bin/grafana",
+    "usr/share/grafana/conf/defaults.ini",
+    "usr/share/grafana/conf/sample.ini",
+    "usr/lib/systemd/system/grafana-server.service",
+    "etc/default/grafana-server",
+}
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("package")
+    command = [sys.executable, STAND_IN / "package.py", directory]
+    return Path(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
+
+
+@pytest.fixture(scope="module")
+def root(package, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("root")
+    subprocess.run(["dpkg-deb", "-x", package, directory], check=True)
+    return directory
+
+
+@pytest.fixture
+def server(root, tmp_path):
+    own = Grafana(root / "usr/share/grafana", tmp_path)
+    yield own
+    own.stop()
+
+
+def field(package: Path, name: str) -> str:
+    return subprocess.run(["dpkg-deb", "-f", package, name], check=True, capture_output=True, text=True).stdout.strip()
+
+
+# --- the package ----------------------------------------------------------------------------------------------------
+
+
+def test_the_same_sources_give_the_same_package(package, tmp_path):
+    again = subprocess.run(
+        [sys.executable, STAND_IN / "package.py", tmp_path], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    assert Path(again).read_bytes() == package.read_bytes()
+
+
+def test_the_real_package_replaces_it(package):
+    assert field(package, "Package") == "grafana"
+    older = ["dpkg", "--compare-versions", field(package, "Version"), "lt", "12.2.0"]
+    assert subprocess.run(older, check=False).returncode == 0
+
+
+def test_it_has_the_layout_of_the_real_one(root):
+    assert {path for path in VENDOR_PATHS if not (root / path).is_file()} == set()
+    unit = (root / "usr/lib/systemd/system/grafana-server.service").read_text()
+    assert "ExecStart=/usr/share/grafana/bin/grafana server" in unit
+    assert "User=grafana" in unit
+
+
+def test_it_is_named_a_stand_in_wherever_it_shows(package, root, server):
+    assert field(package, "Description").startswith("STAND-IN for Grafana (not Grafana itself)")
+    assert "standin" in field(package, "Version")
+    assert "Description=Stand-in for Grafana" in (root / "usr/lib/systemd/system/grafana-server.service").read_text()
+    server.start()
+    assert "This is a stand-in for Grafana, not Grafana." in server.log
+    assert server.call("GET", "/api/health", login=None).json["version"] == "12.2.0-standin"
+    for path in ("/login", "/"):
+        page = server.call("GET", path).text
+        assert "<title>Grafana stand-in</title>" in page
+        assert "https://grafana.com" in page
+
+
+def test_the_commands_of_the_package_add_its_paths(root, server, tmp_path):
+    fake = tmp_path / "home/bin/grafana"
+    fake.parent.mkdir(parents=True)
+    fake.write_text('#!/bin/sh\necho "$@"\n')
+    fake.chmod(0o755)
+
+    def said(name: str, *arguments: str) -> str:
+        command = [root / "usr/sbin" / name, *arguments]
+        environment = {**os.environ, "GRAFANA_HOME": str(fake.parents[1])}
+        return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+
+    assert said("grafana-server", "-v").strip() == "server -v"
+    for words in (said("grafana", "cli", "admin", "x"), said("grafana-cli", "admin", "x")):
+        assert words.startswith(f"cli --homepath={fake.parents[1]} --config=/etc/grafana/grafana.ini ")
+        assert words.endswith(" admin x\n")
+
+
+def test_it_needs_little_memory(server):
+    server.dashboard("a.json", {"uid": "a", "title": "A"})
+    server.start()
+    server.get("/api/search")
+    status = Path(f"/proc/{server._program.process.pid}/status").read_text()
+    own = int(re.search(r"RssAnon:\s+(\d+) kB", status)[1])
+    assert own < 40_000, f"{own} kB"
+
+
+# --- stricter than Grafana ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("[security]\nadmin_passwort = x", "unknown key 'admin_passwort' in section [security]"),
+        ("[secuirty]\nadmin_user = x", "unknown section [secuirty]"),
+    ],
+)
+def test_an_unknown_setting_is_an_error(server, line, complaint):
+    text = server.config.read_text() + line + "\n"
+    server.config.write_text(text)
+    server.launch()
+    assert server.wait_for_end() == 1
+    assert f"{server.config} line {text.count(chr(10))}: {complaint}" in server.log
+
+
+def test_every_setting_that_the_role_writes_is_known(repository):
+    section, unknown = "", []
+    for line in (repository / "roles/grafana/templates/grafana.ini.j2").read_text().splitlines():
+        if header := re.fullmatch(r"\[(.+)\]", line):
+            section = header[1]
+        elif key := re.match(r"(\w+) *=", line):
+            unknown += [known_settings.complaint(section, key[1])]
+    assert len(unknown) > 20
+    assert [complaint for complaint in unknown if complaint] == []
+
+
+def test_what_it_does_not_know_it_refuses(server):
+    server.config.write_text(INI.format(directory=server.directory, port=server.port) + "[database]\ntype = mysql\n")
+    server.launch()
+    assert server.wait_for_end() == 1
+    assert "database type mysql is not known to this stand-in" in server.log
+
+
+# --- its parts ------------------------------------------------------------------------------------------------------
+
+
+def test_ini_files():
+    text = (
+        "app_mode = production\n; comment\n[server]\nhttp_port=1 ; no # secret\nroot_url: http://x/\n"
+        'domain = "quoted"\n[security]\nadmin_password = `a;b#c`\nsecret_key = """x\ny"""\nadmin_user = a\\\nb\n'
+    )
+    assert [tuple(setting) for setting in ini.parse(text)] == [
+        ("DEFAULT", "app_mode", "production", 1),
+        ("server", "http_port", "1", 4),
+        ("server", "root_url", "http://x/", 5),
+        ("server", "domain", "quoted", 6),
+        ("security", "admin_password", "a;b#c", 8),
+        ("security", "secret_key", "x\ny", 9),
+        ("security", "admin_user", "ab", 11),
+    ]
+    with pytest.raises(ini.IniError):
+        ini.parse("[server\n")
+
+
+def test_settings_from_the_environment_and_the_command_line(tmp_path, monkeypatch):
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf/defaults.ini").write_text("[server]\nhttp_port = 3000\n[paths]\ndata = data\n")
+    (tmp_path / "grafana.ini").write_text("[server]\nhttp_port = 1\ndomain = ${TIG_PI_TEST_NAME}.local\n")
+    monkeypatch.setenv("GF_SERVER_HTTP_PORT", "2")
+    monkeypatch.setenv("TIG_PI_TEST_NAME", "pi")
+    read = settings.Settings(tmp_path, tmp_path / "grafana.ini", ["cfg:default.paths.data=/d", "cfg:log.level=debug"])
+    assert read.number("server", "http_port", 0) == 2
+    assert read.data_path == Path("/d")
+    assert read.text("log", "level") == "debug"
+    assert read.root_url == "http://pi.local:2/"
+
+
+@pytest.mark.parametrize(("text", "result"), [("1h30m", 5400), ("15s", 15), ("0", 0), ("2d", 172800)])
+def test_durations(text, result):
+    assert settings.seconds(text) == result
+
+
+@pytest.mark.parametrize("text", ["", "60", "soon", "5 m", "-1m"])
+def test_bad_durations(text):
+    with pytest.raises(ValueError, match="duration"):
+        settings.seconds(text)
+
+
+def test_variables(monkeypatch, tmp_path):
+    monkeypatch.setenv("NAME", "x")
+    (tmp_path / "secret").write_text(" s3cret\n")
+    for text, result in {
+        "$NAME ${NAME} $__env{NAME}": "x x x",
+        "a$$b $$NAME": "a$b $NAME",
+        "$NOSUCH|": "|",
+        "10$": "10$",
+        "$ 5": "$ 5",
+        f"$__file{{{tmp_path}/secret}}": "s3cret",
+    }.items():
+        assert expand.interpolate(text) == result
+    monkeypatch.setenv("PORT", "8086")
+    assert expand.interpolate_all({"a": ["$PORT", "8086", 1, None]}) == {"a": [8086, "8086", 1, None]}
+
+
+def test_yaml_is_read_as_grafana_reads_it(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("a: yes\nb: true\nc: 2024-01-01\nd: 1\n")
+    assert yaml_files.load(path) == {"a": "yes", "b": True, "c": "2024-01-01", "d": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("{{ $labels.device }} has {{ $values.B.Value }}", "d0 has 20.456"),
+        ('{{ printf "%.1f" $values.B.Value }} {{ $values.B.Value | printf "%.0f" }}', "20.5 20"),
+        ('{{ with $values.B }}{{ printf "%.4g" .Value }} {{ .Labels.device }}{{ end }}', "20.46 d0"),
+        ("{{ with $values.Z }}some{{ else }}none{{ end }}", "none"),
+        ("{{ $labels.no }} {{ $values.Z }} {{ $values.Z.Value }}", "[no value] [no value] [no value]"),
+        ("{{ if gt $values.B.Value 20.0 }}hot{{ else }}cold{{ end }}", "hot"),
+        ("{{ range $k, $v := $labels }}{{ $k }}={{ $v }};{{ end }}", "device=d0;place=shed;"),
+        ("a {{- /* no */ -}} b", "ab"),
+        ('{{ index $values "B" }} {{ (index $values "B").Value }}', "20.456 20.456"),
+        ("{{ humanize 1234567.0 }} {{ humanizeDuration 3700 }} {{ humanizePercentage 0.5 }}", "1.235M 1h 1m 40s 50%"),
+        ("{{ $x := $values.B }}{{ $x }}", "20.456"),
+        ("no template: { }", "no template: { }"),
+    ],
+)
+def test_texts_of_rules(text, result):
+    values = {"B": templates.Number.of(20.456, {"device": "d0"})}
+    assert templates.expand(text, {"device": "d0", "place": "shed"}, values, 1.0) == result
+
+
+@pytest.mark.parametrize(
+    "text", ["{{ $nosuch }}", "{{ if true }}", "{{ end }}", "{{ nosuch 1 }}", '{{ template "x" }}']
+)
+def test_bad_texts_of_rules(text):
+    with pytest.raises(templates.TemplateError):
+        templates.expand(text, {}, {}, "")
+
+
+def series(values: list[float | None], **labels: str):
+    return expressions.Series(labels, list(range(len(values))), values)
+
+
+@pytest.mark.parametrize(
+    ("how", "settings_", "result"),
+    [
+        ("last", {}, None),
+        ("mean", {}, "nan"),
+        ("count", {}, 4.0),
+        ("last", {"mode": "dropNN"}, 6.0),
+        ("mean", {"mode": "dropNN"}, 4.0),
+        ("min", {"mode": "dropNN"}, 2.0),
+        ("max", {"mode": "dropNN"}, 6.0),
+        ("median", {"mode": "dropNN"}, 4.0),
+        ("sum", {"mode": "replaceNN", "replaceWithValue": 1}, 13.0),
+    ],
+)
+def test_reduce(how, settings_, result):
+    model = {"type": "reduce", "expression": "A", "reducer": how, "settings": settings_}
+    (number,) = expressions.evaluate("B", model, {"A": [series([2.0, 4.0, 6.0, None], device="d0")]})
+    assert number.labels == {"device": "d0"}
+    assert (str(number.value) if result == "nan" else number.value) == result
+
+
+@pytest.mark.parametrize(
+    ("kind", "params", "result"),
+    [
+        ("gt", [5], 0.0),
+        ("lt", [6], 1.0),
+        ("gte", [5], 1.0),
+        ("within_range", [4, 6], 1.0),
+        ("within_range", [5, 6], 0.0),
+        ("within_range_included", [5, 6], 1.0),
+        ("outside_range", [1, 4], 1.0),
+        ("outside_range", [1, 5], 0.0),
+        ("eq", [5], 1.0),
+    ],
+)
+def test_threshold(kind, params, result):
+    model = {"type": "threshold", "expression": "B", "conditions": [{"evaluator": {"type": kind, "params": params}}]}
+    assert expressions.evaluate("C", model, {"B": [expressions.Number({}, 5.0)]})[0].value == result
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("$A + 2 * 3", 11.0),
+        ("(${A} + 2) * 3", 21.0),
+        ("-$A ** 2", 25.0),
+        ("$A > 4 && $A < 6", 1.0),
+        ("$A < 1 || $B < 1", 0.0),
+        ("!$A", 0.0),
+        ("abs($A - $B) / 0.5", 4.0),
+        ("$A % 3", 2.0),
+        ("is_null($A)", 0.0),
+        ("round(2.5)", 3.0),
+    ],
+)
+def test_math(text, result):
+    numbers = {"A": [expressions.Number({}, 5.0)], "B": [expressions.Number({}, 7.0)]}
+    assert expressions.evaluate("C", {"type": "math", "expression": text}, numbers)[0].value == result
+
+
+def test_math_joins_by_labels():
+    device = expressions.Number({"device": "d0"}, 1.0), expressions.Number({"device": "d1"}, 2.0)
+    others = expressions.Number({"device": "d1", "x": "y"}, 10.0), expressions.Number({"device": "d2"}, 20.0)
+    found = expressions.evaluate("C", {"type": "math", "expression": "$A + $B"}, {"A": [*device], "B": [*others]})
+    assert [(number.labels, number.value) for number in found] == [({"device": "d1", "x": "y"}, 12.0)]
+
+
+@pytest.mark.parametrize("text", ["$A +", "$A $B", "nosuch($A)", "1 ? 2"])
+def test_bad_math(text):
+    with pytest.raises(expressions.ExpressionError):
+        expressions.check({"type": "math", "expression": text})
+
+
+RULE = {
+    "uid": "r",
+    "title": "R",
+    "folderUID": "f",
+    "interval": 10,
+    "for": "20s",
+    "keep_firing_for": "0s",
+    "missing": 2,
+    "noDataState": "NoData",
+    "execErrState": "Error",
+    "labels": {},
+    "annotations": {},
+    "notification_settings": None,
+}
+
+
+def states(*outcomes: str, **changes: str) -> list[str]:
+    """The state of one device's alert after each evaluation; "" is one without the device."""
+    machine, shown = rule_states.RuleStates(), []
+    for number, outcome in enumerate(outcomes):
+        results = [rule_states.Evaluation(outcome, {"device": "d0"})] if outcome else []
+        machine.process({**RULE, **changes}, "tig-pi", results, 1000.0 + 10 * number)
+        shown.append(" ".join(instance.formatted for instance in machine.instances.values()))
+    return shown
+
+
+def test_an_alert_waits_for_its_pause():
+    assert states("Normal", "Alerting", "Alerting", "Alerting", "Normal") == [
+        "Normal",
+        "Pending",
+        "Pending",
+        "Alerting",
+        "Normal",
+    ]
+
+
+def test_an_alert_keeps_firing_as_long_as_the_rule_says():
+    shown = states("Alerting", "Normal", "Normal", "Normal", **{"for": "0s", "keep_firing_for": "20s"})
+    assert shown == ["Alerting", "Recovering", "Recovering", "Normal"]
+
+
+def test_an_alert_whose_series_is_gone_ends_after_two_evaluations():
+    assert states("Alerting", "", "", **{"for": "0s"}) == ["Alerting", "Alerting", ""]
+
+
+def test_no_data_maps_all_alerts_of_a_rule():
+    assert (
+        states("Normal", "NoData", "NoData", **{"noDataState": "Alerting", "for": "0s"})[1:]
+        == ["Alerting (NoData)"] * 2
+    )
+    assert states("Alerting", "NoData", "Error", noDataState="KeepLast", execErrState="KeepLast", **{"for": "0s"}) == [
+        "Alerting",
+        "Alerting (NoData, KeepLast)",
+        "Alerting (Error, KeepLast)",
+    ]
+
+
+def test_policies_choose_the_contact_point():
+    tree = {
+        "receiver": "default",
+        "group_by": ["alertname"],
+        "group_wait": "5s",
+        "routes": [
+            {"receiver": "night", "object_matchers": [["severity", "=", "critical"]], "continue": True},
+            {"receiver": "garden", "matchers": ['place=~"gar.*"'], "group_wait": "1s"},
+        ],
+    }
+
+    def receivers(**labels: str) -> list[tuple[str, float]]:
+        return [(route.receiver, route.group_wait) for route in policies.routes_for(tree, labels)]
+
+    assert receivers() == [("default", 5)]
+    assert receivers(place="garden") == [("garden", 1)]
+    assert receivers(place="garden", severity="critical") == [("night", 5), ("garden", 1)]
+
+
+@pytest.fixture
+def notifier(tmp_path):
+    """A notifier with one contact point, and what it delivers."""
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf/defaults.ini").write_text("")
+    (tmp_path / "grafana.ini").write_text("")
+    documents = store.Store(tmp_path / "state.db")
+    point = {"uid": "x", "name": "x", "type": "webhook", "settings": {"url": "x"}, "disableResolveMessage": False}
+    documents.put("contact_point", "x", point)
+    tree = {"receiver": "x", "group_wait": "10s", "group_interval": "60s", "repeat_interval": "1h"}
+    documents.put("policies", "tree", {"tree": tree})
+    own = notifications.Notifier(documents, settings.Settings(tmp_path, tmp_path / "grafana.ini"))
+    own.delivered = []
+    own._webhook = lambda point, payload: own.delivered.append(payload)
+    yield own
+    documents.close()
+
+
+def test_notifications_are_grouped_and_not_repeated(notifier):
+    machine, now = rule_states.RuleStates(), 1000.0
+
+    def evaluate(at: float, **devices: str) -> None:
+        outcomes = [rule_states.Evaluation(state, {"device": name}) for name, state in devices.items()]
+        notifier.take(machine.process({**RULE, "for": "0s"}, "tig-pi", outcomes, at), at)
+        notifier.tick(at)
+
+    def told() -> list[tuple[str, list[str]]]:
+        found = [(body["status"], [a["labels"]["device"] for a in body["alerts"]]) for body in notifier.delivered]
+        notifier.delivered.clear()
+        return found
+
+    evaluate(now, d0="Alerting", d1="Normal")
+    assert told() == []
+    evaluate(now + 10, d0="Alerting", d1="Normal")
+    assert told() == [("firing", ["d0"])]
+    evaluate(now + 20, d0="Alerting", d1="Alerting")
+    assert told() == []
+    evaluate(now + 70, d0="Alerting", d1="Alerting")
+    assert told() == [("firing", ["d0", "d1"])]
+    evaluate(now + 130, d0="Alerting", d1="Alerting")
+    assert told() == []
+    evaluate(now + 140, d0="Normal", d1="Normal")
+    evaluate(now + 190, d0="Normal", d1="Normal")
+    assert told() == [("resolved", ["d0", "d1"])]
+    evaluate(now + 300, d0="Normal", d1="Normal")
+    assert told() == []
+
+
+class _Mail(socketserver.StreamRequestHandler):
+    """As much of SMTP as a client needs to be content."""
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 test\r\n")
+        for line in self.rfile:
+            verb = line[:4].upper()
+            if verb == b"DATA":
+                self.wfile.write(b"354 go\r\n")
+                text = b"".join(iter(self.rfile.readline, b".\r\n"))
+                self.server.mails.append(email.message_from_bytes(text, policy=email_policy.default))
+            self.wfile.write(b"221 bye\r\n" if verb == b"QUIT" else b"250 ok\r\n")
+            if verb == b"QUIT":
+                return
+
+
+def test_a_contact_point_of_type_email(root, tmp_path):
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Mail) as mail:
+        mail.daemon_threads = True
+        mail.mails = []
+        threading.Thread(target=mail.serve_forever, daemon=True).start()
+        smtp = f"[smtp]\nenabled = true\nhost = 127.0.0.1:{mail.server_address[1]}\nfrom_address = pi@example.org\n"
+        server = Grafana(root / "usr/share/grafana", tmp_path, INI + smtp)
+        numbers = {
+            "refId": "A",
+            "datasourceUid": "__expr__",
+            "model": {"refId": "A", "type": "math", "expression": "1"},
+        }
+        rule = {"uid": "r", "title": "Always", "condition": "A", "data": [numbers], "for": "0s"}
+        point = {"uid": "m", "type": "email", "settings": {"addresses": "a@example.org;b@example.org"}}
+        server.provision(
+            "alerting",
+            {
+                "apiVersion": 1,
+                "contactPoints": [{"name": "mail", "receivers": [point]}],
+                "policies": [{"receiver": "mail", "group_wait": "0s"}],
+                "groups": [{"name": "g", "folder": "f", "interval": "10s", "rules": [rule]}],
+            },
+        )
+        try:
+            server.start()
+            end = time.monotonic() + 30
+            while len(mail.mails) < 2 and time.monotonic() < end:
+                time.sleep(0.1)
+        finally:
+            server.stop()
+            mail.shutdown()
+    assert [message["To"] for message in mail.mails] == ["a@example.org", "b@example.org"]
+    assert mail.mails[0]["Subject"].startswith("[FIRING:1] Always f")
+    assert mail.mails[0]["From"] == "Grafana <pi@example.org>"
+    assert "alertname = Always" in mail.mails[0].get_content()
