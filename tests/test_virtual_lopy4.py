@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import time
@@ -282,11 +283,12 @@ def test_unplugging_takes_the_port_away_at_any_byte(make, tmp_path):
         host.raw()
         device.ctl("unplug", after_bytes=10)
         host.write(b"print('12345678901234567890')\x04")
-        with pytest.raises((serial.SerialException, OSError)):
-            for _ in range(100):
+        end = time.monotonic() + 2
+        with contextlib.suppress(serial.SerialException, OSError):
+            while time.monotonic() < end:
                 host.serial.read(10)
-                time.sleep(0.01)
                 host.serial.write(b"x")
+        assert time.monotonic() < end
     received = device.status()["bytes_received"]
     assert not link.is_symlink()
     device.ctl("plug")
@@ -348,7 +350,8 @@ def test_wifi_taken_away_and_given_back(make, profile):
         host.ask("w.disconnect(); " + connect % "right" + "; time.sleep_ms(300)")
         assert host.ask("print(w.isconnected())") == "True"
         host.ask(
-            f"s = socket.socket(); s.settimeout(1); s.connect(socket.getaddrinfo('127.0.0.1', {port})[0][-1]); s.send(b'one')"
+            "s = socket.socket(); s.settimeout(1)\n"
+            f"s.connect(socket.getaddrinfo('127.0.0.1', {port})[0][-1]); s.send(b'one')"
         )
         peer, _ = listener.accept()
         assert peer.recv(10) == b"one"

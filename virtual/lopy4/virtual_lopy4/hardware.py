@@ -1,4 +1,4 @@
-"""The board's peripherals: what the platform's modules ask for by name (see modules/), and what can be set from outside."""
+"""The board's peripherals: what the platform's modules (../modules) ask for by name."""
 
 import hashlib
 import random
@@ -82,7 +82,7 @@ class Wifi:
 
 
 class Hardware:
-    """Methods named `do_…` are the requests of the MicroPython modules; the device answers what is asked about itself."""
+    """Methods named `do_…` are requests of the MicroPython modules; the device answers what is asked about itself."""
 
     def __init__(self, page, flash, mac, settings):
         self.page, self.flash, self.mac, self.settings = page, flash, mac, settings
@@ -141,7 +141,7 @@ class Hardware:
     # --- time
 
     def ask_ntp(self, server, answered):
-        """Ask the time server; answered(microseconds since 1970 minus the device's clock, or None), at once or from a thread."""
+        """Ask the time server; calls answered(UTC minus the device's clock in us, or None), maybe in a thread."""
         if self.page.ntp_down:
             answered(None)
         elif not self.ntp_real:

@@ -1,7 +1,7 @@
-"""The expansion board's PIC, which answers commands on the same port (facts of Pycom's pypic.py: opened with 5 data bits).
+"""The expansion board's PIC, which answers commands on the same port (Pycom's pypic.py opens it with 5 data bits).
 
-A pseudo-terminal always carries 8 bits, so commands are known by their bytes: a write that consists of whole commands and nothing
-else, on the registers that the tools use.
+A pseudo-terminal always carries 8 bits, so commands are known by their bytes: a write that consists of whole commands
+and nothing else, on the registers that the tools use.
 """
 
 import re

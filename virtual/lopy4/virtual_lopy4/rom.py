@@ -1,7 +1,7 @@
 """The ESP32's ROM loader on the serial line, as far as esptool asks for it with `--no-stub`.
 
-Protocol: Espressif, "Serial Protocol" (docs.espressif.com/projects/esptool): SLIP frames, request `00 op size checksum data`,
-response `01 op size value data status`.
+Protocol: Espressif, "Serial Protocol" (docs.espressif.com/projects/esptool): SLIP frames, request `00 op size checksum
+data`, response `01 op size value data status`.
 """
 
 import struct
@@ -69,7 +69,7 @@ class RomLoader:
         data = frame[8 : 8 + size]
         if len(data) != size:
             return self.reply(op, error=5)
-        words = struct.unpack("<%dI" % (len(data) // 4), data[: len(data) // 4 * 4])
+        words = struct.unpack(f"<{len(data) // 4}I", data[: len(data) // 4 * 4])
         if op == 0x08:  # SYNC: answered eight times
             for _ in range(8):
                 self.reply(op, 0x20120707)

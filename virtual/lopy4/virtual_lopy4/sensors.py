@@ -7,6 +7,13 @@ import math
 import random
 import struct
 
+ALIASES = {
+    "outsidetemp": "temperature",
+    "outsidehumidity": "humidity",
+    "airpressure": "pressure",
+    "soilhumidity": "moisture",
+}
+
 
 class Environment:
     """The values that the sensors feel: a plausible day and night, or what was set from outside.
@@ -14,21 +21,14 @@ class Environment:
     Quantities: temperature (C), humidity (%), pressure (hPa), moisture (0..1), boardtemperature (C), battery (mV).
     """
 
-    ALIASES = {
-        "outsidetemp": "temperature",
-        "outsidehumidity": "humidity",
-        "airpressure": "pressure",
-        "soilhumidity": "moisture",
-    }
-
     def __init__(self, world_seconds):
         self.world_seconds = world_seconds
         self.fixed = {}
 
     def set(self, name, value):
-        name = self.ALIASES.get(name, name)
+        name = ALIASES.get(name, name)
         if name not in ("temperature", "humidity", "pressure", "moisture", "boardtemperature", "battery"):
-            raise ValueError("there is no quantity '{}'".format(name))
+            raise ValueError(f"there is no quantity '{name}'")
         if value is None:
             self.fixed.pop(name, None)
         else:
@@ -87,8 +87,11 @@ class Sensor:
 
 
 class Dht11(Sensor):
-    """DHT11: one wire, 40 bits. Facts: a start pulse of at least 18 ms, 80 us low, 80 us high, per bit 50 us low and 26..28 (0) or
-    70 (1) us high; checksum is the sum of the four bytes; one reading a second, one second of rest after power-up."""
+    """DHT11: one wire, 40 bits.
+
+    Source: its data sheet. A start pulse of at least 18 ms; 80 us low, 80 us high; per bit 50 us low and 26..28 (0) or
+    70 us (1) high; the checksum is the sum of the four bytes; one reading a second, one second of rest after power-up.
+    """
 
     FAULTS = ("silent", "checksum", "short", "low", "stuck", "drift", "range", "zero")
 
@@ -134,7 +137,7 @@ class Dht11(Sensor):
         return frame
 
     def pulses(self, patience):
-        """[(level, us)] of an answer, as an edge recorder sees it; empty when the sensor says nothing. patience: host seconds ago."""
+        """[(level, us)] of an answer; empty when the sensor says nothing. patience: us it may come late."""
         ready = self.low_since is None and self.now() <= self.respond_until + patience
         self.respond_until = -(10**18)
         if not ready or self.fault == "silent" or self.now() - self.powered < 900000:
@@ -152,7 +155,7 @@ class Dht11(Sensor):
 
 
 class Bmp180(Sensor):
-    """BMP180 on I2C address 0x77: registers of the data sheet (BST-BMP180-DS000-07), raw values by inverting its formula.
+    """BMP180 on I2C address 0x77: registers of its data sheet (BST-BMP180-DS000-07), raw values by its formula.
 
     The calibration words are the data sheet's example.
     """
