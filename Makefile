@@ -47,11 +47,11 @@ feed: .venv/.controller ## fill a directory with all packages for a Pi that cann
 	@$(play) playbooks/feed.yml $(ARGS)
 
 check: .venv/.test ## lint and unit tests, two minutes
-	@$(MAKE) --keep-going --output-sync --jobs=$(JOBS) $(checks)
+	@$(MAKE) --silent --keep-going --output-sync --jobs=$(JOBS) $(checks)
 
 test: ## everything (SCENARIO="base mosquitto" for some molecule scenarios alone)
 	@bin/prerequisites test
-	@$(MAKE) --jobs=3 .venv/.test image demo-feed
+	@$(MAKE) --silent --jobs=3 .venv/.test image demo-feed
 	@$(bin)/python bin/test --jobs $(JOBS) $(SCENARIO)
 
 clean: ## remove the demo: its Pi and everything that belongs to it; nothing else
