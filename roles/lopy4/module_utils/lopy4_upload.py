@@ -238,7 +238,7 @@ class Upload:
         if needed > there:
             raise DeviceError(
                 f"The device is full: the program needs {needed // 1024} kB, and {there // 1024} kB of {self.root or '/'} are "
-                "left for it. Remove files of yours, or format it with lopy4_erase_fs."
+                "left for it. Remove files of yours, or format it with `--tags lopy4_erase_fs,lopy4`."
             )
 
     def _fill(self, slot: str) -> None:
@@ -270,7 +270,7 @@ class Upload:
                 return
         raise DeviceError(
             f"What was written to slot {slot} of the device does not come back as it was sent: its flash is failing, or the file "
-            "system is damaged (lopy4_erase_fs formats it). The program that was there before is in place."
+            "system is damaged (`--tags lopy4_erase_fs,lopy4` formats it). The program that was there before is in place."
         )
 
     def _point(self, slot: str, state: str) -> None:
@@ -331,7 +331,7 @@ class Upload:
                     return
             except RemoteError as error:
                 if "28" in str(error) or "ENOSPC" in str(error):
-                    raise DeviceError("The device is full. Remove files of yours, or format it with lopy4_erase_fs.") from error
+                    raise DeviceError("The device is full. Remove files of yours, or format it with `--tags lopy4_erase_fs,lopy4`.") from error
                 if not any(word in str(error) for word in ("KeyboardInterrupt", "OSError", "EIO")):
                     raise
             except Gone:

@@ -1,0 +1,153 @@
+"""Checks the declared interpreter on the controller, keeps the device's config block there, and has the module do the rest."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+ROLE = Path(__file__).parents[1]
+
+
+def load(path: Path):
+    """A file of this role as a Python module."""
+    spec = importlib.util.spec_from_file_location(f"__{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    # dataclasses look their module up.
+    import sys
+
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class Shelf:
+    """The config blocks that are kept, one file a chip."""
+
+    def __init__(self, directory: Path, mac: str) -> None:
+        self.path = directory / f"{mac.replace(':', '')}.config.bin"
+
+    def block(self) -> bytes:
+        return self.path.read_bytes() if self.path.exists() else b""
+
+    def keep(self, block: bytes) -> None:
+        """Keep a block; one that was there and differs stays beside it under another name.
+
+        Raises:
+            OSError: it could not be kept; nothing may be erased then.
+        """
+        if not block.strip(b"\xff") or block == self.block():
+            return
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.path.exists():
+            number = 1
+            while self.path.with_suffix(f".{number}.bin").exists():
+                number += 1
+            self.path.rename(self.path.with_suffix(f".{number}.bin"))
+        handle, temporary = tempfile.mkstemp(dir=self.path.parent)  # mode 0600
+        with os.fdopen(handle, "wb") as file:
+            file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.path)
+        if self.path.read_bytes() != block:
+            raise OSError(f"{self.path} does not come back as it was written")
+
+
+class ActionModule(ActionBase):
+    TRANSFERS_FILES = True
+    _supports_check_mode = True
+
+    def run(self, tmp=None, task_vars=None):
+        result = super().run(tmp, task_vars)
+        del tmp
+        self.args = self._task.args.copy()
+        self.task_vars = task_vars
+        self.shown = load(ROLE / "action_plugins" / "lopy4_program.py").shown
+        state = self.args.pop("state", "present")
+        erase_fs = self._templated_bool(self.args.pop("erase_fs", False))
+        directory = Path(self.args.pop("backup_directory"))
+        path = self.args.pop("image", None)
+        try:
+            if state == "formatted":
+                return {**result, **self._step("format")}
+            image = self._image(path)
+            result.update(self._step("compare"))
+            if not result["changed"] or result.get("failed") or state == "compared" or self._task.check_mode:
+                return self._permitted(result, image, erase_fs)
+            return {**result, **self._make(Path(path), image, erase_fs, directory)}
+        finally:
+            self._remove_tmp_path(self._connection._shell.tmpdir)
+
+    @staticmethod
+    def _templated_bool(value) -> bool:
+        from ansible.module_utils.parsing.convert_bool import boolean
+
+        return boolean(value, strict=False)
+
+    def _image(self, path):
+        images = load(ROLE / "module_utils" / "lopy4_image.py")
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise AnsibleActionFail(f"lopy4_interpreter: {path}: {error.strerror}.") from error
+        try:
+            image = images.load(Path(path).name, data, str(self.args.get("sha256") or ""), str(self.args.pop("release", "") or ""))
+        except images.ImageError as error:
+            raise AnsibleActionFail(str(error)) from error
+        self.args.update(declared_platform=image.platform, declared_release=image.release)
+        return image
+
+    def _permitted(self, result: dict, image, erase_fs: bool) -> dict:
+        """Say beforehand what would be refused: another layout destroys the file system."""
+        there = result.get("platform")
+        if there and there != image.platform and not erase_fs:
+            result.update(failed=True, msg=self._refusal(there, image.platform))
+        return result
+
+    def _refusal(self, there: str, wanted: str) -> str:
+        return (
+            f"{self.args['name']}: from {there} to {wanted} the flash is divided anew, which destroys the device's file system with "
+            "everything on it. Set lopy4_erase_fs: true if that is meant; the config block is kept. Nothing was written."
+        )
+
+    def _make(self, path: Path, image, erase_fs: bool, directory: Path) -> dict:
+        there = self._step("read")
+        if there.get("failed"):
+            return there
+        if there["layout"] not in ("", image.platform) and not erase_fs:
+            return {"failed": True, "changed": False, "msg": self._refusal(there["layout"], image.platform)}
+        shelf = Shelf(directory, there["mac"])
+        block = base64.b64decode(there.pop("block"))
+        try:
+            shelf.keep(block)
+        except OSError as error:
+            raise AnsibleActionFail(f"{self.args['name']}: its config block can't be kept in {directory}: {error}. Nothing was written.") from error
+        kept = shelf.block()
+        remote = self._connection._shell.join_path(self._make_tmp_path(), "interpreter")
+        self._transfer_file(str(path), remote)
+        self._fixup_perms2([self._connection._shell.tmpdir, remote])
+        done = self._step(
+            "write",
+            file=remote,
+            file_name=path.name,
+            layout=there["layout"],
+            block=base64.b64encode(block if block.strip(b"\xff") else kept).decode(),
+        )
+        if kept:
+            done["backup"] = str(shelf.path)
+        elif image.platform == "pycom":
+            done.setdefault("warnings", []).append(
+                f"{self.args['name']}: no config block of this chip is kept, so its LoRa MAC and Sigfox keys could not be restored."
+            )
+        return done
+
+    def _step(self, step: str, **more) -> dict:
+        with self.shown(self, self.args["name"], self.task_vars) as progress:
+            args = {**self.args, **more, "step": step, "progress": progress}
+            return self._execute_module(module_name="lopy4_interpreter", module_args=args, task_vars=self.task_vars)
