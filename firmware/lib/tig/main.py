@@ -2,6 +2,7 @@
 
 import gc
 import json
+import sys
 import time
 
 from tig import VERSION, crash, log, settings
@@ -92,7 +93,8 @@ class Program:
 
     def crashed(self, error):
         """Keep what is left for the next start: the traceback, and the readings."""
-        log.say("crashed: %s" % type(error).__name__)
+        log.say("crashed")
+        sys.print_exception(error)
         crash.save(error, self._clock.now())
         self._ring.save(RING, self._sampler.fields)
 
