@@ -253,6 +253,14 @@ class Child:
             result = page.now_us() - page.boot_us
         elif operation == 8:
             result = page.now_us() + page.world_offset_us
+        elif operation == 9:
+            page.hash_busy, result = value, 0
+        elif operation == 10:
+            result = page.hash_busy
+        elif operation == 11:
+            page.zone, result = value, 0
+        elif operation == 12:
+            result = page.zone
         else:
             result = -1
         return self.small_int(result)
@@ -421,6 +429,23 @@ class Child:
                     return False
             return True
 
+        def look(fd):
+            """On a fast clock the time-out passes fast too, but the peer, which is real, gets a moment to answer."""
+            timeout = sockets[fd]["timeout"]
+            if not timeout or page.speed == 1.0:
+                return True
+            if page.speed:
+                wait = max(timeout / page.speed, 0.0002 if timeout < 0.1 else 0.05)
+            else:
+                wait = 0.0002 if timeout < 0.1 else min(timeout, 2.0)
+            began = page.now_us()
+            waited = (ctypes.c_long * 2)(int(wait), int(wait % 1 * 1e9))
+            entry = ctypes.create_string_buffer(struct.pack("=ihh", fd, 1, 0))  # struct pollfd: POLLIN
+            found = libc.ppoll(entry, 1, waited, None)
+            if found == 0 and page.speed == 0:
+                page.skipped_us += max(0, int(timeout * 1e6) - (page.now_us() - began))
+            return found != 0
+
         def flush(fd):
             """What was sent while Wi-Fi was away reaches the peer now, as TCP would send it again."""
             waiting = sockets[fd]["waiting"]
@@ -448,6 +473,8 @@ class Child:
                 if not page.wifi and not wait_for_wifi(fd):
                     return fail(errno.EAGAIN)
                 flush(fd)
+                if not look(fd):
+                    return fail(errno.EAGAIN)
             return call(fd, *rest)
 
         def sending(call, fd, data, size, *rest):

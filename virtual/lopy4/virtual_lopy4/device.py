@@ -449,7 +449,7 @@ class Device:
         if kind != "deepsleep":
             self.collect_all()
         self.page.watchdog_us = 0
-        self.page.bitten = self.page.cut = 0
+        self.page.bitten = self.page.cut = self.page.hash_busy = self.page.zone = 0
         self.wake_at_us = self.dead_until = None
         self.rom = None
         self.set_baud(self.baud)

@@ -115,18 +115,17 @@ class Hardware:
         self.pins = {}
         self.sensors["dht11"].line(False)
         self.sensors["soil"].power(False)
+        self.nvs = self.flash.load_nvs()
+        self.heartbeat = bool(self.setting("heartbeat_on_boot"))
+        self.led = 0
         if soft:
             return
         self.wifi.off()
-        self.heartbeat = True
-        self.led = 0
-        self.led_words = {}
         self.servers = True
         self.page.synced = 0
         self.ntp_server = None
         self.ntp_due = None
         self.ntp_period = 0
-        self.nvs = self.flash.load_nvs()
 
     def step(self):
         self.wifi.step()

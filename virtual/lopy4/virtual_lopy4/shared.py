@@ -33,6 +33,8 @@ class Shared(ctypes.Structure):
         ("bitten", ctypes.c_int64),  # the child slept, at speed 0, into the watchdog
         ("ntp_port", ctypes.c_int64),  # UDP port at which a time server is looked for
         ("ntp_down", ctypes.c_int64),  # and nobody answers there
+        ("hash_busy", ctypes.c_int64),  # Pycom: a hash was begun and not digested; only a hardware reset clears it
+        ("zone", ctypes.c_int64),  # Pycom: time.timezone(), which a soft reset keeps
         ("boot_us", ctypes.c_int64),  # the device's clock at the last hardware reset
     ]
 

@@ -3,17 +3,14 @@ import hashlib as _hashlib
 
 import _hardware
 
-_busy = False
-
 
 class _Hash:
     _kind = None
 
     def __init__(self, data=None):
-        global _busy
-        if _busy:
+        if _hardware.clock(10, 0):
             raise OSError("only one active hash operation is permitted at a time")
-        _busy = True
+        _hardware.clock(9, 1)
         self._digested = None
         self._open()
         if data is not None:
@@ -28,10 +25,9 @@ class _Hash:
         self._hash.update(data)
 
     def digest(self):
-        global _busy
         if self._digested is None:
             self._digested = self._hash.digest()
-            _busy = False
+            _hardware.clock(9, 0)
         return self._digested
 
 
@@ -59,13 +55,12 @@ class _Far(_Hash):
         self._data += data
 
     def digest(self):
-        global _busy
         if self._digested is None:
             import binascii
 
             hexed = str(binascii.hexlify(self._data), "ascii")
             self._digested = binascii.unhexlify(_hardware.call("hash", self._kind, hexed))
-            _busy = False
+            _hardware.clock(9, 0)
         return self._digested
 
 

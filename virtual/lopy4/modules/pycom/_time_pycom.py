@@ -3,7 +3,7 @@ import time as _time
 
 import _hardware
 
-_offset = 0
+_offset = _hardware.clock(12, 0)
 sleep_ms = _time.sleep_ms
 ticks_ms = _time.ticks_ms
 ticks_us = _time.ticks_us
@@ -70,3 +70,4 @@ def timezone(seconds=None):
     if seconds is None:
         return _offset
     _offset = int(seconds)
+    _hardware.clock(11, _offset)
