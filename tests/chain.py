@@ -137,9 +137,7 @@ class Chain:
         self.site = {
             **SITE,
             "site_broker_address": "127.0.0.1",
-            "site_broker_address": "127.0.0.1",
             "site_broker_port": self.mqtt_port,
-            "site_database_address": "127.0.0.1",
             "site_database_address": "127.0.0.1",
             "site_database_port": self.http_port,
             **(site or {}),
@@ -152,15 +150,17 @@ class Chain:
             f"max_inflight_messages 1000\nmax_queued_messages 100000\nmessage_size_limit 16384\n{broker_options}\n"
         )
         (directory / "influxdb.conf").write_text(
-            f'reporting-disabled = true\nbind-address = "127.0.0.1:{rpc_port}"\n[meta]\ndir = "{directory}/influxdb/meta"\n'
-            f'[data]\ndir = "{directory}/influxdb/data"\nwal-dir = "{directory}/influxdb/wal"\nindex-version = "tsi1"\n'
+            f'reporting-disabled = true\nbind-address = "127.0.0.1:{rpc_port}"\n'
+            f'[meta]\ndir = "{directory}/influxdb/meta"\n[data]\ndir = "{directory}/influxdb/data"\n'
+            f'wal-dir = "{directory}/influxdb/wal"\nindex-version = "tsi1"\n'
             "query-log-enabled = false\n[monitor]\nstore-enabled = false\n"
             f'[http]\nbind-address = "127.0.0.1:{self.http_port}"\nauth-enabled = true\nlog-enabled = false\n'
         )
         (directory / "telegraf.conf").write_text(
             agent
-            or '[agent]\ninterval = "200ms"\nflush_interval = "100ms"\nmetric_batch_size = 5000\nmetric_buffer_limit = 10000\n'
-            "omit_hostname = true\nskip_processors_after_aggregators = true\n"
+            or '[agent]\ninterval = "200ms"\nflush_interval = "100ms"\n'
+            "metric_batch_size = 5000\nmetric_buffer_limit = 10000\nomit_hostname = true\n"
+            "skip_processors_after_aggregators = true\n"
         )
         telegraf_d = directory / "telegraf.d"
         telegraf_d.mkdir()
