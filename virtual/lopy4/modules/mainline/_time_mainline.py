@@ -5,7 +5,6 @@ import _hardware
 
 EPOCH = 946684800
 
-sleep_ms = _time.sleep_ms
 ticks_ms = _time.ticks_ms
 ticks_us = _time.ticks_us
 
@@ -28,6 +27,12 @@ def ticks_add(ticks, delta):
 
 def ticks_diff(end, start):
     return ((end - start + 0x20000000) & 0x3FFFFFFF) - 0x20000000
+
+
+def sleep_ms(ms):
+    _time.sleep_ms(ms)
+    while ms:  # a board raises KeyboardInterrupt out of the sleep; here it waits for the next jump, which this is
+        ms = 0
 
 
 def sleep(seconds):

@@ -4,7 +4,6 @@ import time as _time
 import _hardware
 
 _offset = _hardware.clock(12, 0)
-sleep_ms = _time.sleep_ms
 ticks_ms = _time.ticks_ms
 ticks_us = _time.ticks_us
 _real_gmtime = _time.gmtime
@@ -25,6 +24,12 @@ def ticks_add(start, delta):
 
 def ticks_diff(end, start):
     return ((end - start + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+
+
+def sleep_ms(ms):
+    _time.sleep_ms(ms)
+    while ms:  # a board raises KeyboardInterrupt out of the sleep; here it waits for the next jump, which this is
+        ms = 0
 
 
 def sleep(seconds):
