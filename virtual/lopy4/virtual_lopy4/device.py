@@ -5,10 +5,8 @@ One thread runs everything except MicroPython itself, around one select().
 
 import array
 import contextlib
-import errno
 import fcntl
 import glob
-import grp
 import hashlib
 import importlib.util
 import json
@@ -21,13 +19,13 @@ import sys
 import termios
 import threading
 import time
-import tty
 
 from . import child as child_codes
 from . import shared
 from .flash import Flash
 from .hardware import Hardware, HardwareError
 from .pic import Pic
+from .port import Line, Port
 from .rom import RomLoader
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -120,39 +118,6 @@ def find_micropython():
     )
 
 
-class Line:
-    """One direction of the serial line: bytes go in at once and come out at the baud rate."""
-
-    def __init__(self):
-        self.queue = bytearray()
-        self.rate = 11520.0
-        self.clock = 0.0
-
-    def put(self, data):
-        if not self.queue:
-            self.clock = time.monotonic()
-        self.queue += data
-
-    def due(self):
-        """The bytes that have arrived by now."""
-        count = len(self.queue)
-        if self.rate:
-            now = time.monotonic()
-            count = min(count, int((now - self.clock) * self.rate + 1e-6))
-            self.clock += count / self.rate
-        data = bytes(self.queue[:count])
-        del self.queue[:count]
-        return data
-
-    def wait(self):
-        """Seconds until a few more bytes arrive, or None."""
-        if not self.queue:
-            return None
-        if not self.rate:
-            return 0
-        return max(0.0, self.clock + min(len(self.queue), 16) / self.rate - time.monotonic())
-
-
 class Device:
     """A virtual LoPy4 whose state lives in the directory `directory` (made when missing).
 
@@ -166,7 +131,8 @@ class Device:
             raise ValueError(f"there is no setting '{unknown[0]}': one of {', '.join(SETTINGS)}")
         self.directory = os.path.abspath(directory)
         os.makedirs(self.directory, exist_ok=True)
-        self.paced, self.baud, self.link, self.settings = paced, baud, link, settings
+        self.paced, self.baud, self.settings = paced, baud, settings
+        self.serial = Port(self.directory, link)
         self.micropython = micropython or find_micropython()
         mac = settings.get("mac")
         if mac:
@@ -200,9 +166,6 @@ class Device:
         self.main_script = "main.py"
         self.rom = None
         self.to_device, self.to_host = Line(), Line()
-        self.master = None
-        self.host_open = False
-        self.port = None
         self.unplug_after = None
         self.received = self.sent = self.overflowed = self.missed = 0
         self.rx_pending = bytearray()
@@ -217,7 +180,7 @@ class Device:
         self.thread = None
         self.ready = threading.Event()
         self.error = None
-        self.watchers = []
+        self.full_since = None
         self.clients = {}
         self.tail = bytearray()
         self.log = None
@@ -333,8 +296,8 @@ class Device:
 
     def turn(self):
         reads = [self.wake_r, self.rpc, self.listener, *self.clients]
-        if self.master is not None and self.host_open and not self.input_blocked():
-            reads.append(self.master)
+        if self.serial.in_use and not self.input_blocked():
+            reads.append(self.serial.fd)
         if len(self.to_host.queue) < (64 if self.to_host.rate else 65536):
             reads.append(self.out_r)
         readable, _, _ = select.select(reads, [], [], self.patience())
@@ -350,14 +313,14 @@ class Device:
                 self.serve(source)
             elif source == self.out_r:
                 self.collect()
-            elif source == self.master and self.master is not None:
+            elif source == self.serial.fd:
                 self.receive()
         with self.lock:
             jobs, self.jobs = self.jobs, []
         for job in jobs:
             job()
-        if self.master is not None and not self.host_open:
-            self.look_for_host()
+        if self.serial.fd is not None and not self.serial.in_use:
+            self.serial.look()
         self.deliver()
         self.emit()
         self.look_after_child()
@@ -369,10 +332,10 @@ class Device:
         for line in (self.to_device, self.to_host):
             wait = line.wait()
             if wait is not None:
-                waits.append(wait)
+                waits.append(wait if self.full_since is None else 0.002)
         if self.rx_pending:
             waits.append(0.001)
-        if self.master is not None and not self.host_open:
+        if self.serial.fd is not None and not self.serial.in_use:
             waits.append(0.02)
         speed = self.page.speed or 1.0
         deadlines = [self.wake_at_us, self.hardware.ntp_due, self.hardware.wifi.gives_up_at]
@@ -394,8 +357,7 @@ class Device:
 
     def plug(self):
         """Connect the cable: the port appears, and the device has power."""
-        if self.master is None:
-            self.open_port()
+        self.serial.open()
         if self.state == "off":
             self.pic.power_on()
             self.page.cut_at_write = 0
@@ -577,55 +539,16 @@ class Device:
         for line in (self.to_device, self.to_host):
             line.rate = rate
 
-    def open_port(self):
-        self.master, slave = os.openpty()
-        os.set_blocking(self.master, False)
-        os.set_inheritable(self.master, False)
-        tty.setraw(slave)
-        self.port = os.ttyname(slave)
-        with contextlib.suppress(KeyError, PermissionError):  # as udev leaves a real one
-            os.chown(self.port, -1, grp.getgrnam("dialout").gr_gid)
-            os.chmod(self.port, 0o660)
-        if self.link:
-            os.makedirs(os.path.dirname(os.path.abspath(self.link)), exist_ok=True)
-            temporary = f"{self.link}.{os.getpid()}"
-            os.symlink(self.port, temporary)
-            os.replace(temporary, self.link)
-        with open(os.path.join(self.directory, "port.new"), "w") as file:
-            file.write(self.port + "\n")
-        os.replace(os.path.join(self.directory, "port.new"), os.path.join(self.directory, "port"))
-        os.close(slave)
-        self.host_open = False
-
     def close_port(self):
-        if self.master is None:
-            return
-        for path in (self.link, os.path.join(self.directory, "port")):
-            if path:
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
-        os.close(self.master)
-        self.master = None
-        self.port = None
-        self.host_open = False
+        self.serial.close()
         for line in (self.to_device, self.to_host):
             line.queue.clear()
         self.rx_pending.clear()
 
-    def look_for_host(self):
-        """Has a program opened the port? (The master end says POLLHUP as long as none has.)"""
-        poll = select.poll()
-        poll.register(self.master, select.POLLIN)
-        events = dict(poll.poll(0)).get(self.master, 0)
-        if events & select.POLLIN or not events & select.POLLHUP:
-            self.host_open = True
-
-    def host_left(self):
-        self.host_open = False
-        with contextlib.suppress(OSError):  # what it did not read is gone, as it is from a closed port
-            slave = os.open(self.port, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
-            termios.tcflush(slave, termios.TCIFLUSH)
-            os.close(slave)
+    @property
+    def port(self):
+        """Path of the pseudo-terminal, or None while the cable is out."""
+        return self.serial.path
 
     def input_blocked(self):
         if self.to_device.rate:
@@ -633,15 +556,7 @@ class Device:
         return bool(self.rx_pending) or len(self.to_device.queue) > 65536
 
     def receive(self):
-        try:
-            data = os.read(self.master, 4096 if not self.to_device.rate else 256)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            if error.errno == errno.EIO:
-                self.host_left()
-                return
-            raise
+        data = self.serial.read(256 if self.to_device.rate else 4096)
         if self.unplug_after is not None and len(data) >= self.unplug_after:
             data = data[: self.unplug_after]
             self.take(data)
@@ -748,29 +663,26 @@ class Device:
         self.to_host.put(text.encode())
 
     def emit(self):
+        """What has come down the line reaches the host."""
         data = self.to_host.due()
         if not data:
             return
-        self.sent += len(data)
-        self.tail += data
+        written = self.serial.write(data)
+        self.sent += written
+        self.tail += data[:written]
         del self.tail[:-65536]
-        for watcher in self.watchers:
-            watcher(data)
-        end = time.monotonic() + (0.0 if self.to_host.rate else 1.0)
-        while data and self.master is not None and self.host_open:
-            try:
-                data = data[os.write(self.master, data) :]
-                continue
-            except BlockingIOError:
-                pass
-            except OSError:
-                self.host_left()
-                break
-            poll = select.poll()
-            poll.register(self.master, select.POLLOUT)
-            if time.monotonic() >= end or not poll.poll(50):
-                break
-        self.missed += len(data)
+        left = data[written:]
+        if not left:
+            self.full_since = None
+            return
+        now = time.monotonic()
+        if written or self.full_since is None:
+            self.full_since = now
+        if self.to_host.rate or now - self.full_since > 1.0:  # a host that does not read
+            self.missed += len(left)
+            self.tail += left
+        else:
+            self.to_host.queue[:0] = left
 
     # --- what MicroPython's modules ask
 
@@ -884,7 +796,7 @@ class Device:
         return {
             "state": self.state,
             "port": self.port,
-            "host_open": self.host_open,
+            "host_open": self.serial.in_use,
             "mac": ":".join(f"{byte:02x}" for byte in self.mac),
             "profile": self.installed and self.installed["profile"],
             "release": self.installed and self.installed["release"],
