@@ -72,7 +72,12 @@ def test_every_role_has_a_scenario(role):
 @pytest.mark.parametrize("role", **named(ROLES))
 def test_a_role_knows_no_other_role_and_no_group(role):
     others = [other.name for other in ROLES if other != role and other.name not in ("site",)]
-    for path in [*role.glob("tasks/*.yml"), *role.glob("templates/*"), *role.glob("handlers/*.yml"), *role.glob("defaults/*.yml")]:
+    for path in [
+        *role.glob("tasks/*.yml"),
+        *role.glob("templates/*"),
+        *role.glob("handlers/*.yml"),
+        *role.glob("defaults/*.yml"),
+    ]:
         text = path.read_text()
         assert "groups[" not in text or role.name == "site", path
         for other in others:
@@ -84,7 +89,14 @@ def test_a_role_knows_no_other_role_and_no_group(role):
 def test_tasks_with_a_secret_are_not_logged(role):
     for path in [*role.glob("tasks/*.yml"), *role.glob("handlers/*.yml")]:
         for task in tasks(yaml.safe_load(path.read_text())):
-            action = {key.rsplit(".", 1)[-1] for key in task} & {"tree", "mqtt_message", "import_tasks", "include_tasks", "assert"}
+            action = {key.rsplit(".", 1)[-1] for key in task} & {
+                "tree",
+                "node_red_flows",
+                "mqtt_message",
+                "import_tasks",
+                "include_tasks",
+                "assert",
+            }
             if SECRET.search(yaml.safe_dump(task)) and not action:
                 assert "no_log" in task, f"{path}: {task.get('name')}"
 
@@ -104,7 +116,9 @@ def test_every_play_of_the_site_stops_at_the_first_error():
 
 
 def test_the_tables_of_the_role_readmes_are_up_to_date():
-    result = subprocess.run([sys.executable, "bin/role-readmes", "--check"], cwd=REPOSITORY, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "bin/role-readmes", "--check"], cwd=REPOSITORY, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr
 
 
