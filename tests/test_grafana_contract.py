@@ -16,6 +16,7 @@ import pytest
 from chain import wait_until
 from grafana_server import PASSWORD, Grafana, Influx, unpack
 
+pytestmark = pytest.mark.slow
 RULE_WAIT = 60  # seconds within which a rule with an interval of ten is evaluated
 SERIES = (
     'SELECT mean("outsidetemp") FROM "mqtt_consumer" WHERE $timeFilter GROUP BY time($__interval), "device" fill(none)'

@@ -337,6 +337,20 @@ def test_math_joins_by_labels():
     assert [(number.labels, number.value) for number in found] == [({"device": "d1", "x": "y"}, 12.0)]
 
 
+def test_math_of_one_value_each_drops_the_labels_that_differ():
+    left, right = expressions.Number({"a": "x"}, 1.0), expressions.Number({"a": "y"}, 2.0)
+    (found,) = expressions.evaluate("C", {"type": "math", "expression": "$A + $B"}, {"A": [left], "B": [right]})
+    assert (found.labels, found.value) == ({}, 3.0)
+
+
+def test_math_with_what_is_not_a_number():
+    numbers = {"A": [expressions.Number({}, float("nan"))], "B": [expressions.Number({}, None)]}
+    for text, result in {"$A > 1": "nan", "1 || $A": "1.0", "0 && $A": "0.0", "$B + 1": "None"}.items():
+        assert str(expressions.evaluate("C", {"type": "math", "expression": text}, numbers)[0].value) == result
+    (found,) = expressions.evaluate("C", {"type": "math", "expression": "$A < 1"}, {"A": [expressions.NoData()]})
+    assert isinstance(found, expressions.NoData)
+
+
 @pytest.mark.parametrize("text", ["$A +", "$A $B", "nosuch($A)", "1 ? 2"])
 def test_bad_math(text):
     with pytest.raises(expressions.ExpressionError):

@@ -26,12 +26,9 @@ def _hash(password: str, salt: str) -> str:
 
 
 def set_password(store: Store, user: dict[str, Any], password: str) -> None:
-    """Stores a new password and ends the user's sessions."""
+    """Stores a new password. Sessions that are open stay so, as in Grafana."""
     salt = secrets.token_hex(10)
     store.put("user", user["login"], {**user, "salt": salt, "password": _hash(password, salt)})
-    for session in store.all("session"):
-        if session["login"] == user["login"]:
-            store.delete("session", session["token"])
 
 
 def create_administrator(store: Store, settings: Settings) -> bool:

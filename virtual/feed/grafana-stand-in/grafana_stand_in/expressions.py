@@ -382,7 +382,7 @@ class _Math:
         left = self._level(level + 1)
         while self._peek()[0] == "operator" and self._peek()[1] in _LEVELS[level]:
             symbol = self._take()[1]
-            left = self._join(left, self._level(level + 1), _BINARY[symbol])
+            left = self._join(left, self._level(level + 1), symbol)
         return left
 
     def _unary(self) -> list[Value]:
@@ -422,33 +422,48 @@ class _Math:
         return [_each(value, lambda v: None if v is None else float(_FUNCTIONS[name](v))) for value in argument]
 
     @staticmethod
-    def _join(left: list[Value], right: list[Value], function: Callable) -> list[Value]:
-        """Pairs values whose labels agree: equal, or one set contains the other, or one side has none."""
-
-        def apply(a: float | None, b: float | None) -> float | None:
-            return None if a is None or b is None else float(function(a, b))
-
-        results: list[Value] = []
-        if any(isinstance(value, NoData) for value in left + right):
+    def _join(left: list[Value], right: list[Value], symbol: str) -> list[Value]:
+        """Pairs values whose labels agree: equal, one side without any, or one set within the other."""
+        if not left or not right:
+            return []
+        if (len(left) == 1 or len(right) == 1) and (isinstance(left[0], NoData) or isinstance(right[0], NoData)):
             return [NoData()]
+        results: list[Value] = []
         for a in left:
             for b in right:
-                alone = len(left) == 1 and len(right) == 1
                 small, large = sorted((a.labels, b.labels), key=len)
-                if not (alone or small.items() <= large.items()):
-                    continue
-                if isinstance(a, Series) and isinstance(b, Series):
-                    other = dict(zip(b.times, b.values, strict=True))
-                    times = [time for time in a.times if time in other]
-                    own = dict(zip(a.times, a.values, strict=True))
-                    results.append(Series(large, times, [apply(own[time], other[time]) for time in times]))
-                elif isinstance(a, Series):
-                    results.append(Series(large, a.times, [apply(value, b.value) for value in a.values]))
-                elif isinstance(b, Series):
-                    results.append(Series(large, b.times, [apply(a.value, value) for value in b.values]))
-                else:
-                    results.append(Number(large, apply(a.value, b.value), a.scalar and b.scalar))
-        return results or [NoData()]
+                if small == large or (len(small) < len(large) and small.items() <= large.items()):
+                    results.append(_pair(a, b, large, symbol))
+        if not results and len(left) == len(right) == 1:
+            return [_pair(left[0], right[0], {}, symbol)]
+        return results
+
+
+def _apply(symbol: str, left: float | None, right: float | None) -> float | None:
+    if left is None or right is None:
+        return None
+    if symbol == "||" and left != 0:
+        return 1.0
+    if symbol == "&&" and left == 0:
+        return 0.0
+    if math.isnan(left) or math.isnan(right):
+        return math.nan
+    return float(_BINARY[symbol](left, right))
+
+
+def _pair(a: Value, b: Value, labels: dict[str, str], symbol: str) -> Value:
+    if isinstance(a, NoData) or isinstance(b, NoData):
+        return NoData()
+    if isinstance(a, Series) and isinstance(b, Series):
+        other = dict(zip(b.times, b.values, strict=True))
+        own = zip(a.times, a.values, strict=True)
+        points = [(time, _apply(symbol, value, other[time])) for time, value in own if time in other]
+        return Series(labels, [time for time, _ in points], [value for _, value in points])
+    if isinstance(a, Series):
+        return Series(labels, a.times, [_apply(symbol, value, b.value) for value in a.values])
+    if isinstance(b, Series):
+        return Series(labels, b.times, [_apply(symbol, a.value, value) for value in b.values])
+    return Number(labels, _apply(symbol, a.value, b.value), a.scalar and b.scalar)
 
 
 def _math(ref_id: str, model: dict[str, Any], variables: dict[str, list[Value]]) -> list[Value]:
