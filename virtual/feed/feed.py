@@ -177,21 +177,31 @@ class Feed:
     def vendor(self, name: str, label: str) -> Package:
         """The package in the version that is asked for, or that the lock file holds, or the vendor's newest."""
         version = self.vendors[label]["packages"][name]
-        for entry in repository.read_lock(self.directory).get("packages", []):
-            path = self.directory / entry["file"]
-            known = entry["name"] == name and entry["origin"] == "vendor" and version in ("", entry["version"])
-            if known and not self.refresh and path.exists() and sha256(path) == entry["sha256"]:
-                return Package.read(path, "vendor", entry["source"])
+        if package := self.locked_package(name, "vendor", version):
+            return package
         say(f"{name}: asking {label}")
         work = self.cache / f"apt/feed/{self.release}-{self.architecture}/{name}"
         return from_vendor(label, self.vendors[label], name, version, self.architecture, self.cache / "debs", work)
 
     def debian(self, names: list[str]) -> list[Package]:
+        """Debian's packages of these names, as the lock file holds them or as the mirror has them."""
+        packages = [self.locked_package(name, "debian", "") for name in names]
+        if all(packages):
+            return packages
         work = self.cache / f"apt/feed/{self.release}-{self.architecture}/debian"
         try:
             return from_debian(names, self.release, self.architecture, self.cache / "debs", work)
         except OutOfReach as error:
             raise FeedError(f"{', '.join(names)}: {error}") from error
+
+    def locked_package(self, name: str, origin: str, version: str) -> Package | None:
+        """The package that the feed holds already, unless newer ones are asked for."""
+        for entry in repository.read_lock(self.directory).get("packages", []):
+            path = self.directory / entry["file"]
+            known = entry["name"] == name and entry["origin"] == origin and version in ("", entry["version"])
+            if known and not self.refresh and path.exists() and sha256(path) == entry["sha256"]:
+                return Package.read(path, origin, entry["source"])
+        return None
 
     def made(self, name: str, maker: Callable[[str, Path, Path], Package], inputs: list[Path]) -> Package:
         """A package that is made here, kept by the hash of what it is made from."""
