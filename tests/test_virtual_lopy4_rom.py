@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from pathlib import Path
@@ -20,10 +19,7 @@ FLAGS = ["-fm", "dio", "-ff", "80m", "-fs", "detect"]
 
 @pytest.fixture(scope="session")
 def program() -> Path:
-    cache = Path(
-        os.environ.get("TIG_PI_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "tig-pi").expanduser()
-    )
-    return esptool(cache / "esptool/tests-5.6.0")
+    return esptool()
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import subprocess
-import sys
 import time
 import venv
 from pathlib import Path
@@ -11,9 +12,8 @@ from pathlib import Path
 import serial
 
 REPOSITORY = Path(__file__).parents[1]
-sys.path.insert(0, str(REPOSITORY / "virtual/lopy4"))
 
-ESPTOOL = "esptool==5.6.0"
+ESPTOOL = REPOSITORY / "roles/lopy4/files/esptool-requirements.txt"
 
 
 class Host:
@@ -69,10 +69,16 @@ class Host:
         return got
 
 
-def esptool(directory: Path) -> Path:
-    """The pinned esptool in an environment of its own (made when missing)."""
-    program = directory / "bin/esptool"
-    if not program.exists():
-        venv.create(directory, with_pip=True)
-        subprocess.run([directory / "bin/pip", "install", "--quiet", ESPTOOL], check=True)
-    return program
+def esptool() -> Path:
+    """The esptool that the role pins, in an environment of its own in the cache (made when missing)."""
+    cache = (
+        os.environ.get("TIG_PI_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "tig-pi").expanduser()
+    )
+    wanted = hashlib.sha256(ESPTOOL.read_bytes()).hexdigest()[:12]
+    directory = Path(cache, "esptool", f"tests-{wanted}")
+    if not (directory / "complete").exists():
+        venv.create(directory, with_pip=True, clear=True)
+        pip = [directory / "bin/pip", "install", "--quiet", "--require-hashes", "--requirement", ESPTOOL]
+        subprocess.run(pip, check=True)
+        (directory / "complete").touch()
+    return directory / "bin/esptool"

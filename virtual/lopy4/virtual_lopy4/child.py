@@ -226,6 +226,8 @@ class Child:
             page.cut = 1
             os.kill(os.getpid(), signal.SIGKILL)
         libc.pwrite(self.flash, info.buf, info.len, position)
+        if self.configuration["block_write_us"]:
+            self.delay(self.configuration["block_write_us"])
         return self.small_int(0)
 
     def clock(self, operation, value):
@@ -375,6 +377,7 @@ class Child:
         def time_ns():
             return (page.now_us() + page.rtc_offset_us) * 1000
 
+        self.delay = delay_us
         replace = self.table.replace
         replace("mp_hal_ticks_us", function(U64), ticks_us)
         replace("mp_hal_ticks_ms", function(U64), ticks_ms)

@@ -68,6 +68,7 @@ SETTINGS = {
     "ntp": "simulated: the platform's own client gets the true time; real: it asks the server that it names",
     "ntp_port": "UDP port that `ntp down` silences",
     "wiring": "what hangs on which GPIO; see hardware.py",
+    "block_write_ms": "how long the flash takes to erase and write a block; default 0, a real one about 50",
     "speed": "device seconds per second; 0: sleeping takes no time at all",
     "heap": "bytes of MicroPython's heap",
 }
@@ -481,6 +482,7 @@ class Device:
             "heap": self.settings.get("heap", 5 * 1024 * 1024),
             "fs_offset": found["fs_offset"],
             "block_size": BLOCK,
+            "block_write_us": int(self.settings.get("block_write_ms", 0) * 1000),
         }
         self.page.interrupt_char = shared.NO_INTERRUPT
         self.log = self.log or open(os.path.join(self.directory, "log"), "ab")  # noqa: SIM115 - as long as the device
