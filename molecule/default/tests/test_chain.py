@@ -1,0 +1,284 @@
+"""A reading travels through the whole chain, seen from outside."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import json
+import os
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from zoneinfo import ZoneInfo
+
+import paho.mqtt.client as mqtt
+import pytest
+from conftest import PROJECT
+from paho.mqtt.enums import CallbackAPIVersion
+
+STOCKHOLM = ZoneInfo("Europe/Stockholm")
+testinfra_hosts = ["ansible://servers"]
+TUTORIAL = (
+    '{"device": "MatsLopy4", "outsidehumidity": 53, "outsidetemp": 25, "airpressure": 1018.61, '
+    '"soilhumidity": 0.6999512, "sensortime": "2021 7 12 14 40 39"}'
+)
+
+
+@pytest.fixture(scope="module")
+def secret(inventory):
+    return lambda name: (inventory / "secrets" / name).read_text().strip()
+
+
+@pytest.fixture(scope="module")
+def publish(pis, secret):
+    """Publish with mosquitto_pub and an account of the site, as anybody in the house would."""
+    pi = pis["pi"]
+
+    def run(topic, message, account="mats"):
+        command = ["mosquitto_pub", "-h", pi.address, "-p", str(pi.port(1883)), "-t", topic, "-s", "-q", "1"]
+        command += ["-u", account, "-P", secret(f"mosquitto/{account}")]
+        subprocess.run(command, input=message, text=isinstance(message, str), check=True, timeout=30)
+
+    return run
+
+
+def request(url, *, data=None, login=None, headers=None):
+    """Status and JSON of a request; an error status is an answer, too."""
+    headers = dict(headers or {})
+    if login:
+        headers["Authorization"] = "Basic " + base64.b64encode(":".join(login).encode()).decode()
+    if data is not None and not isinstance(data, bytes):
+        data, headers["Content-Type"] = json.dumps(data).encode(), "application/json"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data=data, headers=headers), timeout=30) as answer:
+            return answer.status, json.loads(answer.read() or b"null")
+    except urllib.error.HTTPError as error:
+        return error.code, None
+
+
+@pytest.fixture(scope="module")
+def grafana(pis, secret):
+    pi = pis["pi"]
+
+    def call(path, data=None):
+        status, answer = request(
+            f"http://{pi.address}:{pi.port(3000)}{path}", data=data, login=("admin", secret("grafana/admin"))
+        )
+        assert status == 200, (path, status, answer)
+        return answer
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def rows(grafana):
+    """The rows that an InfluxQL query returns through Grafana: a list of {column: value}."""
+
+    def query(influxql, wanted=1, seconds=30):
+        body = {
+            "refId": "A",
+            "datasource": {"uid": "influx"},
+            "rawQuery": True,
+            "resultFormat": "table",
+            "query": influxql,
+        }
+        found = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            answer = grafana("/api/ds/query", {"from": "0", "to": "now", "queries": [body]})
+            found = []
+            for frame in answer["results"]["A"]["frames"]:
+                names = [field["name"] for field in frame["schema"]["fields"]]
+                found += [
+                    dict(zip(names, values, strict=True)) for values in zip(*frame["data"]["values"], strict=True)
+                ]
+            if len(found) >= wanted:
+                break
+            time.sleep(0.5)
+        return found
+
+    return query
+
+
+def test_the_tutorials_message_arrives_as_it_was_meant(publish, rows):
+    publish("mats/test", TUTORIAL)
+    (row,) = rows("""SELECT * FROM "mqtt_consumer" WHERE "device" = 'MatsLopy4'""")
+    at = datetime.datetime(2021, 7, 12, 14, 40, 39, tzinfo=STOCKHOLM)
+    assert row.pop("Time") == at.timestamp() * 1000
+    assert row.pop("device") == "MatsLopy4"
+    present = {field: value for field, value in row.items() if value is not None}
+    assert present == {"outsidehumidity": 53, "outsidetemp": 25, "airpressure": 1018.61, "soilhumidity": 0.6999512}
+
+
+def test_fields_are_floats_and_the_device_is_the_only_tag(host, secret):
+    for statement, column, wanted in (
+        ('SHOW FIELD KEYS FROM "mqtt_consumer"', 1, {"float"}),
+        ('SHOW TAG KEYS FROM "mqtt_consumer"', 0, {"device"}),
+    ):
+        answer = influxql(host, secret, statement)
+        assert {value[column] for value in answer["results"][0]["series"][0]["values"]} == wanted
+
+
+def influxql(host, secret, statement, user="grafana"):
+    out = host.run_expect(
+        [0],
+        "curl -sS -u %s:%s --data-urlencode db=iot --data-urlencode q=%s http://127.0.0.1:8086/query",
+        user,
+        secret(f"influxdb/{user}"),
+        statement,
+    ).stdout
+    return json.loads(out)
+
+
+def test_a_thousand_readings_across_both_changes_of_daylight_saving_arrive_once_each(pis, secret, rows):
+    """QoS 1, half of them with the device's UTC clock, half with the site's local time outside the hour that comes twice."""
+    pi = pis["pi"]
+    spring = datetime.datetime(2025, 3, 30, 0, 30, tzinfo=datetime.UTC)
+    autumn = datetime.datetime(2025, 10, 26, 0, 30, tzinfo=datetime.UTC)
+    moments = [start + datetime.timedelta(seconds=15 * step) for start in (spring, autumn) for step in range(500)]
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="test-dst")
+    client.username_pw_set("mats", secret("mosquitto/mats"))
+    client.connect(pi.address, pi.port(1883))
+    client.loop_start()
+    sent = []
+    for number, moment in enumerate(moments):
+        local = moment.astimezone(STOCKHOLM)
+        twice = local.replace(fold=0).utcoffset() != local.replace(fold=1).utcoffset()
+        message = {
+            "device": "dst",
+            "number": number,
+            "sensortime": " ".join(str(part) for part in local.timetuple()[:6]),
+        }
+        if number % 2 or twice:
+            message["time"] = int(moment.timestamp())
+        sent.append(client.publish("mats/test", json.dumps(message), qos=1))
+    for one in sent:
+        one.wait_for_publish(30)
+        assert one.is_published()
+    client.disconnect()
+    client.loop_stop()
+    found = rows("""SELECT "number" FROM "mqtt_consumer" WHERE "device" = 'dst'""", wanted=1000)
+    assert [(row["Time"], row["number"]) for row in found] == [
+        (moment.timestamp() * 1000, number) for number, moment in enumerate(moments)
+    ]
+
+
+def test_no_device_may_speak_for_another(publish, rows):
+    forged = json.dumps({"device": "matslopy4", "forged": 1})
+    publish("tig/tig-pi-probe/reading", forged, account="tig-pi-probe")
+    publish("tig/matslopy4/reading", forged, account="tig-pi-probe")
+    publish("tig/matslopy4/reading", json.dumps({"device": "somebody else", "real": 1}), account="matslopy4")
+    assert rows("""SELECT "real" FROM "mqtt_consumer" WHERE "device" = 'matslopy4'""")
+    assert rows("""SELECT "forged" FROM "mqtt_consumer" WHERE "device" = 'tig-pi-probe'""")
+    assert rows("""SELECT "forged" FROM "mqtt_consumer" WHERE "device" = 'matslopy4'""", seconds=0.1) == []
+    assert rows("""SELECT "real" FROM "mqtt_consumer" WHERE "device" = 'somebody else'""", seconds=0.1) == []
+
+
+def test_a_reading_out_of_range_is_an_alert_in_grafana_and_on_the_broker(pis, secret, publish, grafana):
+    pi = pis["pi"]
+    heard = []
+    subscribed = threading.Event()
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="test-alerts")
+    client.username_pw_set("mats", secret("mosquitto/mats"))
+    client.on_subscribe = lambda *_: subscribed.set()
+    client.on_message = lambda _c, _u, message: heard.append((message.topic, json.loads(message.payload)))
+    client.connect(pi.address, pi.port(1883))
+    client.subscribe("tig-alert/#", qos=1)
+    client.loop_start()
+    assert subscribed.wait(10)
+    try:
+        end = time.monotonic() + 90
+        states = {}
+        while time.monotonic() < end and states.get("range-matslopy4-outsidetemp") not in ("pending", "firing"):
+            publish(
+                "tig/matslopy4/reading", json.dumps({"outsidetemp": 45, "time": int(time.time())}), account="matslopy4"
+            )
+            time.sleep(3)
+            states = rule_states(grafana)
+        # Pending: out of range, and soon an alert if it stays so.
+        assert states.get("range-matslopy4-outsidetemp") in ("pending", "firing"), states
+        topic, alert = heard[-1]
+        assert topic == "tig-alert/matslopy4/outsidetemp"
+        assert (alert["device"], alert["field"], alert["value"], alert["state"]) == (
+            "matslopy4",
+            "outsidetemp",
+            45,
+            "high",
+        )
+    finally:
+        publish("tig/matslopy4/reading", json.dumps({"outsidetemp": 20, "time": int(time.time())}), account="matslopy4")
+        client.disconnect()
+        client.loop_stop()
+
+
+def rule_states(grafana):
+    groups = grafana("/api/prometheus/grafana/api/v1/rules")["data"]["groups"]
+    by_title = {rule["title"]: rule["uid"] for rule in grafana("/api/v1/provisioning/alert-rules")}
+    return {by_title[rule["name"]]: rule["state"] for group in groups for rule in group["rules"]}
+
+
+def test_the_pi_listens_where_it_shall_and_nowhere_else(host):
+    lines = host.run_expect([0], "ss -lntuH").stdout.splitlines()
+    found = {(line.split()[0], line.split()[4].rsplit("%", 1)[0]) for line in lines}
+    everywhere = {(kind, address.rsplit(":", 1)[1]) for kind, address in found if not is_loopback(address)}
+    assert everywhere == {("tcp", "22"), ("tcp", "1883"), ("tcp", "3000"), ("tcp", "1880"), ("udp", "123")}
+
+
+def is_loopback(address):
+    return address.startswith(("127.", "[::1]"))
+
+
+def verify():
+    return subprocess.run(
+        ["ansible-playbook", "-i", os.environ["MOLECULE_EPHEMERAL_DIRECTORY"] + "/inventory", "playbooks/verify.yml"],
+        cwd=PROJECT,
+        env={**os.environ, "ANSIBLE_STDOUT_CALLBACK": "lines"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_verify_follows_a_reading_and_leaves_nothing_behind(host, secret):
+    result = verify()
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.count("ok ") >= 11
+    answer = influxql(host, secret, """SELECT * FROM "mqtt_consumer" WHERE "device" = 'tig-pi-probe'""")
+    assert "series" not in answer["results"][0]
+
+
+def test_verify_names_the_first_broken_link(host):
+    host.run_expect([0], "systemctl stop telegraf")
+    try:
+        result = verify()
+        assert result.returncode != 0
+        assert "ok      Broker: a reading is taken" in result.stdout
+        assert "FAILED  Database: the reading has arrived" in result.stdout
+        assert "Grafana:" not in result.stdout
+    finally:
+        host.run_expect([0], "systemctl start telegraf")
+
+
+def test_a_changed_secret_converges_everywhere_by_running_the_same_command_again(converge, inventory, secret):
+    changed = ("influxdb/grafana", "influxdb/telegraf", "mosquitto/telegraf", "grafana/admin", "node_red/admin")
+    for name in changed:
+        (inventory / "secrets" / name).write_text(f"changed-{secret(name)}\n")
+    result = converge()
+    assert result.returncode == 0, result.stdout[-3000:]
+    result = verify()
+    assert result.returncode == 0, result.stdout
+
+
+def test_everything_is_up_again_after_a_reboot(pis, grafana):
+    pis["pi"].reboot()
+    result = verify()
+    assert result.returncode == 0, result.stdout
+
+
+def test_a_misspelt_reading_is_named_before_anything_is_touched(converge):
+    result = converge(site_readings=[{"field": "outsidetemp", "titel": "Temperature", "unit": "celsius"}])
+    assert result.returncode != 0
+    assert "there is no key titel. Did you mean title?" in " ".join(result.stdout.split())
+    assert "PLAY [Prepare the hosts]" not in result.stdout

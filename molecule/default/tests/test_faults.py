@@ -1,0 +1,120 @@
+"""What is guaranteed when something fails (README, "What is guaranteed"): counted under a load of readings at QoS 1."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+from test_chain import influxql, secret  # noqa: F401  (a fixture)
+
+testinfra_hosts = ["ansible://servers"]
+
+RATE = 20  # readings a second
+START = 1704067200  # 2024-01-01: every reading has a second of its own
+# What a broker that dies may take with it: what it acknowledged just before. Telegraf writes once a second; the rest is
+# for a busy machine.
+GRACE = 10
+
+
+class Load:
+    """A device that publishes without a pause and remembers when each reading was acknowledged."""
+
+    def __init__(self, pi, account, password, device):
+        self.device = device
+        self.acknowledged = {}
+        self.sent = {}
+        self.stopping = threading.Event()
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=f"load-{device}")
+        self.client.username_pw_set(account, password)
+        self.client.reconnect_delay_set(1, 2)
+        self.client.on_publish = self.on_publish
+        self.client.connect(pi.address, pi.port(1883))
+        self.client.loop_start()
+        self.thread = threading.Thread(target=self.publish)
+        self.thread.start()
+
+    def on_publish(self, _client, _userdata, identifier, _reason, _properties):
+        self.acknowledged.setdefault(self.sent.get(identifier), time.time())
+
+    def publish(self):
+        number = 0
+        while not self.stopping.wait(1 / RATE):
+            message = json.dumps({"device": self.device, "number": number, "time": START + number})
+            self.sent[self.client.publish("mats/test", message, qos=1).mid] = number
+            number += 1
+
+    def stop(self, seconds=60):
+        """End the load, once everything has been acknowledged."""
+        self.stopping.set()
+        self.thread.join()
+        end = time.monotonic() + seconds
+        while len(set(self.acknowledged) - {None}) < len(self.sent) and time.monotonic() < end:
+            time.sleep(0.2)
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+@pytest.fixture
+def load(pis, secret):  # noqa: F811
+    running = []
+
+    def start(device):
+        running.append(Load(pis["pi"], "mats", secret("mosquitto/mats"), device))
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.stop(0)
+
+
+def stored(host, secret, device, wanted, seconds=90):  # noqa: F811
+    """Numbers of the readings that the database has, when it has all that are wanted or the time is up."""
+    found = set()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not wanted <= found:
+        time.sleep(1)
+        answer = influxql(host, secret, f"""SELECT "number" FROM "mqtt_consumer" WHERE "device" = '{device}'""")
+        series = answer["results"][0].get("series", [{"values": []}])
+        found = {int(number) for _, number in series[0]["values"]}
+    return found
+
+
+def test_nothing_is_lost_while_one_of_the_three_is_away(host, secret, load):  # noqa: F811
+    """Stopped, restarted, killed in turn; the broker is stopped in order, since a killed one has a rule of its own."""
+    device = load("outages")
+    for command in (
+        "systemctl restart mosquitto",
+        "systemctl stop telegraf && sleep 4 && systemctl start telegraf",
+        "systemctl kill --signal=KILL telegraf",
+        "systemctl stop influxdb && sleep 4 && systemctl start influxdb",
+        "systemctl kill --signal=KILL influxdb",
+        "systemctl stop mosquitto && sleep 4 && systemctl start mosquitto",
+    ):
+        host.run_expect([0], command)
+        time.sleep(3)
+    device.stop()
+    wanted = set(device.acknowledged)
+    assert len(wanted) > 300
+    lost = wanted - stored(host, secret, "outages", wanted)
+    assert lost == set()
+
+
+@pytest.mark.parametrize("what", ["broker killed", "power cut"])
+def test_a_cut_costs_no_more_than_the_last_seconds(host, pis, secret, load, what):  # noqa: F811
+    device = load(what.replace(" ", "-"))
+    time.sleep(GRACE + 10)
+    cut = time.time()
+    if what == "power cut":
+        pis["pi"].power_cut()
+    else:
+        host.run_expect([0], "systemctl kill --signal=KILL mosquitto")
+    time.sleep(10)
+    device.stop()
+    guaranteed = {number for number, at in device.acknowledged.items() if not cut - GRACE <= at <= cut + 1}
+    assert len([number for number, at in device.acknowledged.items() if at < cut - GRACE]) > 50
+    lost = guaranteed - stored(host, secret, device.device, guaranteed)
+    assert lost == set()
