@@ -22,8 +22,10 @@ from grafana_server import INI, STAND_IN, Grafana
 
 sys.path.insert(0, str(STAND_IN))
 
+charts = importlib.import_module("grafana_stand_in.charts")
 expand = importlib.import_module("grafana_stand_in.expand")
 expressions = importlib.import_module("grafana_stand_in.expressions")
+frames = importlib.import_module("grafana_stand_in.frames")
 ini = importlib.import_module("grafana_stand_in.ini")
 known_settings = importlib.import_module("grafana_stand_in.known_settings")
 notifications = importlib.import_module("grafana_stand_in.notifications")
@@ -149,6 +151,45 @@ def test_an_unknown_setting_is_an_error(server, line, complaint):
     server.launch()
     assert server.wait_for_end() == 1
     assert f"{server.config} line {text.count(chr(10))}: {complaint}" in server.log
+
+
+def test_a_dashboard_is_drawn_from_the_database(server):
+    """Here the database is away: the page says so instead of drawing nothing."""
+    source = {
+        "name": "I",
+        "uid": "influx",
+        "type": "influxdb",
+        "url": "http://127.0.0.1:1",
+        "jsonData": {"dbName": "iot"},
+    }
+    server.provision("datasources", {"apiVersion": 1, "datasources": [source]})
+    target = {"refId": "A", "rawQuery": True, "query": "SELECT 1", "datasource": {"uid": "influx"}}
+    panel = {"type": "timeseries", "title": "Temperature <b>", "gridPos": {"w": 12, "h": 8}, "targets": [target]}
+    server.dashboard("a.json", {"uid": "a", "title": "A", "panels": [panel]})
+    server.start()
+    page = server.call("GET", "/d/a/a").text
+    assert "<h3>Temperature &lt;b&gt;</h3>" in page
+    assert "connection refused" in page
+    assert server.call("GET", "/d/nosuch").status == 404
+
+
+def test_curves_and_last_values(monkeypatch):
+    frame = frames.Frame(
+        "t", [frames.Field("Time", "time", [0, 500, 1000]), frames.Field("Value", "number", [1, None, 3])]
+    )
+    frame.fields[1].display = "d<0>"
+    monkeypatch.setattr(charts.influxql, "query", lambda *_: [frame])
+    sources = type("Sources", (), {"find": lambda self, uid: {"type": "influxdb"}})()
+    targets = [{"query": "SELECT $field", "datasource": {"uid": "influx"}}]
+    panels = [{"type": kind, "title": "$field", "targets": targets} for kind in ("timeseries", "gauge", "table")]
+    model = {"panels": panels, "time": {"from": "0", "to": "1000"}}
+    model["templating"] = {"list": [{"name": "field", "current": {"value": "outsidetemp"}}]}
+    drawn = charts.draw(model, sources)
+    assert drawn.count("<h3>outsidetemp</h3>") == 3
+    assert '<polyline points="0.0,180.0 600.0,0.0"' in drawn
+    assert "d&lt;0&gt;: 3" in drawn
+    assert "<p><b>3</b></p>" in drawn
+    assert "<td>1970-01-01 00:00:01 UTC</td><td>3</td>" in drawn
 
 
 def test_every_setting_that_the_role_writes_is_known(repository):

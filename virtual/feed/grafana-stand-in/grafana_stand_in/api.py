@@ -9,7 +9,7 @@ import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
-from . import VERSION, access, dashboards, datasources, influxql, pages, policies, queries
+from . import VERSION, access, charts, dashboards, datasources, influxql, pages, policies, queries
 from .application import Application
 from .errors import ApiError, StartError, coded
 from .influxql import QueryError
@@ -18,6 +18,7 @@ from .prometheus_rules import rules_response
 from .server import Request, Response
 
 _ANNOTATIONS = {"canAdd": True, "canEdit": True, "canDelete": True}
+_REFRESH = 30  # seconds
 _log = Logger("context")
 Route = tuple[str, re.Pattern, Callable[..., Response], bool]
 
@@ -147,7 +148,9 @@ class Api:
         return Response(200, pages.home(sorted(hits, key=lambda hit: hit["title"].lower())), pages.TYPE)
 
     def dashboard_page(self, request: Request, uid: str) -> Response:
-        return Response(200, pages.dashboard(self._dashboard(uid)["model"]), pages.TYPE)
+        dashboard = self._dashboard(uid)
+        drawing = charts.draw(dashboard["model"], self.app.sources)
+        return Response(200, pages.dashboard(dashboard["title"], drawing, _REFRESH), pages.TYPE)
 
     def org(self, request: Request) -> Response:
         address = dict.fromkeys(("address1", "address2", "city", "zipCode", "state", "country"), "")

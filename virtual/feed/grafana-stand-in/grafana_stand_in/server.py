@@ -118,7 +118,7 @@ class Server(ThreadingHTTPServer):
         self.log_requests = settings.flag("server", "router_logging")
         self._routes = api.routes(application)
         address = settings.text("server", "http_addr", "")
-        if ":" in address:
+        if ":" in address or (not address and socket.has_dualstack_ipv6()):
             self.address_family = socket.AF_INET6
         port = settings.number("server", "http_port", 3000)
         try:
@@ -132,6 +132,8 @@ class Server(ThreadingHTTPServer):
     def server_bind(self) -> None:
         # As HTTPServer does it, without asking the name service for this machine's name.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if self.address_family == socket.AF_INET6 and not self.server_address[0]:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = "localhost", self.server_address[1]
