@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -235,8 +236,8 @@ def test_line_is_paced_in_both_directions(make):
         start = time.monotonic()
         host.ask("print(x)")
         back = time.monotonic() - start
-    assert 0.5 <= there < 1.0
-    assert 0.5 <= back < 1.0
+    assert 0.5 <= there < 3
+    assert 0.5 <= back < 3
 
 
 def test_watchdog_survives_a_soft_reset_and_bites(make, profile):
@@ -250,7 +251,7 @@ def test_watchdog_survives_a_soft_reset_and_bites(make, profile):
         assert b"rst:0x7 (TG0WDT_SYS_RESET)" in said
         host.raw()
         host.ask("import machine; assert machine.reset_cause() == machine.WDT_RESET")
-        host.ask("w = machine.WDT(timeout=600)\nimport time\nfor n in range(8): time.sleep_ms(150); w.feed()")
+        host.ask("w = machine.WDT(timeout=1000)\nimport time\nfor n in range(8): time.sleep_ms(150); w.feed()")
         assert device.status()["resets"]["watchdog"] == 1
 
 
@@ -328,15 +329,16 @@ def test_power_fails_at_a_block_write(make, profile):
 
 
 def test_fast_clock(make, profile):
-    device = make(profile=profile, speed=1000)
+    device = make(profile=profile, speed=100)
     with Host(device.port) as host:
         host.raw()
         start = time.monotonic()
-        assert 590 < int(host.ask("import time; t = time.time(); time.sleep(600); print(time.time() - t)")) < 900
+        assert 59 <= int(host.ask("import time; t = time.time(); time.sleep(60); print(time.time() - t)")) < 300
+        assert time.monotonic() - start < 3
         device.ctl("speed", factor=0)
         host.ask("for n in range(50000): time.sleep(15)")
         assert int(host.ask("print(time.time() - t)")) > 750000
-        assert time.monotonic() - start < 15
+        assert time.monotonic() - start < 30
 
 
 def test_wifi_taken_away_and_given_back(make, profile):
@@ -347,7 +349,7 @@ def test_wifi_taken_away_and_given_back(make, profile):
     else:
         connect = "w.connect('home', '%s')"
         begin = "import network; w = network.WLAN(network.STA_IF); w.active(True)"
-    listener = __import__("socket").create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     with Host(device.port) as host:
         host.raw()
@@ -375,6 +377,68 @@ def test_wifi_taken_away_and_given_back(make, profile):
         assert host.ask("time.sleep_ms(300); print(s.recv(4))") == "b'back'"
         peer.settimeout(2)
         assert peer.recv(10) == b"two"
+
+
+def test_time_server_taken_away(make, profile):
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind(("127.0.0.1", 0))
+    server.settimeout(0.3)
+    port = server.getsockname()[1]
+    device = make(profile=profile, ntp_port=port, wifi_join_ms=1)
+    asks = f"socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'time?', ('127.0.0.1', {port}))"
+    if profile == "pycom":
+        own = "machine.RTC().ntp_sync('server'); time.sleep_ms(400); print(machine.RTC().synced())"
+        join = "w = network.WLAN(mode=network.WLAN.STA); w.connect('x', auth=(3, 'y'))"
+    else:
+        own = "import ntptime\ntry: ntptime.settime(); print(True)\nexcept OSError: print(False)"
+        join = "w = network.WLAN(network.STA_IF); w.active(True); w.connect('x', 'y')"
+    with Host(device.port) as host:
+        host.raw()
+        host.ask(f"import machine, network, socket, time; {join}\nwhile not w.isconnected(): time.sleep_ms(20)")
+        device.ctl("ntp", state="down")
+        host.ask(asks)
+        with pytest.raises(TimeoutError):
+            server.recv(10)
+        assert host.ask(own) == "False"
+        device.ctl("ntp", state="up")
+        host.ask(asks)
+        assert server.recv(10) == b"time?"
+        assert host.ask(own) == "True"
+    assert abs(device.status()["rtc"] - time.time()) < 60
+    server.close()
+
+
+def test_a_program_that_waits_for_the_network_can_be_interrupted(make, profile):
+    device = make(profile=profile, wifi_join_ms=1)
+    with Host(device.port) as host, socket.create_server(("127.0.0.1", 0)) as server:
+        host.raw()
+        if profile == "pycom":
+            host.ask("import network; w = network.WLAN(mode=1); w.connect('x')")
+        else:
+            host.ask("import network; w = network.WLAN(0); w.active(True); w.connect('x')")
+        host.ask("import time\nwhile not w.isconnected(): time.sleep_ms(20)")
+        code = f"import socket; s = socket.socket(); s.connect(('127.0.0.1', {server.getsockname()[1]})); s.recv(1)"
+        host.write(code.encode() + b"\x04")
+        peer, _ = server.accept()
+        time.sleep(0.2)
+        host.write(b"\x03")
+        assert b"KeyboardInterrupt" in host.until(b"\x04>")
+        peer.close()
+
+
+def test_littlefs_by_the_config_block(make):
+    device = make(file_system="littlefs")
+    with Host(device.port) as host:
+        host.raw()
+        host.ask("f = open('/flash/lib/mine.py', 'w'); f.write('x = 5'); f.close()")
+        assert host.ask("import mine; print(mine.x)") == "5"
+        assert device.status()["file_system"] == "littlefs"
+        assert device.flash.read(0x400000, 0x2000).find(b"littlefs") >= 0
+
+
+def test_a_setting_that_does_not_exist(tmp_path):
+    with pytest.raises(ValueError, match="there is no setting 'wifi': one of mac, name"):
+        Device(tmp_path, wifi="home")
 
 
 def test_led(make, profile):

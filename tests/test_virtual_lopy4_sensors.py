@@ -71,13 +71,18 @@ def test_dht11_faults(board):
     for fault, said in (
         ("silent", nothing),
         ("low", nothing),
-        ("short", nothing),
         ("checksum", "[53, 0, 25, 0, 79]" if host.profile == "pycom" else "Exception('checksum error',)"),
         ("zero", "[0, 0, 0, 0, 0]"),
         ("none", "[53, 0, 25, 0, 78]"),
     ):
         device.ctl("sensor", name="dht11", fault=fault)
         assert host.ask("print(dht())") == said, fault
+    device.ctl("sensor", name="dht11", fault="short")
+    for _ in range(10):  # bits are missing: too few, or, where the answer's first pulse is taken for one, a wrong sum
+        said = host.ask("print(dht())")
+        if said.startswith("["):
+            *data, checksum = eval(said)
+            assert sum(data) & 0xFF != checksum
 
 
 def test_a_stuck_and_a_drifting_sensor(board):
