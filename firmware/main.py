@@ -115,7 +115,7 @@ def repair(mine, other):
     text = ('ROLE = "%s"' % other).encode() + MARK + text[1]
     path = "%s/%s.py" % (ROOT, other)
     there = read(path)
-    empty = there[:1] in (b"", b"\x00", b"\xff") or there[:1] == b"#" and len(there) < 60  # Pycom makes one of a comment
+    empty = there[:1] in (b"", b"\x00", b"\xff") or (there[:1] == b"#" and len(there) < 60)  # Pycom's is a comment
     if there == text or (not empty and MARK not in there[:40]):
         return
     try:
@@ -145,7 +145,7 @@ def start():
             point(slot, "good", 0)
         print("slot %s works" % slot)  # whoever uploaded it waits for this
 
-    from machine import WDT, reset
+    from machine import WDT
 
     try:
         WDT(timeout=START_MS)
@@ -161,10 +161,22 @@ def start():
             point(slot, "trial", 1)
         print("restart in %d s, Ctrl-C stops" % PAUSE_S)
         time.sleep(PAUSE_S)
-        reset()
+        restart()
     except KeyboardInterrupt:
         WDT(timeout=CONSOLE_MS)  # it cannot be stopped
         raise
+
+
+def restart():
+    try:
+        import pycom
+
+        pycom.nvs_set("tig_reset", 1)  # Pycom resets by its watchdog: this tells a wanted reset from a starved one
+    except ImportError:
+        pass
+    import machine
+
+    machine.reset()
 
 
 def keep(error):

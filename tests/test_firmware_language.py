@@ -27,8 +27,8 @@ PLATFORM = {
     "board.py": {"pycom"},
     "board_pycom.py": {"machine", "network", "pycom", "ubinascii"},
     "board_esp32.py": {"machine", "network", "binascii", "dht", "neopixel"},
-    "boot.py": {"machine"},
-    "main.py": {"machine"},
+    "boot.py": {"machine", "pycom"},
+    "main.py": {"machine", "pycom"},
 }
 LACKING = {  # attributes that Pycom's build (mpconfigport.h) or MicroPython 1.11 does not have
     *("partition", "rpartition", "splitlines", "center", "removeprefix", "removesuffix", "casefold", "isidentifier"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import subprocess
 
 import pytest
+from firmware.network import Broker, Device, TimeServer
 
 from firmware import MICROPYTHON, environment
-from firmware.network import Broker, Device, TimeServer
 
 RUN = """
 import gc

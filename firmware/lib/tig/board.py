@@ -4,7 +4,6 @@ A platform module has
 
     uid()                           the chip's id, hexadecimal
     reset_cause()                   power_on, hard, watchdog, deepsleep, soft, brownout or unknown
-    reset()                         hard reset
     watchdog(ms)                    arm it, or arm it anew with another time; returns the function that feeds it
     led(colour)                     0xRRGGBB; 0 is off
     quiet()                         switch off what the platform opens by itself: access point, telnet, FTP, Pybytes

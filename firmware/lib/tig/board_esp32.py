@@ -46,10 +46,6 @@ def reset_cause():
     return "unknown"
 
 
-def reset():
-    machine.reset()
-
-
 def watchdog(ms):
     return WDT(timeout=ms).feed
 

@@ -19,6 +19,7 @@ _CAUSES = (
     ("BROWN_OUT_RESET", "brownout"),
 )
 _wlan = None
+_reset_wanted = None
 
 
 def uid():
@@ -27,14 +28,25 @@ def uid():
 
 def reset_cause():
     cause = machine.reset_cause()
+    if cause == machine.WDT_RESET and _wanted():
+        return "hard"
     for name, word in _CAUSES:
         if cause == getattr(machine, name, None):
             return word
     return "unknown"
 
 
-def reset():
-    machine.reset()
+def _wanted():
+    """machine.reset() is a starved watchdog to this platform: the loader notes that the reset is wanted."""
+    global _reset_wanted
+    if _reset_wanted is None:
+        try:
+            _reset_wanted = bool(pycom.nvs_get("tig_reset"))
+            if _reset_wanted:
+                pycom.nvs_erase("tig_reset")
+        except Exception:
+            _reset_wanted = False  # no such key: which exception that is depends on the release
+    return _reset_wanted
 
 
 def watchdog(ms):

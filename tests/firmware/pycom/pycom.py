@@ -1,5 +1,7 @@
 """Just enough of `pycom`. The file `dht11.gone` unplugs the sensor."""
 
+import os
+
 import machine
 
 lamp = None
@@ -19,6 +21,20 @@ def wifi_on_boot(value=None):
     if value is None:
         return on_boot["wifi"]
     on_boot["wifi"] = value
+
+
+def nvs_set(key, value):
+    with open(key + ".nvs", "w") as f:
+        f.write(str(value))
+
+
+def nvs_get(key):
+    with open(key + ".nvs") as f:
+        return int(f.read())
+
+
+def nvs_erase(key):
+    os.remove(key + ".nvs")
 
 
 def pulses_get(pin, timeout):

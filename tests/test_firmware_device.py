@@ -1,0 +1,191 @@
+"""The program on the virtual LoPy4, put there by the uploader, in both of its firmwares: sensors, Wi-Fi, lamp, watchdog."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from firmware.network import NAME, SECRETS, Broker, Listener, TimeServer, until
+from lopy4_bench import LOADER, Visit, firmware
+from virtual_lopy4 import Device
+
+pytestmark = pytest.mark.slow
+
+SENSORS = [
+    {"driver": "dht11", "pin": "P11", "fields": {"humidity": "outsidehumidity", "temperature": "outsidetemp"}},
+    {"driver": "bmp180", "sda": "P6", "scl": "P7", "fields": {"pressure": "airpressure", "temperature": "insidetemp"}},
+    {
+        "driver": "soil",
+        "pin": "P17",
+        "power": "P8",
+        "dry_mv": 2800,
+        "wet_mv": 1200,
+        "fields": {"moisture": "soilhumidity"},
+    },
+]
+# a driver that no longer returns from its fourth reading on
+HANGING = b"""
+QUANTITIES = {"number": (0, 100, 0)}
+class Sensor:
+    number = 0
+    def __init__(self, board, config):
+        pass
+    def read(self):
+        Sensor.number += 1
+        while Sensor.number > 3:
+            pass
+        return {"number": Sensor.number}
+"""
+
+
+class Site:
+    def __init__(self, folder, profile):
+        self.profile = profile
+        self.broker, self.time = Broker(folder / "broker"), TimeServer()
+        self.broker.start()
+        self.listener = Listener(self.broker)
+        self.device = Device(
+            folder / "device",
+            profile=profile,
+            paced=False,
+            wifi_ssid="home",
+            wifi_password=SECRETS[0],
+            ntp="real",
+        ).start()
+        assert self.device.wait_for(b">>> ")
+
+    def upload(self, sensors=SENSORS, **files) -> Visit:
+        settings = {
+            "name": NAME,
+            "topic": f"tig/{NAME}",
+            "interval": 15,
+            "wifi": {"ssid": "home", "password": SECRETS[0]},
+            "broker": {"host": "127.0.0.1", "port": self.broker.port, "user": NAME, "password": SECRETS[1]},
+            "time": {"server": "127.0.0.1", "port": self.time.port, "zone": "CET-1CEST,M3.5.0,M10.5.0/3"},
+            "sensors": sensors,
+        }
+        program = firmware() | {"settings.json": json.dumps(settings).encode()}
+        program |= {name.replace("__", "/"): text for name, text in files.items()}
+        visit = Visit(self.device, program, "1.0.0", root=LOADER)
+        self.device.ctl("speed", factor=10)
+        return visit
+
+    def console(self) -> str:
+        return self.device.ctl("output")
+
+    def stop(self):
+        try:
+            assert all(secret not in self.console() for secret in SECRETS)
+        finally:
+            self.device.stop()
+            self.listener.close()
+            self.broker.stop()
+            self.time.close()
+
+
+@pytest.fixture(params=["pycom", "mainline"], scope="module")
+def site(request, tmp_path_factory):
+    site = Site(tmp_path_factory.mktemp("site"), request.param)
+    site.upload()
+    yield site
+    site.stop()
+
+
+@pytest.fixture
+def mended(site):
+    """All is well before and after a test."""
+    until(lambda: site.listener.status.get("waiting_for") == "none", 30, "all is well before the test")
+    yield site
+    for sensor in ("dht11", "bmp180", "soil"):
+        site.device.ctl("sensor", name=sensor, fault="none")
+    site.device.ctl("wifi", state="up")
+
+
+def lamp(site) -> str:
+    return site.device.ctl("status")["led"]
+
+
+def test_reading_and_status(mended):
+    site = mended
+    site.device.ctl("set", outsidetemp=25, outsidehumidity=53, airpressure=1018.61, soilhumidity=0.7)
+    reading = until(lambda: [r for r in site.listener.readings if r.get("outsidetemp") == 25])[-1]
+    assert reading["outsidehumidity"] == 53
+    assert reading["airpressure"] == pytest.approx(1018.61, abs=0.3)
+    assert reading["soilhumidity"] == pytest.approx(0.7, abs=0.05)
+    assert site.listener.status["failed"] == []
+    assert lamp(site) == "#000800"
+
+
+def test_nothing_is_open(mended):
+    status = mended.device.ctl("status")
+    if mended.profile == "pycom":
+        assert status["servers"] is False
+        assert status["wifi"]["on_boot"] is False
+    assert status["wifi"]["mode"] == 1  # a station, no access point
+    assert status["heartbeat"] is False
+
+
+@pytest.mark.parametrize(
+    ("sensor", "fault", "fields"),
+    [
+        *[
+            ("dht11", f, {"outsidehumidity", "outsidetemp"})
+            for f in ("silent", "checksum", "short", "low", "range", "zero")
+        ],
+        *[("bmp180", f, {"airpressure", "insidetemp"}) for f in ("silent", "bus", "zero", "chip", "range")],
+        *[("soil", f, {"soilhumidity"}) for f in ("open", "saturated", "noise")],
+    ],
+)
+def test_a_sensor_that_lies_is_left_out_and_named(mended, sensor, fault, fields):
+    site = mended
+    site.device.ctl("sensor", name=sensor, fault=fault)
+    until(lambda: site.listener.status.get("failed") == [sensor], 20, f"{sensor} {fault}\n{site.console()[-500:]}")
+    had = len(site.listener.readings)
+    until(lambda: len(site.listener.readings) > had + 1)
+    assert not fields & set(site.listener.readings[-1])
+    assert len(site.listener.readings[-1]) == 3 + 5 - len(fields)  # device, sensortime, time and the other sensors
+    assert site.listener.status["waiting_for"] == "sensor"
+    assert lamp(site) == "#140000"
+    site.device.ctl("sensor", name=sensor, fault="none")
+    until(lambda: site.listener.status.get("failed") == [], 20)
+
+
+def test_wifi_is_lost_renamed_password_wrong_hidden_and_comes_back(mended):
+    site = mended
+    had = len(site.listener.readings)
+    site.device.ctl("wifi", state="down")
+    until(lambda: lamp(site) == "#000014", 20, "the lamp is blue")
+    site.device.ctl("wifi", state="up", password="another")
+    until(lambda: site.console().count("wifi: no connection") >= 1, 30)
+    site.device.ctl("wifi", password=SECRETS[0], hidden="on")
+    until(lambda: len(site.listener.readings) > had + 5, 60, "the backlog")
+    times = sorted({r["time"] for r in site.listener.readings[had - 1 :]})
+    assert all(13 <= b - a <= 17 for a, b in zip(times, times[1:], strict=False))
+    site.device.ctl("wifi", hidden="off")
+
+
+def test_time_server_silent_at_start(mended):
+    site = mended
+    had = len(site.listener.readings)
+    site.device.ctl("ntp", state="down")
+    site.time.mode = "silent"
+    site.device.ctl("reset")
+    until(lambda: site.listener.status.get("waiting_for") == "time", 30)
+    until(lambda: len(site.listener.readings) > had + 1, 40)
+    assert "time" not in site.listener.readings[-1]
+    site.time.mode = "ok"
+    site.device.ctl("ntp", state="up")
+    until(lambda: "time" in site.listener.readings[-1], 40)
+
+
+@pytest.mark.parametrize("profile", ["pycom", "mainline"])
+def test_a_program_that_hangs_is_reset_by_the_watchdog_and_says_so(tmp_path, profile):
+    site = Site(tmp_path, profile)
+    try:
+        site.upload([{"driver": "hang", "fields": {"number": "number"}}], **{"lib/tig/drivers/hang.py": HANGING})
+        until(
+            lambda: [s for s in site.listener.of("status") if s.get("reset") == "watchdog"], 60, site.console()[-800:]
+        )
+        assert len(site.listener.readings) >= 3
+    finally:
+        site.stop()
