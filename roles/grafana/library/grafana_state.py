@@ -80,6 +80,7 @@ version:
 import contextlib
 import json
 import os
+import re
 import time
 from urllib.error import HTTPError, URLError
 
@@ -93,6 +94,7 @@ PROVISIONING = "/etc/grafana/provisioning"
 READ_AGAIN = (PROVISIONING, "/etc/grafana/dashboards", "/etc/grafana/secrets/provisioning")
 STAMP = "/var/lib/grafana/.provisioned"  # touched when the provisioning files have been read
 LEFTOVERS = f"{PROVISIONING}/alerting/leftovers.yaml"
+TOLD = re.compile(r'\b(?:msg|error|err)=("(?:[^"\\]|\\.)*"|\S+)')
 PAUSE = 0.2  # Grafana tells nobody when it is ready
 PATIENCE = 15  # seconds until a dashboard that was just read is found
 
@@ -138,15 +140,16 @@ class Grafana:
         _, out, _ = self.module.run_command(["systemctl", "show", "--timestamp=unix", f"--property={properties}", UNIT])
         return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
 
-    def log(self, count: int = 5) -> str:
-        """The last warnings and errors since the unit's start."""
+    def log(self, count: int = 3) -> str:
+        """The last different warnings and errors, without what surrounds them in each line."""
         _, out, _ = self.module.run_command(["journalctl", "--unit", UNIT, "--output=cat", "--no-pager", "--lines=300"])
-        lines = [
-            line
-            for line in out.splitlines()
-            if "level=error" in line or "level=warn" in line or line.startswith("Error")
-        ]
-        return " | ".join(lines[-count:]) or "nothing"
+        found: list[str] = []
+        for line in reversed(out.splitlines()):
+            if "level=error" in line or "level=warn" in line or line.startswith("Error"):
+                told = ": ".join(part.strip('"').replace('\\"', '"') for part in TOLD.findall(line)) or line
+                if told not in found:
+                    found.append(told)
+        return " | ".join(reversed(found[:count])) or "nothing"
 
     # Getting ready
 
