@@ -453,6 +453,7 @@ def test_led(make, profile):
                 "import neopixel, machine; n = neopixel.NeoPixel(machine.Pin(0), 1); n[0] = (0, 255, 16); n.write()"
             )
     assert device.status()["led"] == "#00ff10"
+    assert device.status()["led_colour"] == "green"
 
 
 def test_two_host_programs_one_after_the_other(make):

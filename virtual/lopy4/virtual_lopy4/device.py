@@ -119,6 +119,14 @@ def find_micropython():
     )
 
 
+def colour(rgb):
+    """The word for what the eye sees of 0xRRGGBB."""
+    parts = (rgb >> 16, rgb >> 8 & 0xFF, rgb & 0xFF)
+    bright = "".join("1" if part and 2 * part >= max(parts) else "0" for part in parts)
+    words = "off", "blue", "green", "cyan", "red", "violet", "yellow", "white"
+    return words[int(bright, 2)]
+
+
 class Device:
     """A virtual LoPy4 whose state lives in the directory `directory` (made when missing).
 
@@ -813,6 +821,7 @@ class Device:
             "bytes_overflowed": self.overflowed,
             "block_writes": page.block_writes,
             "led": f"#{hardware.led:06x}",
+            "led_colour": colour(hardware.led),
             "heartbeat": hardware.heartbeat,
             "wifi": {
                 "up": hardware.wifi.up,
