@@ -76,11 +76,14 @@ class Repl:
                 raise DeviceError(SILENT.format(port=self.line.path))
 
     def _settle(self) -> None:
-        """The second Ctrl-C may have been answered after the banner: let the prompt be the last thing that was said."""
-        self.line.write(RAW)
-        while self.line.read_until((BANNER,), 1.0) is None:
-            self.line.write(INTERRUPT + RAW)
-        self.line.drop()
+        """Several prompts may be on their way, one for each attempt: go past them to the answer to a question of our own."""
+        token = f"tig-pi-{time.monotonic_ns():x}".encode()
+        for _ in range(5):
+            self.line.write(RAW + b"print('" + token + b"')" + RUN)
+            if self.line.read_until((token + b"\r\n\x04\x04>",), 1.5) is not None:
+                return
+            self.line.write(INTERRUPT)
+        raise DeviceError(SILENT.format(port=self.line.path))
 
     def start(self, source: str) -> None:
         """Let the device run `source`; its output is for the caller to read."""
@@ -158,7 +161,7 @@ class Repl:
 
     def ask(self, expression: str, timeout: float = 30.0):
         """The value of an expression on the device."""
-        return ast.literal_eval(self.run(f"print({expression})", timeout).strip())
+        return ast.literal_eval(self.run(f"print(repr({expression}))", timeout).strip())
 
     def interrupt(self) -> None:
         """End what runs, whatever it is; back to the prompt, all that was said is forgotten."""
@@ -168,5 +171,11 @@ class Repl:
 
     def reset(self) -> None:
         """A hard reset: the program runs again, out of safe boot, too."""
-        self.start("import machine\nmachine.reset()")
+        # Pycom resets by its watchdog; the key tells the program that this one was wanted (see firmware/main.py).
+        self.start(
+            "import machine\ntry:\n import pycom\n pycom.nvs_set('tig_reset', 1)\nexcept ImportError:\n pass\n"
+            "machine.reset()"
+        )
         self.left = True
+        # Until its ROM speaks: whoever comes next must not meet the prompt that is about to go.
+        self.line.read_until((b"rst:",), 0.5)

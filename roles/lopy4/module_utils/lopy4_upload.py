@@ -374,7 +374,8 @@ class Upload:
 STARTED = re.compile(rb"slot ([ab]) works")
 BACK = re.compile(rb"slot ([ab]) did not start, back to slot ([ab])")
 NOTHING = re.compile(rb"no program in ")
-TRACEBACK = re.compile(rb"slot ([ab]) did not start, back to slot ([ab])")
+TRACEBACK = re.compile(rb"Traceback \(most recent call last\):\r?\n(?:  .*\r?\n)*.*\r?\n")
+RESTARTS = 4  # so many, and no other program to go back to
 
 
 def watch(repl: Repl, slot: str, patience: float) -> tuple[bool, str]:
@@ -389,7 +390,7 @@ def watch(repl: Repl, slot: str, patience: float) -> tuple[bool, str]:
         works = STARTED.search(heard)
         if works and works[1].decode() == slot:
             return True, ""
-        if BACK.search(heard) or NOTHING.search(heard):
+        if BACK.search(heard) or NOTHING.search(heard) or heard.count(b"restart in ") >= RESTARTS:
             break
     traces = TRACEBACK.findall(heard)
     said = traces[-1] if traces else b"\n".join(heard.splitlines()[-8:])

