@@ -17,6 +17,8 @@ TRIES = 3
 START_MS = 180000  # the watchdog until the program arms its own
 CONSOLE_MS = 3600000  # the watchdog while somebody sits at the console
 PAUSE_S = 5  # before the reset after a crash, so that Ctrl-C can come between
+SOON_S = 600  # a program that works and yet crashes sooner than this is given a rest, because each crash is written to the flash
+REST_S = 60
 
 
 def read(path):
@@ -137,6 +139,7 @@ def start():
     if not slot:
         print("no program in %s/a or %s/b" % (ROOT, ROOT))
         return
+    started = time.ticks_ms()
     confirmed = []
 
     def confirm():
@@ -159,8 +162,11 @@ def start():
             keep(e)
         if not confirmed and pointer()[0][2] == "good":
             point(slot, "trial", 1)
-        print("restart in %d s, Ctrl-C stops" % PAUSE_S)
-        time.sleep(PAUSE_S)
+        soon = confirmed and time.ticks_diff(time.ticks_ms(), started) < SOON_S * 1000
+        pause = REST_S if soon else PAUSE_S
+        print("restart in %d s, Ctrl-C stops" % pause)
+        WDT(timeout=START_MS)
+        time.sleep(pause)
         restart()
     except KeyboardInterrupt:
         WDT(timeout=CONSOLE_MS)  # it cannot be stopped

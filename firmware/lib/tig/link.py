@@ -90,7 +90,7 @@ class Link:
             return
         known = self._clock.known
         try:
-            step = sntp.ask(self._server, self._server_port, CLOCK_TIMEOUT_MS, self._clock)
+            step = sntp.ask(_resolve(self._server, self._server_port), CLOCK_TIMEOUT_MS, self._clock)
         except (OSError, sntp.NoTime) as e:
             self._clock_pause.fail()
             if self._clock_pause.failures == 1:
@@ -109,7 +109,7 @@ class Link:
             return False
         self._connected = True
         try:
-            self._address = socket.getaddrinfo(self._broker[0], self._broker[1])[0][-1]
+            self._address = _resolve(*self._broker)
         except OSError:
             if self._address is None:
                 raise  # else the address that it had the last time
@@ -209,6 +209,13 @@ class Link:
             return True
         waited = time.ticks_diff(time.ticks_ms(), self._ready_at)
         return waited > CLOCK_GRACE_MS and self._clock.uptime() - uptime <= FRESH_S
+
+
+def _resolve(host, port):
+    found = socket.getaddrinfo(host, port)
+    if not found:
+        raise OSError("no address for " + host)
+    return found[0][-1]
 
 
 def _words(error):

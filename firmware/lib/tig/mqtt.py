@@ -151,6 +151,8 @@ class Client:
     def _take(self):
         """Handle one packet of what was received; False when it is not complete."""
         data = self._received
+        if data and not self.ready and data[0] != 0x20:
+            raise MqttError("not MQTT")
         length = 0
         for i in range(1, 5):
             if len(data) <= i:
@@ -168,8 +170,6 @@ class Client:
         body = data[i + 1 : end]
         self._received = data[end:]
         kind = data[0] >> 4
-        if not self.ready and kind != 2:
-            raise MqttError("not MQTT")
         if kind == 2 and length == 2 and not self.ready:
             if body[1]:
                 raise MqttError("refused: " + _REFUSALS.get(body[1], "code %d" % body[1]))

@@ -38,9 +38,11 @@ def decode(answer, cookie):
     return seconds, (fraction >> 16) * 1000 >> 16
 
 
-def ask(host, port, timeout_ms, clock):
-    """Set `clock` from the server. Raises NoTime or OSError; takes no longer than the timeout plus a DNS look-up."""
-    address = socket.getaddrinfo(host, port)[0][-1]
+def ask(address, timeout_ms, clock):
+    """Set `clock` from the server at an address of getaddrinfo's; returns the step in seconds, None the first time.
+
+    Raises NoTime or OSError; takes no longer than the timeout.
+    """
     cookie = os.urandom(8)
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
