@@ -8,13 +8,14 @@ from __future__ import annotations
 import copy
 import http.server
 import json
+import socket
 import threading
 import time
 from typing import Any
 
 import pytest
 from chain import wait_until
-from grafana_server import PASSWORD, Grafana, Influx, unpack
+from grafana_server import INI, PASSWORD, Grafana, Influx, unpack
 
 pytestmark = pytest.mark.slow
 RULE_WAIT = 60  # seconds within which a rule with an interval of ten is evaluated
@@ -881,20 +882,6 @@ def test_a_missing_file_in_the_configuration_ends_it(server):
     assert expected in server.log
 
 
-def test_health_is_good_before_a_bad_file_ends_the_server(server):
-    """Why a readiness check must not stop at /api/health."""
-    server.provision("datasources", UID_TWICE)
-    server.launch()
-    healthy = False
-    while server.ended is None:
-        try:
-            healthy |= server.call("GET", "/api/health", login=None).status == 200
-        except OSError:
-            time.sleep(0.02)
-    assert server.ended == 1
-    assert healthy
-
-
 # --- faults in files: what the server lives with --------------------------------------------------------------------
 
 
@@ -997,3 +984,14 @@ def test_a_folder_by_uid_is_another_than_the_one_by_title(server):
     server.start()
     wait_for(lambda: uids(server) == {"a"}, "dashboard found")
     assert [folder["title"] for folder in server.get("/api/folders")] == ["tig-pi", "tig-pi"]
+
+
+def test_without_an_address_it_listens_on_all(home, tmp_path):
+    own = Grafana(home, tmp_path, INI.replace("http_addr = 127.0.0.1", "http_addr ="))
+    try:
+        own.start()
+        for host in ("127.0.0.1", "::1"):
+            with socket.create_connection((host, own.port), timeout=5):
+                pass
+    finally:
+        own.stop()

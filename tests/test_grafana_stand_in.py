@@ -135,6 +135,20 @@ def test_it_needs_little_memory(server):
     assert own < 40_000, f"{own} kB"
 
 
+def test_health_is_good_before_a_bad_file_ends_the_server(server):
+    """As Grafana may do it, by chance; here always, so that a readiness check that stops at /api/health is found out."""
+    server.provision("datasources", "apiVersion: 1\ndatasources: [{uid: no-name}]\n")
+    server.launch()
+    healthy = False
+    while server.ended is None:
+        try:
+            healthy |= server.call("GET", "/api/health", login=None).status == 200
+        except OSError:
+            time.sleep(0.01)
+    assert server.ended == 1
+    assert healthy
+
+
 # --- stricter than Grafana ------------------------------------------------------------------------------------------
 
 
