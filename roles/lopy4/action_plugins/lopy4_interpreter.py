@@ -97,7 +97,9 @@ class ActionModule(ActionBase):
         except OSError as error:
             raise AnsibleActionFail(f"lopy4_interpreter: {path}: {error.strerror}.") from error
         try:
-            image = images.load(Path(path).name, data, str(self.args.get("sha256") or ""), str(self.args.pop("release", "") or ""))
+            image = images.load(
+                Path(path).name, data, str(self.args.get("sha256") or ""), str(self.args.pop("release", "") or "")
+            )
         except images.ImageError as error:
             raise AnsibleActionFail(str(error)) from error
         self.args.update(declared_platform=image.platform, declared_release=image.release)
@@ -127,7 +129,9 @@ class ActionModule(ActionBase):
         try:
             shelf.keep(block)
         except OSError as error:
-            raise AnsibleActionFail(f"{self.args['name']}: its config block can't be kept in {directory}: {error}. Nothing was written.") from error
+            raise AnsibleActionFail(
+                f"{self.args['name']}: its config block can't be kept in {directory}: {error}. Nothing was written."
+            ) from error
         kept = shelf.block()
         remote = self._connection._shell.join_path(self._make_tmp_path(), "interpreter")
         self._transfer_file(str(path), remote)

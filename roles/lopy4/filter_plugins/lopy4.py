@@ -23,7 +23,13 @@ PINS = {f"P{number}" for number in range(24)}
 INPUTS = {f"P{number}" for number in range(13, 19)}  # GPIO 34 to 39 have no output
 ANALOGUE = {f"P{number}" for number in range(13, 21)}  # ADC1; the other converter does not work beside Wi-Fi
 TAKEN = {"P0": "the serial port", "P1": "the serial port", "P2": "the LED", "P12": "the choice of the aerial"}
-LIMITS = {"interval": (2, 86400), "ring": (1, 20000), "watchdog": (30, 3600), "broker_port": (1, 65535), "broker_keepalive": (10, 3600)}
+LIMITS = {
+    "interval": (2, 86400),
+    "ring": (1, 20000),
+    "watchdog": (30, 3600),
+    "broker_port": (1, 65535),
+    "broker_keepalive": (10, 3600),
+}
 COMMON = {"driver", "fields", "name"}
 
 
@@ -42,8 +48,10 @@ def posix_timezone(zone: str) -> str:
     else:
         try:
             data = resources.files("tzdata.zoneinfo").joinpath(*zone.split("/")).read_bytes()
-        except (ModuleNotFoundError, FileNotFoundError, IsADirectoryError, ValueError) as error:
-            raise AnsibleFilterError(f"lopy4_timezone: there is no time zone {zone!r}; `timedatectl list-timezones` lists them.") from None
+        except (ModuleNotFoundError, FileNotFoundError, IsADirectoryError, ValueError):
+            raise AnsibleFilterError(
+                f"lopy4_timezone: there is no time zone {zone!r}; `timedatectl list-timezones` lists them."
+            ) from None
     footer = data.rstrip(b"\n").rpartition(b"\n")[2].decode("ascii", "replace")
     if not data.startswith(b"TZif") or not footer or len(footer) > 64:
         raise AnsibleFilterError(f"lopy4_timezone: {zone} has no rule for the years to come; choose another zone.")
@@ -60,7 +68,7 @@ def lopy4_address(host: str) -> str:
         return host
     try:
         found = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)
-    except OSError as error:
+    except OSError:
         raise AnsibleFilterError(
             f"{host} can't be resolved here, and devices can't resolve .local names at all: give the host's IPv4 address "
             "(lopy4_broker_host, or site_address of the host)."
@@ -111,7 +119,7 @@ def _plain(settings: Mapping) -> Iterator[str]:
     if not settings["port"] and not settings["mac"]:
         yield "lopy4_port and lopy4_mac are both missing: one of them has to say which device it is. `make device` lists the ports."
     if settings["mac"] and not MAC.fullmatch(str(settings["mac"])):
-        yield f"lopy4_mac: {settings['mac']!r} is no MAC; quote it, such as \"24:0a:c4:00:00:00\"."
+        yield f'lopy4_mac: {settings["mac"]!r} is no MAC; quote it, such as "24:0a:c4:00:00:00".'
     for key, (low, high) in LIMITS.items():
         value = settings[key]
         if isinstance(value, bool) or not str(value).isdigit() or not low <= int(value) <= high:
@@ -125,19 +133,24 @@ def _wifi(settings: Mapping) -> Iterator[str]:
     if not isinstance(ssid, str) or not 1 <= len(ssid.encode()) <= 32:
         yield "lopy4_wifi_ssid has to be the name of the Wi-Fi, 1 to 32 bytes."
     if not isinstance(password, str) or (password and not 8 <= len(password.encode()) <= 64):
-        yield "lopy4_wifi_password has 8 to 63 characters (quote a number); \"\" is an open network."
+        yield 'lopy4_wifi_password has 8 to 63 characters (quote a number); "" is an open network.'
     if not settings["broker_password"]:
         yield "lopy4_broker_password is missing: the device's password at the broker."
 
 
 def _hosts(settings: Mapping) -> Iterator[str]:
-    for key, real in (("broker_host", "site_address of the broker's host"), ("time_server", "the address of a time server")):
+    for key, real in (
+        ("broker_host", "site_address of the broker's host"),
+        ("time_server", "the address of a time server"),
+    ):
         host = str(settings[key])
         try:
             address = ipaddress.ip_address(host)
         except ValueError:
             address = None
-        if host.lower() in ("localhost", "localhost.localdomain") or (address and (address.is_loopback or address.is_unspecified)):
+        if host.lower() in ("localhost", "localhost.localdomain") or (
+            address and (address.is_loopback or address.is_unspecified)
+        ):
             yield f"lopy4_{key}: {host} is the device itself. Set lopy4_{key}, or {real}, to what the device can reach."
         elif address and address.version == 6:
             yield f"lopy4_{key}: {host} is IPv6, which the device does not speak. Give an IPv4 address or a name."

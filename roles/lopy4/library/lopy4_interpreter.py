@@ -160,7 +160,9 @@ class Loader:
         if process.wait() != 0:
             lines = [line.strip() for line in text.splitlines() if line.strip() and "\u2501" not in line]
             if any("This chip is" in line for line in lines):
-                raise DeviceError(f"The chip on {self.path} is no ESP32, so it is no LoPy4: {lines[-1]} Nothing was written.")
+                raise DeviceError(
+                    f"The chip on {self.path} is no ESP32, so it is no LoPy4: {lines[-1]} Nothing was written."
+                )
             raise DeviceError(" ".join(lines[-2:]) or "esptool said nothing.")
         return text
 
@@ -176,7 +178,9 @@ class Loader:
                 if len(data) == size and data in readings:
                     return data
                 readings.append(data)
-        raise DeviceError(f"The flash at {offset:#x} reads differently each time: use another cable or port. Nothing was written.")
+        raise DeviceError(
+            f"The flash at {offset:#x} reads differently each time: use another cable or port. Nothing was written."
+        )
 
     def write(self, parts: list[tuple[int, bytes]], baud: int, progress: Progress) -> None:
         """Write and verify; esptool compares the MD5 of each part with that of the flash."""
@@ -228,7 +232,10 @@ class Interpreter:
 
     def compare(self) -> dict:
         there = running(self.path, self.asked["mac"] or "", self.asked["name"])
-        declared = {"platform": self.asked["declared_platform"], "release": self.asked["declared_release"].removeprefix("v")}
+        declared = {
+            "platform": self.asked["declared_platform"],
+            "release": self.asked["declared_release"].removeprefix("v"),
+        }
         return {
             "changed": there != declared,
             "release": declared["release"],
@@ -246,12 +253,16 @@ class Interpreter:
     def write(self) -> dict:
         began = time.monotonic()
         with open(self.asked["file"], "rb") as file:
-            image = load(self.asked["file_name"], file.read(), self.asked["sha256"] or "", self.asked["declared_release"])
+            image = load(
+                self.asked["file_name"], file.read(), self.asked["sha256"] or "", self.asked["declared_release"]
+            )
         before, parts = self.asked["layout"], list(image.parts)
         block = base64.b64decode(self.asked["block"] or "")
         with Loader(self.module, self.path) as loader:
             if before == "pycom" and image.platform == "pycom" and block and loader.read(CONFIG, SECTOR) != block:
-                raise DeviceError("The config block is another one than the one that was kept: was the device exchanged meanwhile?")
+                raise DeviceError(
+                    "The config block is another one than the one that was kept: was the device exchanged meanwhile?"
+                )
             if before != image.platform:
                 self.progress("erasing the file system")
                 offset, size = FILE_SYSTEM[image.platform]
@@ -274,7 +285,9 @@ class Interpreter:
             with Loader(self.module, self.path) as loader:
                 found = layout(loader.read(PARTITIONS, 0xC00))
                 if found not in FILE_SYSTEM:
-                    raise DeviceError("The partition table of the device is not one that is known: install an interpreter first.")
+                    raise DeviceError(
+                        "The partition table of the device is not one that is known: install an interpreter first."
+                    )
                 self.progress("erasing the file system")
                 offset, size = FILE_SYSTEM[found]
                 loader.run("erase-region", hex(offset), hex(size))

@@ -115,7 +115,9 @@ def difference(upload: Upload, name: str) -> list[dict]:
             place = path if path in ROOT_FILES else f"{upload.slot}/{path}"
             before = upload.text(place)
             after = "" if how == "removed" else declared[path].decode("utf-8", "replace")
-        shown.append({"before_header": f"{name}: {path}", "after_header": f"{name}: {path}", "before": before, "after": after})
+        shown.append(
+            {"before_header": f"{name}: {path}", "after_header": f"{name}: {path}", "before": before, "after": after}
+        )
     return shown
 
 
@@ -158,9 +160,14 @@ def run(module: AnsibleModule, progress: Progress) -> dict:
             progress("sent; waiting until the new program works")
             works, said = watch(repl, result["slot"], asked["start_timeout"])
             if not works:
-                back = f"The device goes back to version {upload.previous_version}." if upload.previous_version else "There is no older one."
+                back = (
+                    f"The device goes back to version {upload.previous_version}."
+                    if upload.previous_version
+                    else "There is no older one."
+                )
                 module.fail_json(
-                    msg=f"The program does not start on {asked['name']}. {back} It says:\n{said or '(nothing)'}", **result
+                    msg=f"The program does not start on {asked['name']}. {back} It says:\n{said or '(nothing)'}",
+                    **result,
                 )
     return result
 

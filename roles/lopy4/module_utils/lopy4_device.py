@@ -4,7 +4,7 @@ Nothing here prints but through `print`, and nothing that it needs outlives the 
 """
 
 # Sent first, and for an unchanged program all that is sent.
-LOOK = '''
+LOOK = """
 import sys, os, io, gc, hashlib, json, machine
 from binascii import hexlify, a2b_base64
 # Whatever watchdog the program armed would bite during the upload; and should we be left alone, this one ends it.
@@ -72,10 +72,10 @@ def look(wanted):
     v = os.statvfs(root or "/")
     return (root, tuple(os.uname())[:5], sys.platform, hexlify(machine.unique_id()).decode(), [head("slot.%d" % i, 80) for i in (0, 1)],
         {n: (digest(n), head(n, 48)) for n in ("boot.py", "main.py")}, slots, v[0], v[3], gc.mem_free())
-'''
+"""
 
 # Sent when something has to change.
-CHANGE = '''
+CHANGE = """
 def walk(path):
     for e in os.ilistdir(root + "/" + path):
         p = path + "/" + e[0]
@@ -227,4 +227,4 @@ def absent(path):
 def text(path):
     with open(root + "/" + path, "rb") as f:
         return f.read()
-'''
+"""

@@ -39,9 +39,13 @@ def load(name: str, data: bytes, sha256: str, release: str) -> Image:
     """
     actual = hashlib.sha256(data).hexdigest()
     if not sha256:
-        raise ImageError(f"lopy4_interpreter_sha256 is missing. The SHA-256 of {name} is {actual}: compare it with one that you trust, and record it.")
+        raise ImageError(
+            f"lopy4_interpreter_sha256 is missing. The SHA-256 of {name} is {actual}: compare it with one that you trust, and record it."
+        )
     if actual != sha256.lower():
-        raise ImageError(f"The SHA-256 of {name} is {actual}, and lopy4_interpreter_sha256 says {sha256.lower()}: it is another file, or damaged.")
+        raise ImageError(
+            f"The SHA-256 of {name} is {actual}, and lopy4_interpreter_sha256 says {sha256.lower()}: it is another file, or damaged."
+        )
     image = _archive(name, data, release) if data[:2] == b"\x1f\x8b" else _plain(name, data, release)
     for offset, part in image.parts:
         if offset + len(part) > (CONFIG if image.platform == "pycom" else FLASH_SIZE):
@@ -77,7 +81,11 @@ def _archive(name: str, data: bytes, release: str) -> Image:
         script = json.loads(members["script_8MB"])
         places = {key: int(value[0], 16) for key, value in script["partitions"].items()}
         places.update(bootloader=BOOTLOADER, partitions=PARTITIONS)
-        steps = [(places[where] if where in places else int(where, 16), file) for how, where, file in script["script"] if how in "wo"]
+        steps = [
+            (places[where] if where in places else int(where, 16), file)
+            for how, where, file in script["script"]
+            if how in "wo"
+        ]
     except (ValueError, KeyError, TypeError) as error:
         raise ImageError(f"{name}: its script_8MB can't be understood ({error}).") from error
     parts = []

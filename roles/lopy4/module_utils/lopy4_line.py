@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import glob
@@ -90,10 +91,8 @@ class Line:
         return f"{self.path} can't be opened: {error}. {listed()}"
 
     def close(self) -> None:
-        try:
+        with contextlib.suppress(OSError, ValueError):
             fcntl.ioctl(self.serial.fileno(), termios.TIOCNXCL)
-        except (OSError, ValueError, serial.SerialException):
-            pass
         self.serial.close()
 
     def __enter__(self) -> Line:

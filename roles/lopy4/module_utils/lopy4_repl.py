@@ -95,7 +95,9 @@ class Repl:
         self.line.write(RUN)
         answer = self.line.read_until((b"OK", BANNER), 10 + len(code) / 5000)
         if answer is None or not answer.endswith(b"OK"):
-            raise DeviceError(f"The device on {self.line.path} did not take a command. Press its reset button and run again.")
+            raise DeviceError(
+                f"The device on {self.line.path} did not take a command. Press its reset button and run again."
+            )
 
     def _paste(self, code: bytes) -> bool:
         if self.raw_paste is None or self.raw_paste:
@@ -119,7 +121,9 @@ class Repl:
                     self.line.write(RUN)
                     return True
                 else:
-                    raise DeviceError(f"The device on {self.line.path} lost its place. Press its reset button and run again.")
+                    raise DeviceError(
+                        f"The device on {self.line.path} lost its place. Press its reset button and run again."
+                    )
             part = code[at : at + credit]
             self.line.write(part)
             at += len(part)
@@ -127,7 +131,9 @@ class Repl:
             self.line.pending += self.line.receive(0)
         self.line.write(RUN)
         if self.line.read_until((b"\x04",), 10) is None:
-            raise DeviceError(f"The device on {self.line.path} did not take a command. Press its reset button and run again.")
+            raise DeviceError(
+                f"The device on {self.line.path} did not take a command. Press its reset button and run again."
+            )
         return True
 
     def _exactly(self, size: int) -> bytes:

@@ -124,7 +124,13 @@ class Upload:
         version: str,
         progress: Callable[[str, int, int], None] = lambda *_: None,
     ) -> None:
-        self.repl, self.files, self.root_files, self.version, self.progress = repl, dict(files), dict(root), version, progress
+        self.repl, self.files, self.root_files, self.version, self.progress = (
+            repl,
+            dict(files),
+            dict(root),
+            version,
+            progress,
+        )
         self.manifest = manifest(self.files, version)
         self.wanted = hashlib.sha256(self.manifest).hexdigest()
         self.can_change = False
@@ -139,7 +145,18 @@ class Upload:
         """Learn what the device is and what is on it; nothing is written."""
         self.repl.run(compact(LOOK))
         seen = self.repl.ask(f"look({self.wanted!r})", 60)
-        self.root, uname, self.sys_platform, self.mac, records, self.root_there, self.slots, self.block, self.free, self.heap = seen
+        (
+            self.root,
+            uname,
+            self.sys_platform,
+            self.mac,
+            records,
+            self.root_there,
+            self.slots,
+            self.block,
+            self.free,
+            self.heap,
+        ) = seen
         self.uname = dict(zip(("sysname", "nodename", "release", "version", "machine"), uname, strict=True))
         self.platform = "pycom" if self.sys_platform != "esp32" else "mainline"
         self.records = records
@@ -157,7 +174,11 @@ class Upload:
     @property
     def stale_root(self) -> list[str]:
         """Which of boot.py and main.py differ."""
-        return [name for name, data in self.root_files.items() if self.root_there[name][0] != hashlib.sha256(data).hexdigest()]
+        return [
+            name
+            for name, data in self.root_files.items()
+            if self.root_there[name][0] != hashlib.sha256(data).hexdigest()
+        ]
 
     @property
     def unchanged(self) -> bool:
@@ -277,7 +298,9 @@ class Upload:
         self.sequence += 1
         text = record(self.sequence, slot, state, 0)
         if not self.repl.ask(f"point({self.spare}, {text!r})"):
-            raise DeviceError("The boot pointer could not be written: the device's flash is failing. The old program is in place.")
+            raise DeviceError(
+                "The boot pointer could not be written: the device's flash is failing. The old program is in place."
+            )
         self.records[self.spare] = text
         self.current, self.spare = pointer(self.records)
         self.written += RECORD
@@ -292,7 +315,9 @@ class Upload:
             data = self.root_files[name]
             aside = self._aside(name)
             if not self.repl.ask(f"replace({name!r}, {hashlib.sha256(data).hexdigest()!r}, {aside!r})", 60):
-                raise DeviceError(f"{name} could not be replaced: the device's flash is failing. The old one is in place.")
+                raise DeviceError(
+                    f"{name} could not be replaced: the device's flash is failing. The old one is in place."
+                )
 
     def _aside(self, name: str) -> str:
         """Where somebody's own boot.py or main.py is kept; "" if there is nothing to keep."""
@@ -331,7 +356,9 @@ class Upload:
                     return
             except RemoteError as error:
                 if "28" in str(error) or "ENOSPC" in str(error):
-                    raise DeviceError("The device is full. Remove files of yours, or format it with `--tags lopy4_erase_fs,lopy4`.") from error
+                    raise DeviceError(
+                        "The device is full. Remove files of yours, or format it with `--tags lopy4_erase_fs,lopy4`."
+                    ) from error
                 if not any(word in str(error) for word in ("KeyboardInterrupt", "OSError", "EIO")):
                     raise
             except Gone:
