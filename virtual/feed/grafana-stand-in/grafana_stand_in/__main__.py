@@ -14,6 +14,7 @@ from .errors import StartError
 from .settings import Settings
 
 _log = log.Logger("server")
+_HEAD_START = 0.5  # seconds; in Grafana one or two
 _HOME = "/usr/share/grafana"
 _CONFIG = "/etc/grafana/grafana.ini"
 
@@ -64,7 +65,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         "HTTP Server Listen", address=f"{server.server_address[0]}:{server.server_address[1]}"
     )
     # As in Grafana the server already answers, /api/health among it, while the files are still being read.
-    time.sleep(0.2)
+    time.sleep(_HEAD_START)
     application.provision()
     application.scheduler.start()
     done.wait()
