@@ -228,6 +228,23 @@ def test_a_changed_continuous_query_converges(database):
     assert not database.converge(databases=absent)["changed"]
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        """SELECT mean(*) INTO "iot"."averages".:MEASUREMENT FROM "iot"."autogen"."mqtt_consumer"
+           WHERE "device" != 'tig-pi-probe' GROUP BY time(10m), *""",
+        'select max("outsidetemp") as "high" into "iot"."averages"."day" from "mqtt_consumer" group by time(24h),"device"',
+        "SELECT mean(a)/2 INTO averages.b FROM m WHERE a>1 AND device=~/^x/ GROUP BY time(90m),device fill(none)",
+        "SELECT last(a) INTO averages.c FROM /^m.*/ GROUP BY time(1w)",
+    ],
+)
+def test_however_a_query_is_written_it_is_made_once(database, query):
+    declared = [{**DATABASES[0], "continuous_queries": [{"name": "q", "query": query}]}]
+    assert database.converge(databases=declared)["changed"]
+    second = database.converge(databases=declared)
+    assert not second["changed"], second["changes"]
+
+
 @pytest.mark.parametrize("name", ["admin", "chief"])
 def test_an_administrator_whom_nobody_knows_is_replaced(database, systemctl, name):
     """Another password, or another administrator: as on a Pi that somebody else has set up."""

@@ -257,6 +257,22 @@ def normal_query(text: str) -> str:
     )
 
 
+SEGMENT = r'(?:"(?:[^"\\]|\\.)*"|/(?:[^/\\]|\\.)*/|:MEASUREMENT\b|\w+)'
+PATH = rf"{SEGMENT}(?:\.{SEGMENT}?){{0,2}}"
+SOURCES = re.compile(rf"\b(INTO|FROM)\s+({PATH}(?:\s*,\s*{PATH})*)", re.IGNORECASE)
+
+
+def qualified(text: str, database: str, policy: str) -> str:
+    """A query with database and retention policy before each measurement, as the server keeps it."""
+
+    def full(path: re.Match) -> str:
+        parts = re.findall(rf"{SEGMENT}|(?<=\.)(?=\.)", path[0], re.IGNORECASE)
+        parts = ["", "", *parts][-3:]
+        return f"{parts[0] or database}.{parts[1] or policy}.{parts[2]}"
+
+    return SOURCES.sub(lambda found: f"{found[1]} {re.sub(PATH, full, found[2], flags=re.IGNORECASE)}", text)
+
+
 def name_of(identifier: str) -> str:
     escaped = identifier.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
@@ -552,6 +568,7 @@ class Schema:
             if series.get("name") == database["name"]:
                 there = {row[0]: row[1] for row in series.get("values", [])}
         on = f"ON {name_of(database['name'])}"
+        policy = self.default_policy(database, empty)
         for query in database["continuous_queries"]:
             what = f"database {database['name']}, continuous query {query['name']}"
             found = there.get(query["name"])
@@ -563,11 +580,18 @@ class Schema:
             resample = f" RESAMPLE {query['resample']}" if query["resample"] else ""
             body = " ".join(query["query"].split()).rstrip(";")
             create = f"CREATE CONTINUOUS QUERY {name_of(query['name'])} {on}{resample} BEGIN {body} END"
-            if found and normal_query(found) == normal_query(create):
+            kept = qualified(create, database["name"], policy)
+            if found and normal_query(found) == normal_query(kept):
                 continue
             self.change(what, found or "", create, [*([drop] if found else []), create])
             if not self.module.check_mode and found:
-                self.warn_of_eternal_change(database["name"], query["name"], create)
+                self.warn_of_eternal_change(database["name"], query["name"], kept)
+
+    def default_policy(self, database: dict, empty: bool) -> str:
+        """Where points and queries go that name no policy, once the declared policies are there."""
+        declared = [policy["name"] for policy in database["retention_policies"] if policy["default"]]
+        there = [] if empty else self.rows(f"SHOW RETENTION POLICIES ON {name_of(database['name'])}")
+        return (declared + [row["name"] for row in there if row["default"]] + ["autogen"])[0]
 
     def warn_of_eternal_change(self, database: str, name: str, create: str) -> None:
         """The comparison is of texts: say so where the server writes the query in another way."""
