@@ -6,6 +6,7 @@ What it shares with Grafana stands in test_grafana_contract.py.
 from __future__ import annotations
 
 import email
+import http.client
 import importlib
 import os
 import re
@@ -143,7 +144,7 @@ def test_health_is_good_before_a_bad_file_ends_the_server(server):
     while server.ended is None:
         try:
             healthy |= server.call("GET", "/api/health", login=None).status == 200
-        except OSError:
+        except (OSError, http.client.HTTPException):
             time.sleep(0.01)
     assert server.ended == 1
     assert healthy

@@ -58,6 +58,7 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
     timeout = 60
     disable_nagle_algorithm = True
+    wbufsize = 65536  # head and body leave together
     server: "Server"
 
     def log_message(self, *_: Any) -> None:
