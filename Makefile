@@ -47,7 +47,7 @@ feed: .venv/.controller ## fill a directory with all packages for a Pi that cann
 	@$(play) playbooks/feed.yml $(ARGS)
 
 check: .venv/.test ## lint and unit tests, two minutes
-	@$(MAKE) --silent --keep-going --output-sync --jobs=$(JOBS) $(checks)
+	@$(MAKE) --silent --keep-going --output-sync --jobs=$(JOBS) check-tests $(lints)
 
 test: ## everything (SCENARIO="base mosquitto" for some molecule scenarios alone)
 	@bin/prerequisites test
@@ -79,11 +79,14 @@ demo-feed: .venv/bin/python
 
 # The parts of `make check`: each says nothing but what is wrong.
 
-checks := check-tests check-ansible-lint check-syntax check-yamllint check-ruff check-format check-spelling
-.PHONY: $(checks)
+lints := check-ansible-lint check-syntax check-yamllint check-ruff check-format check-spelling
+.PHONY: lint check-tests $(lints)
+
+lint:
+	@$(MAKE) --silent --keep-going --output-sync --jobs=$(JOBS) $(lints)
 
 check-tests:
-	@$(bin)/python -m pytest -q
+	@$(bin)/python -m pytest --quiet --numprocesses=$(JOBS) --dist=worksteal -m 'not slow'
 
 check-ansible-lint:
 	@PATH=$(CURDIR)/$(bin):$$PATH ansible-lint --quiet

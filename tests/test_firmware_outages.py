@@ -10,6 +10,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from firmware.network import Broker, Device, Listener, Path2Broker, TimeServer, until
 
+pytestmark = pytest.mark.slow
+
 SENSORS = [
     {"driver": "dht11", "pin": "P11", "fields": {"humidity": "outsidehumidity", "temperature": "outsidetemp"}},
     {"driver": "bmp180", "oversampling": 0, "fields": {"pressure": "airpressure"}},

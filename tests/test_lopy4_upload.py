@@ -32,6 +32,8 @@ from lopy4_bench import (
     said,
 )
 
+pytestmark = pytest.mark.slow
+
 PROFILES = ("pycom", "mainline")
 
 

@@ -11,6 +11,8 @@ import serial
 from virtual_lopy4 import Device, flash
 from virtual_lopy4_host import Host, esptool
 
+pytestmark = pytest.mark.slow
+
 RESET = ["028E00DF0000", "020E00DF0000", 0.2, "020E00FF2000", 0.1, "028E00FF2000"]
 ENTER = ["028C00DF0000", "020C00DF0000", "028E00FE0000", "020E00FE0000", *RESET]
 EXIT = ["028C00DF0000", "020C00FF2000", "028E00FF0100", *RESET]
