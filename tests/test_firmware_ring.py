@@ -69,6 +69,17 @@ def test_the_newest_can_be_delivered_before_the_others():
     assert ([r[1] for r in found], dropped) == ([10], 0)
 
 
+def test_a_delivered_one_is_not_sent_again_when_it_becomes_the_newest():
+    steps = [["push", i, None, [i]] for i in range(4)] + [["remove", 2], ["remove", 3]]
+    assert [r[1] for r in evaluate(PLAY, [6, 1, steps])[-1][0]] == [0, 1]
+
+
+def test_a_delivered_one_is_not_stamped():
+    steps = [["push", i, None, [i]] for i in range(4)] + [["remove", 2], ["stamp"]]
+    records = evaluate(PLAY, [6, 1, steps])[-1][0]
+    assert [r[2] for r in records] == [1700000000, 1700000001, 0, 1700000003]
+
+
 def test_against_a_model():
     """Thousands of random steps: what is held and what was dropped always add up."""
     dice = random.Random(7)

@@ -59,15 +59,18 @@ class Ring:
         elif number == self.first:
             self.first += 1
             self.count -= 1
-            self._pass_delivered()
         elif number == self.first + self.count - 1:
             self.count -= 1
         else:
             struct.pack_into("<I", self._memory, number % self.capacity * self._size, _DELIVERED)
+        self._pass_delivered()
 
     def _pass_delivered(self):
+        """Neither the oldest nor the newest is one that was delivered."""
         while self.count and self.get(self.first)[0] == _DELIVERED:
             self.first += 1
+            self.count -= 1
+        while self.count and self.get(self.first + self.count - 1)[0] == _DELIVERED:
             self.count -= 1
 
     def save(self, path, fields):
@@ -109,5 +112,5 @@ class Ring:
         for number in range(self.first, self.first + self.count):
             at = number % self.capacity * self._size
             uptime, time = struct.unpack_from("<II", self._memory, at)
-            if not time:
+            if not time and uptime != _DELIVERED:
                 struct.pack_into("<I", self._memory, at + 4, clock.at(uptime))
