@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from zoneinfo import TZPATH
 
+import yaml
 from ansible.errors import AnsibleFilterError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -109,7 +110,7 @@ def lopy4_problems(settings: Mapping, program: str) -> list[str]:
         settings: the role's variables without their prefix.
         program: directory of the program.
     """
-    checks = (_plain(settings), _wifi(settings), _hosts(settings), _sensors(settings["sensors"], drivers(program)))
+    checks = (_plain(settings), _wifi(settings), _hosts(settings), _resolved(settings), _sensors(settings["sensors"], drivers(program)))
     return [f"{settings['name']}: {problem}" for check in checks for problem in check]
 
 
@@ -136,6 +137,14 @@ def _wifi(settings: Mapping) -> Iterator[str]:
         yield 'lopy4_wifi_password has 8 to 63 characters (quote a number); "" is an open network.'
     if not settings["broker_password"]:
         yield "lopy4_broker_password is missing: the device's password at the broker."
+
+
+def _resolved(settings: Mapping) -> Iterator[str]:
+    for work_out, key in ((posix_timezone, "timezone"), (lopy4_address, "broker_host"), (lopy4_address, "time_server")):
+        try:
+            work_out(str(settings[key]))
+        except AnsibleFilterError as error:
+            yield str(error.message)
 
 
 def _hosts(settings: Mapping) -> Iterator[str]:
@@ -252,11 +261,84 @@ def lopy4_summary(hosts: list[str], hostvars: Mapping) -> list[str]:
     return lines
 
 
+def lopy4_choice(found: list[Mapping], port: str, known: list[str]) -> dict:
+    """The new device among the ports that were found: the one on `port`, or the only one that is not known yet.
+
+    Returns:
+        Its entry; with the key `problem` if there is none, or more than one: a sentence that lists what is on each port.
+    """
+    listed = "; ".join(f"{entry['port']}: {entry.get('problem') or entry['firmware'] + ', chip ' + entry['mac']}" for entry in found)
+    if port:
+        chosen = [entry for entry in found if entry["port"] == port]
+        return dict(chosen[0]) if chosen else {"problem": f"There is no port {port}. There is: {listed or 'none at all'}."}
+    new = [entry for entry in found if "mac" in entry and entry["mac"] not in known]
+    if not new:
+        return {"problem": f"No new device is plugged in. On the ports: {listed or 'there are none at all'}."}
+    if len(new) > 1:
+        return {"problem": f"There are several new devices; say which one with PORT=…: {listed}."}
+    return dict(new[0])
+
+
+def lopy4_with_host(text: str, name: str) -> str:
+    """The text of hosts.yml with one more host in group `devices`; everything else in it stays as it is.
+
+    Raises:
+        AnsibleFilterError: the group is written in a way that is not understood.
+    """
+    before = yaml.safe_load(text)
+    path = _devices_of(before)
+    if path is not None and name in (path.get("hosts") or {}):
+        return text
+    lines = text.splitlines(keepends=True)
+    at = next(
+        (number for number, line in enumerate(lines) if re.match(r" *devices: *(#.*)?$", line.rstrip("\n"))), None
+    )
+    if at is not None:
+        indent = len(lines[at]) - len(lines[at].lstrip()) + 2
+        hosts = at + 1
+        while hosts < len(lines) and not re.match(rf" {{{indent}}}hosts:", lines[hosts]):
+            hosts += 1
+        end = hosts + 1
+        while end < len(lines) and (not lines[end].strip() or len(lines[end]) - len(lines[end].lstrip()) > indent):
+            end += 1
+        while end > hosts + 1 and not lines[end - 1].strip():
+            end -= 1
+        if hosts < len(lines):
+            if not lines[end - 1].endswith("\n"):
+                lines[end - 1] += "\n"
+            lines[hosts] = re.sub(r"\{ *\}", "", lines[hosts]).rstrip() + "\n"
+            lines.insert(end, f"{' ' * (indent + 2)}{name}:\n")
+        after = yaml.safe_load("".join(lines))
+        expected = yaml.safe_load(text)
+        group = _devices_of(expected)
+        if group is not None:
+            group["hosts"] = {**(group.get("hosts") or {}), name: None}
+            if after == expected:
+                return "".join(lines)
+    raise AnsibleFilterError(
+        f"hosts.yml is written in a way that is not understood here: add {name} to its group devices by hand."
+    )
+
+
+def _devices_of(hosts: object) -> dict | None:
+    """The group `devices` in a parsed inventory."""
+    if isinstance(hosts, dict):
+        if isinstance(hosts.get("devices"), dict):
+            return hosts["devices"]
+        for value in hosts.values():
+            found = _devices_of(value)
+            if found is not None:
+                return found
+    return None
+
+
 class FilterModule:
     def filters(self):
         return {
             "lopy4_address": lopy4_address,
+            "lopy4_choice": lopy4_choice,
             "lopy4_problems": lopy4_problems,
             "lopy4_summary": lopy4_summary,
+            "lopy4_with_host": lopy4_with_host,
             "posix_timezone": posix_timezone,
         }

@@ -94,6 +94,7 @@ seconds:
 """
 
 import base64
+import contextlib
 import os
 import re
 import subprocess
@@ -102,16 +103,11 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible.module_utils.lopy4_image import CONFIG, FILE_SYSTEM, PARTITIONS, SECTOR, ImageError, layout, load
-from ansible.module_utils.lopy4_line import PYSERIAL, DeviceError, Line
+from ansible.module_utils.lopy4_line import PYSERIAL, DeviceError
 from ansible.module_utils.lopy4_pic import enter, leave
-from ansible.module_utils.lopy4_repl import Repl
-from ansible.module_utils.lopy4_visit import IDENTIFY, Progress, check_mac, eval_tuple, port_of, visit
+from ansible.module_utils.lopy4_visit import Progress, check_mac, identified, port_of
 
 READ_BAUD = 230400  # what the boards carry in this direction
-
-
-def platform_of(sys_platform: str) -> str:
-    return "mainline" if sys_platform == "esp32" else "pycom"
 
 
 class Loader:
@@ -197,29 +193,21 @@ class Loader:
 def running(path: str, declared_mac: str, name: str) -> dict:
     """What the REPL says runs there; {} if none answers. The device is restarted."""
     try:
-        with visit(path) as repl:
-            uname, sys_platform, mac = eval_tuple(repl.run(IDENTIFY))
+        there = identified(path)
     except DeviceError as error:
         if "does not answer" not in str(error):
             raise
         return {}
-    check_mac(mac, declared_mac, path, name)
-    return {"platform": platform_of(sys_platform), "release": uname[2].removeprefix("v")}
+    check_mac(there["mac"], declared_mac, path, name)
+    return {"platform": there["platform"], "release": there["release"]}
 
 
 def wait_for(path: str, seconds: float) -> dict:
     """The interpreter that comes up after the flashing (it formats its file system first)."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        with Line(path) as line:
-            repl = Repl(line)
-            try:
-                repl.enter(10)
-                uname, sys_platform, _ = eval_tuple(repl.run(IDENTIFY))
-                repl.reset()
-                return {"platform": platform_of(sys_platform), "release": uname[2].removeprefix("v")}
-            except (DeviceError, ValueError, SyntaxError):
-                continue
+        with contextlib.suppress(DeviceError, ValueError, SyntaxError):
+            return identified(path)
     return {}
 
 
@@ -318,6 +306,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     if not PYSERIAL:
+        if module.check_mode:  # nothing can be asked yet on a host that a run would make ready
+            module.exit_json(changed=True, release="", previous_release="", platform="")
         module.fail_json(msg=missing_required_lib("pyserial (Debian: python3-serial)"))
     progress = Progress(module.params["progress"])
     try:

@@ -187,6 +187,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     if not PYSERIAL:
+        if module.check_mode:  # nothing can be asked yet on a host that a run would make ready
+            module.exit_json(changed=True, msg="python3-serial is not there yet: what is on the device is unknown.")
         module.fail_json(msg=missing_required_lib("pyserial (Debian: python3-serial)"))
     progress = Progress(module.params["progress"])
     try:

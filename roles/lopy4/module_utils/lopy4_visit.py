@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import os
 import re
@@ -33,30 +34,32 @@ def check_mac(found: str, declared: str, path: str, name: str) -> None:
         )
 
 
+def identified(path: str, patience: float = 12.0) -> dict:
+    """Platform, release, firmware and MAC of the device on a port, which is restarted. Raises DeviceError if none answers."""
+    with visit(path, patience) as repl:
+        uname, sys_platform, mac = ast.literal_eval(repl.run(IDENTIFY).strip())
+    return {
+        "platform": "mainline" if sys_platform == "esp32" else "pycom",
+        "release": uname[2].removeprefix("v"),
+        "firmware": f"{uname[4]}, {uname[2]}",
+        "mac": written(mac),
+    }
+
+
 def port_of(mac: str, name: str) -> str:
     """The port of the device with this chip, by asking each one that nobody uses; those asked are restarted."""
     seen = []
     for path in ports():
         try:
-            with Line(path, BAUD) as line:
-                repl = Repl(line)
-                repl.enter(3.0)
-                found = eval_tuple(repl.run(IDENTIFY))[2]
-                repl.reset()
+            found = identified(path, 3.0)["mac"]
         except DeviceError as error:
-            seen.append(f"{path}: {str(error).split('.')[0]}")
+            seen.append(f"{path}: {str(error).partition('. ')[0]}")
             continue
         if plain(found) == plain(mac):
             return path
-        seen.append(f"{path}: {written(found)}")
+        seen.append(f"{path}: {found}")
     what = "; ".join(seen) or listed()
     raise DeviceError(f"No device with the chip {written(mac)} ({name}) is plugged in here. {what}")
-
-
-def eval_tuple(text: str) -> tuple:
-    import ast
-
-    return ast.literal_eval(text.strip())
 
 
 class Progress:
@@ -85,11 +88,11 @@ class Progress:
 
 
 @contextlib.contextmanager
-def visit(path: str) -> Iterator[Repl]:
+def visit(path: str, patience: float = 12.0) -> Iterator[Repl]:
     """The device's prompt; at the end the device is restarted, whatever happened, unless the line is gone."""
     with Line(path, BAUD) as line:
         repl = Repl(line)
-        repl.enter()
+        repl.enter(patience)
         try:
             yield repl
         finally:

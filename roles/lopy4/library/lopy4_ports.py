@@ -1,0 +1,61 @@
+#!/usr/bin/python
+"""List the serial ports of a host, and what is plugged into them."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: lopy4_ports
+short_description: List the serial ports of a host, and what is plugged into them
+description:
+  - Asks the device on each port for its chip, MAC and firmware. Its program is interrupted for that, and restarted.
+options:
+  skip:
+    description: Ports that are listed and not asked, because it is known what is there.
+    type: list
+    elements: str
+    default: []
+requirements: [pyserial]
+attributes:
+  check_mode:
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: See what is plugged in
+  lopy4_ports:
+  delegate_to: pi
+"""
+
+RETURN = r"""
+ports:
+  description: One entry a port, with C(port), and C(mac), C(firmware) and C(platform), or C(problem).
+  type: list
+  elements: dict
+  returned: success
+"""
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.lopy4_line import PYSERIAL, DeviceError, ports
+from ansible.module_utils.lopy4_visit import identified
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={"skip": {"type": "list", "elements": "str", "default": []}}, supports_check_mode=True
+    )
+    if not PYSERIAL:
+        module.fail_json(msg=missing_required_lib("pyserial (Debian: python3-serial)"))
+    found = []
+    for path in ports():
+        if path in module.params["skip"]:
+            found.append({"port": path, "problem": "known"})
+            continue
+        try:
+            found.append({"port": path, **identified(path, 4.0)})
+        except DeviceError as error:
+            found.append({"port": path, "problem": str(error)})
+    module.exit_json(changed=False, ports=found)
+
+
+if __name__ == "__main__":
+    main()
