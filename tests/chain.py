@@ -52,28 +52,56 @@ SITE = {
 
 
 def program(name: str, package: str) -> str:
-    """Path of a program: installed here, or unpacked from a deb of the feed or the cache.
+    """Path of a program: installed here, or unpacked from a deb of the feed, or of the distribution's own.
 
     Raises:
-        FileNotFoundError: it is in none of these places; the message says how to get it.
+        FileNotFoundError: it can be had from none of these; the message says how to get it.
     """
     found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if found:
         return found
     architecture = DEBIAN_ARCHITECTURES.get(platform.machine(), "amd64")
-    debs = [*(CACHE / "feed" / architecture).glob(f"{package}_*.deb"), *(CACHE / "debs").glob(f"**/{package}_*.deb")]
-    for deb in sorted(debs, key=lambda path: path.stat().st_mtime, reverse=True):
-        root = CACHE / "debs" / "unpacked" / f"{deb.stem}-{int(deb.stat().st_mtime)}"
-        if not root.exists():
-            partial = root.with_name(f"{root.name}.{os.getpid()}")
-            partial.parent.mkdir(parents=True, exist_ok=True)
+    in_feeds = (CACHE / "feed").glob(f"*{architecture}/{package}_*.deb")
+    for deb in sorted(in_feeds, key=lambda path: path.stat().st_mtime, reverse=True):
+        if path := _in_package([deb], name):
+            return path
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        if path := _in_package(_downloaded(package), name):
+            return path
+    raise FileNotFoundError(f"{name} is not here, and no feed has the package {package}; `make test` fills one.")
+
+
+def _in_package(debs: list[Path], name: str) -> str | None:
+    """Path of a program in these packages, unpacked together."""
+    root = CACHE / "debs" / "unpacked" / f"{debs[0].stem}-{int(debs[0].stat().st_mtime)}"
+    if not root.exists():
+        partial = root.with_name(f"{root.name}.{os.getpid()}")
+        partial.mkdir(parents=True)
+        for deb in debs:
             subprocess.run(["dpkg-deb", "-x", deb, partial], check=True)
-            with contextlib.suppress(OSError):  # another run was faster
-                partial.rename(root)
-        for place in ("usr/bin", "usr/sbin"):
-            if (root / place / name).exists():
-                return str(root / place / name)
-    raise FileNotFoundError(f"{name} is not here; `make feed` builds or fetches the package {package}.")
+        with contextlib.suppress(OSError):  # another run was faster
+            partial.rename(root)
+    return next((str(root / place / name) for place in ("usr/bin", "usr/sbin") if (root / place / name).exists()), None)
+
+
+def _downloaded(package: str) -> list[Path]:
+    """The distribution's package, and after it the libraries that it needs and that are not installed here."""
+    folder = CACHE / "debs" / "downloaded"
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["apt-get", "--print-uris", "--yes", "--no-install-recommends", "install", package]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    names = [line.split()[1].partition("_")[0] for line in listed if line.startswith("'")]
+    names.sort(key=lambda name: name != package)
+    subprocess.run(["apt-get", "download", *names], cwd=folder, capture_output=True, check=True)
+    return [max(folder.glob(f"{name}_*.deb"), key=lambda path: path.stat().st_mtime) for name in names]
+
+
+def _libraries(program: str) -> dict[str, str]:
+    """What an unpacked program needs to find the libraries that were unpacked with it."""
+    root = Path(program).parents[2]
+    if CACHE not in root.parents:
+        return {}
+    return {"LD_LIBRARY_PATH": ":".join(map(str, sorted((root / "usr/lib").glob("*-linux-gnu*"))))}
 
 
 def render(template: Path, variables: dict) -> str:
@@ -105,7 +133,8 @@ class Program:
     """One child process with its log in a file; stop() ends it and nothing else."""
 
     def __init__(self, command: list[str], log: Path, environment: dict | None = None) -> None:
-        self.command, self.log, self.environment = command, log, environment
+        self.command, self.log = command, log
+        self.environment = {**_libraries(command[0]), **(environment or {})}
         self.process: subprocess.Popen | None = None
 
     def start(self) -> None:
@@ -115,7 +144,7 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **(self.environment or {})},
+                env={**os.environ, **self.environment},
             )
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
