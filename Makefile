@@ -28,8 +28,8 @@ demo: ## the whole thing on this machine, no hardware: a virtual Pi with a virtu
 pi: .venv/.controller ## set up a Pi, or make it what the inventory says
 	@$(play) playbooks/site.yml $(ARGS)
 
-device: .venv/.controller ## describe a new sensor node: which port, whose chip (NAME=greenhouse)
-	@$(play) playbooks/device.yml $(if $(NAME),--extra-vars name=$(NAME)) $(ARGS)
+device: .venv/.controller ## describe a new sensor node: which port, whose chip (NAME=greenhouse PORT=…)
+	@$(play) playbooks/device.yml $(if $(NAME),--extra-vars device_name=$(NAME)) $(if $(PORT),--extra-vars device_port=$(PORT)) $(ARGS)
 
 flash: .venv/.controller ## put program and settings on the sensor nodes (DEVICE=matslopy4; default: all)
 	@$(play) playbooks/flash.yml $(if $(DEVICE),--limit $(DEVICE),) $(ARGS)
