@@ -348,6 +348,13 @@ def test_a_changed_secret_converges(editor, host, converge):
     assert editor.log_in(editor.password)[0] == 200
 
 
+def test_a_downgrade_is_a_choice(host, converge):
+    refused = converge(node_red_version="4.1.0-1")
+    assert refused.returncode != 0
+    assert "or node_red_allow_downgrade to true" in " ".join(refused.stdout.split())
+    assert not host.file("/etc/apt/preferences.d/node-red").exists
+
+
 def test_it_survives_a_reboot(pi, editor, broker):
     """And so does what it knows: the alerts are as they were, and the same value is no crossing."""
     topic = "tig-alert/matslopy4/outsidetemp"
