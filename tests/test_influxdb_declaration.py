@@ -1,0 +1,66 @@
+"""What is said of databases and users that cannot work, before the server meets them."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+from chain import ROOT
+
+spec = importlib.util.spec_from_file_location("influxdb_filters", ROOT / "roles/influxdb/filter_plugins/influxdb.py")
+influxdb = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(influxdb)
+
+ADMIN = {"name": "admin", "password": "secret"}
+QUERY = "SELECT mean(*) INTO a.b FROM c GROUP BY time(10m), *"
+
+
+def problems(databases=(), users=(), admin=ADMIN, address="127.0.0.1:8086") -> list[str]:
+    return influxdb.influxdb_problems(list(databases), list(users), admin, address)
+
+
+def policy(**entry) -> list[dict]:
+    return [{"name": "iot", "retention_policies": [{"name": "p", "duration": "30d", **entry}]}]
+
+
+def query(**entry) -> list[dict]:
+    return [{"name": "iot", "continuous_queries": [{"name": "q", "query": QUERY, **entry}]}]
+
+
+def user(**entry) -> dict:
+    return {"name": "grafana", "password": "p", "grants": [{"database": "iot", "privilege": "read"}], **entry}
+
+
+def test_nothing_is_said_of_what_works():
+    databases = [{**policy(shard_duration="1d", default=True)[0], **query(state="absent", query=None)[0]}]
+    assert problems(databases, [user(), {"name": "gone", "state": "absent"}], address="[::1]:8086") == []
+    assert problems(policy(duration="0s")) == problems(policy(duration="INF")) == problems(query()) == []
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ({"address": "8086"}, "'8086' is not an address"),
+        ({"address": "::1:8086"}, "'::1:8086' is not an address"),
+        ({"admin": {"name": "admin", "password": ""}}, "influxdb_admin has no password"),
+        ({"admin": {"name": "admin", "password": "x" * 73}}, "first 72 bytes"),
+        ({"databases": [{"name": "iot"}, {"name": "iot"}]}, "database 'iot' is there twice"),
+        ({"databases": [{"name": "my iot"}]}, "'my iot': a name is made of"),
+        ({"databases": policy(duration="1 month")}, "retention policy 'p': '1 month' is no duration"),
+        ({"databases": policy(duration="30m")}, "retention policy 'p': a duration of 30m is too short"),
+        ({"databases": policy(shard_duration="60d")}, "shard duration 60d is longer than"),
+        ({"databases": query(query="SELECT 1")}, "continuous query 'q': a query is a SELECT … INTO"),
+        ({"databases": query(state="gone")}, "state 'gone' is neither"),
+        ({"users": [user(grants=[{"database": "toi", "privilege": "read"}])]}, "there is no database 'toi'"),
+        ({"databases": [{"name": "iot"}], "users": [user(), user()]}, "user 'grafana' is there twice"),
+        ({"databases": [{"name": "iot"}], "users": [user(password=5)]}, "user 'grafana' has no password"),
+        ({"users": [user(name="admin", grants=[])]}, "user 'admin' is the administrator"),
+        (
+            {"databases": [{"name": "iot"}], "users": [user(grants=[{"database": "iot", "privilege": "rw"}])]},
+            "privilege 'rw' is none of read, write, all",
+        ),
+    ],
+)
+def test_what_cannot_work_is_named(declared, said):
+    [problem] = problems(**declared)
+    assert said in problem

@@ -1,0 +1,47 @@
+"""Telegraf's secrets: written as systemd reads them, and what is said of those that cannot work."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+
+import pytest
+from chain import PASSWORD, ROOT
+
+
+def loaded(path: str):
+    loader = importlib.machinery.SourceFileLoader(path.rsplit("/", 1)[-1].replace("-", "_"), str(ROOT / path))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+    loader.exec_module(module)
+    return module
+
+
+filters = loaded("roles/telegraf/filter_plugins/telegraf.py")
+validator = loaded("roles/telegraf/files/telegraf-validate")
+
+
+@pytest.mark.parametrize(
+    "secret", [PASSWORD, "plain", "`id`", "\\", '"', "ends with \\\\", "# not a comment", " spaces "]
+)
+def test_a_secret_is_read_as_it_was_given(tmp_path, secret):
+    file = tmp_path / "telegraf.env"
+    file.write_text(filters.telegraf_environment({"A": secret, "B": "other"}))
+    assert validator.secrets(file) == {"A": secret, "B": "other"}
+
+
+@pytest.mark.parametrize(
+    ("templates", "secrets", "word"),
+    [
+        ([], {}, "telegraf_config_templates is empty"),
+        (["/a/x.conf"], {}, "/a/x.conf"),
+        (["/a/x.conf.j2", "/b/x.conf.j2"], {}, "the same file"),
+        (["/a/x.conf.j2"], {"A-B": "x"}, "A-B"),
+        (["/a/x.conf.j2"], {"A": ""}, "A is empty"),
+        (["/a/x.conf.j2"], {"A": 5}, "A is empty, or not a string"),
+        (["/a/x.conf.j2"], {"A": "x\ny"}, "A: a secret has no line breaks"),
+        (["/a/x.conf.j2"], {"A": "x@{y:z}"}, "no @{ in it"),
+    ],
+)
+def test_what_cannot_work_is_named(templates, secrets, word):
+    [problem] = filters.telegraf_problems(templates, secrets)
+    assert word in problem
