@@ -12,7 +12,7 @@ from tig.drivers import SensorError
 QUANTITIES = {"moisture": (0, 1, 4), "millivolts": (0, 3600, 0)}
 
 MARGIN = 0.2  # how far beyond the calibrated points, in parts of their distance, a reading is still soil
-SPREAD_MV = 400  # the middle half of the samples further apart than this: nothing is connected
+SPREAD_MV = 100  # the middle half of the samples further apart than this: a loose wire, or nothing connected
 
 
 def moisture(mv, dry_mv, wet_mv):
