@@ -89,7 +89,7 @@ check-tests:
 	@$(bin)/python -m pytest --quiet --numprocesses=$(JOBS) --dist=worksteal -m 'not slow'
 
 check-ansible-lint:
-	@PATH=$(CURDIR)/$(bin):$$PATH ansible-lint --quiet
+	@PATH=$(CURDIR)/$(bin):$$PATH ansible-lint -q
 
 check-syntax:
 	@for inventory in $(demo) inventories/home; do \

@@ -43,7 +43,8 @@ class CallbackModule(CallbackBase):
     def _failure(self, result):
         said = result.result.get("msg") or result.result.get("stderr") or "it does not say why"
         self._display.display(
-            f"FAILED  {result.task.get_name().strip()}\n        on {result.host.get_name()}: {said}", color=C.COLOR_ERROR
+            f"FAILED  {result.task.get_name().strip()}\n        on {result.host.get_name()}: {said}",
+            color=C.COLOR_ERROR,
         )
 
     def v2_playbook_on_no_hosts_matched(self):

@@ -31,7 +31,9 @@ def device_states(devices: list[Mapping], results: list[Mapping], now: float) ->
                 "version": state.get("version") or "",
                 "failed": state.get("failed") or "",
                 "age": None if seen is None else max(0, int(now - seen)),
-                "reading": {field: value for field, value in reading.items() if field != "device" and value is not None},
+                "reading": {
+                    field: value for field, value in reading.items() if field != "device" and value is not None
+                },
             }
         )
     return rows
@@ -49,7 +51,9 @@ def age(seconds: int | None) -> str:
 def table(head: list[str], rows: Iterable[list[str]]) -> str:
     lines = [head, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
 
 
 def status_text(status: Mapping) -> str:

@@ -195,7 +195,7 @@ class Tree:
         kind, content = entry.current()
         if entry.kind == "absent":
             return None if kind == "absent" else self.removal(entry.dest, entry.secret)
-        if kind == "other" or (kind == "directory") != (entry.kind == "directory") and kind != "absent":
+        if kind == "other" or ((kind == "directory") != (entry.kind == "directory") and kind != "absent"):
             self.fail(f"{entry.dest} is in the way: it is not a {entry.kind}. Move it elsewhere and run again.")
         if kind != entry.kind or content != entry.content:
             before, after = (shown(*side, entry.secret) for side in ((kind, content), (entry.kind, entry.content)))

@@ -110,7 +110,13 @@ def lopy4_problems(settings: Mapping, program: str) -> list[str]:
         settings: the role's variables without their prefix.
         program: directory of the program.
     """
-    checks = (_plain(settings), _wifi(settings), _hosts(settings), _resolved(settings), _sensors(settings["sensors"], drivers(program)))
+    checks = (
+        _plain(settings),
+        _wifi(settings),
+        _hosts(settings),
+        _resolved(settings),
+        _sensors(settings["sensors"], drivers(program)),
+    )
     return [f"{settings['name']}: {problem}" for check in checks for problem in check]
 
 
@@ -267,10 +273,14 @@ def lopy4_choice(found: list[Mapping], port: str, known: list[str]) -> dict:
     Returns:
         Its entry; with the key `problem` if there is none, or more than one: a sentence that lists what is on each port.
     """
-    listed = "; ".join(f"{entry['port']}: {entry.get('problem') or entry['firmware'] + ', chip ' + entry['mac']}" for entry in found)
+    listed = "; ".join(
+        f"{entry['port']}: {entry.get('problem') or entry['firmware'] + ', chip ' + entry['mac']}" for entry in found
+    )
     if port:
         chosen = [entry for entry in found if entry["port"] == port]
-        return dict(chosen[0]) if chosen else {"problem": f"There is no port {port}. There is: {listed or 'none at all'}."}
+        return (
+            dict(chosen[0]) if chosen else {"problem": f"There is no port {port}. There is: {listed or 'none at all'}."}
+        )
     new = [entry for entry in found if "mac" in entry and entry["mac"] not in known]
     if not new:
         return {"problem": f"No new device is plugged in. On the ports: {listed or 'there are none at all'}."}
