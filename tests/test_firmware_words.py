@@ -1,0 +1,71 @@
+"""What the device says about itself: lamp, status and README use the same words; the watchdog is fed by progress alone."""
+
+from __future__ import annotations
+
+import re
+
+from firmware import FIRMWARE, evaluate
+
+
+def test_the_lamp_has_a_colour_for_every_word_and_the_readme_explains_each():
+    colours = evaluate("from tig.led import COLOURS\nresult = COLOURS")
+    assert set(colours) == {"wifi", "time", "broker", "sensor", "none"}
+    assert len(set(colours.values())) == 5
+    table = re.findall(r"^\| (\w+) \| `(\w+)` \|", (FIRMWARE / "README.md").read_text(), re.MULTILINE)
+    assert dict(map(reversed, table)).keys() == colours.keys()
+    shade = {"red": 0x140000, "green": 0x000800, "blue": 0x000014, "violet": 0x140014, "yellow": 0x141000}
+    assert {word: shade[colour] for colour, word in table} == colours
+
+
+def test_the_lamp_changes_only_when_the_word_does_and_a_missing_one_harms_nothing():
+    code = """
+from tig.led import Led
+class Board:
+    shown = []
+    def led(self, colour):
+        self.shown.append(colour)
+        raise OSError("no lamp")
+led = Led(Board())
+for word in ("wifi", "wifi", "broker", "none", "none", "something else"):
+    led.say(word)
+result = Board.shown
+"""
+    assert evaluate(code) == [0x000014, 0x140014, 0x000800, 0]
+
+
+def test_the_watchdog_starves_when_readings_are_late():
+    code = """
+from tig.watchdog import Watchdog
+class Board:
+    armed = []
+    fed = 0
+    def watchdog(self, ms):
+        self.armed.append(ms)
+        def feed():
+            self.fed += 1
+        return feed
+board = Board()
+dog = Watchdog(board, 120)
+result = [board.armed]
+for late in (-15000, 0, 9000, 11000, 60000):
+    dog.progress(late)
+    result.append(board.fed)
+"""
+    assert evaluate(code) == [[120000], 1, 2, 3, 3, 3]
+
+
+def test_every_driver_says_what_it_measures():
+    """The interface that lib/tig/drivers/__init__.py asks of a further driver."""
+    names = [path.stem for path in (FIRMWARE / "lib/tig/drivers").glob("*.py") if path.stem != "__init__"]
+    code = """
+result = []
+for name in data:
+    driver = __import__("tig.drivers." + name, None, None, ("Sensor",))
+    result.append([driver.QUANTITIES, hasattr(driver.Sensor, "read")])
+"""
+    for name, (quantities, reads) in zip(names, evaluate(code, names), strict=True):
+        assert reads, name
+        for quantity, (smallest, largest, decimals) in quantities.items():
+            assert smallest < largest, f"{name} {quantity}"
+            assert decimals in range(6), f"{name} {quantity}"
+        assert f"| `{name}` |" in (FIRMWARE / "README.md").read_text()
