@@ -9,11 +9,10 @@ import shutil
 import sys
 
 import pytest
-
 from conftest import EPHEMERAL, PROJECT
 
 sys.path.insert(0, str(PROJECT / "virtual/lopy4"))
-from virtual_lopy4 import flash  # noqa: E402
+from virtual_lopy4 import flash
 
 testinfra_hosts = ["ansible://pi"]
 DEVICES = ("greenhouse", "cellar")
