@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import datetime
 import json
-import os
-import subprocess
 import threading
 import time
-import urllib.error
-import urllib.request
 from zoneinfo import ZoneInfo
 
 import paho.mqtt.client as mqtt
-import pytest
-from conftest import PROJECT
 from paho.mqtt.enums import CallbackAPIVersion
 
 STOCKHOLM = ZoneInfo("Europe/Stockholm")
@@ -24,82 +17,6 @@ TUTORIAL = (
     '{"device": "MatsLopy4", "outsidehumidity": 53, "outsidetemp": 25, "airpressure": 1018.61, '
     '"soilhumidity": 0.6999512, "sensortime": "2021 7 12 14 40 39"}'
 )
-
-
-@pytest.fixture(scope="module")
-def secret(inventory):
-    return lambda name: (inventory / "secrets" / name).read_text().strip()
-
-
-@pytest.fixture(scope="module")
-def publish(pis, secret):
-    """Publish with mosquitto_pub and an account of the site, as anybody in the house would."""
-    pi = pis["pi"]
-
-    def run(topic, message, account="mats"):
-        command = ["mosquitto_pub", "-h", pi.address, "-p", str(pi.port(1883)), "-t", topic, "-s", "-q", "1"]
-        command += ["-u", account, "-P", secret(f"mosquitto/{account}")]
-        subprocess.run(command, input=message, text=isinstance(message, str), check=True, timeout=30)
-
-    return run
-
-
-def request(url, *, data=None, login=None, headers=None):
-    """Status and JSON of a request; an error status is an answer, too."""
-    headers = dict(headers or {})
-    if login:
-        headers["Authorization"] = "Basic " + base64.b64encode(":".join(login).encode()).decode()
-    if data is not None and not isinstance(data, bytes):
-        data, headers["Content-Type"] = json.dumps(data).encode(), "application/json"
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, data=data, headers=headers), timeout=30) as answer:
-            return answer.status, json.loads(answer.read() or b"null")
-    except urllib.error.HTTPError as error:
-        return error.code, None
-
-
-@pytest.fixture(scope="module")
-def grafana(pis, secret):
-    pi = pis["pi"]
-
-    def call(path, data=None):
-        status, answer = request(
-            f"http://{pi.address}:{pi.port(3000)}{path}", data=data, login=("admin", secret("grafana/admin"))
-        )
-        assert status == 200, (path, status, answer)
-        return answer
-
-    return call
-
-
-@pytest.fixture(scope="module")
-def rows(grafana):
-    """The rows that an InfluxQL query returns through Grafana: a list of {column: value}."""
-
-    def query(influxql, wanted=1, seconds=30):
-        body = {
-            "refId": "A",
-            "datasource": {"uid": "influx"},
-            "rawQuery": True,
-            "resultFormat": "table",
-            "query": influxql,
-        }
-        found = []
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            answer = grafana("/api/ds/query", {"from": "0", "to": "now", "queries": [body]})
-            found = []
-            for frame in answer["results"]["A"]["frames"]:
-                names = [field["name"] for field in frame["schema"]["fields"]]
-                found += [
-                    dict(zip(names, values, strict=True)) for values in zip(*frame["data"]["values"], strict=True)
-                ]
-            if len(found) >= wanted:
-                break
-            time.sleep(0.5)
-        return found
-
-    return query
 
 
 def test_the_tutorials_message_arrives_as_it_was_meant(publish, rows):
@@ -112,24 +29,13 @@ def test_the_tutorials_message_arrives_as_it_was_meant(publish, rows):
     assert present == {"outsidehumidity": 53, "outsidetemp": 25, "airpressure": 1018.61, "soilhumidity": 0.6999512}
 
 
-def test_fields_are_floats_and_the_device_is_the_only_tag(host, secret):
+def test_fields_are_floats_and_the_device_is_the_only_tag(influxql):
     for statement, column, wanted in (
         ('SHOW FIELD KEYS FROM "mqtt_consumer"', 1, {"float"}),
         ('SHOW TAG KEYS FROM "mqtt_consumer"', 0, {"device"}),
     ):
-        answer = influxql(host, secret, statement)
+        answer = influxql(statement)
         assert {value[column] for value in answer["results"][0]["series"][0]["values"]} == wanted
-
-
-def influxql(host, secret, statement, user="grafana"):
-    out = host.run_expect(
-        [0],
-        "curl -sS -u %s:%s --data-urlencode db=iot --data-urlencode q=%s http://127.0.0.1:8086/query",
-        user,
-        secret(f"influxdb/{user}"),
-        statement,
-    ).stdout
-    return json.loads(out)
 
 
 def test_a_thousand_readings_across_both_changes_of_daylight_saving_arrive_once_each(pis, secret, rows):
@@ -230,26 +136,15 @@ def is_loopback(address):
     return address.startswith(("127.", "[::1]"))
 
 
-def verify():
-    return subprocess.run(
-        ["ansible-playbook", "-i", os.environ["MOLECULE_EPHEMERAL_DIRECTORY"] + "/inventory", "playbooks/verify.yml"],
-        cwd=PROJECT,
-        env={**os.environ, "ANSIBLE_STDOUT_CALLBACK": "lines"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_verify_follows_a_reading_and_leaves_nothing_behind(host, secret):
+def test_verify_follows_a_reading_and_leaves_nothing_behind(verify, influxql):
     result = verify()
     assert result.returncode == 0, result.stdout
     assert result.stdout.count("ok ") >= 11
-    answer = influxql(host, secret, """SELECT * FROM "mqtt_consumer" WHERE "device" = 'tig-pi-probe'""")
+    answer = influxql("""SELECT * FROM "mqtt_consumer" WHERE "device" = 'tig-pi-probe'""")
     assert "series" not in answer["results"][0]
 
 
-def test_verify_names_the_first_broken_link(host):
+def test_verify_names_the_first_broken_link(host, verify):
     host.run_expect([0], "systemctl stop telegraf")
     try:
         result = verify()
@@ -261,7 +156,7 @@ def test_verify_names_the_first_broken_link(host):
         host.run_expect([0], "systemctl start telegraf")
 
 
-def test_a_changed_secret_converges_everywhere_by_running_the_same_command_again(converge, inventory, secret):
+def test_a_changed_secret_converges_everywhere_by_running_the_same_command_again(converge, inventory, secret, verify):
     changed = ("influxdb/grafana", "influxdb/telegraf", "mosquitto/telegraf", "grafana/admin", "node_red/admin")
     for name in changed:
         (inventory / "secrets" / name).write_text(f"changed-{secret(name)}\n")
@@ -271,7 +166,7 @@ def test_a_changed_secret_converges_everywhere_by_running_the_same_command_again
     assert result.returncode == 0, result.stdout
 
 
-def test_everything_is_up_again_after_a_reboot(pis, grafana):
+def test_everything_is_up_again_after_a_reboot(pis, verify):
     pis["pi"].reboot()
     result = verify()
     assert result.returncode == 0, result.stdout

@@ -1,0 +1,137 @@
+"""The whole stack as a client in the house sees it: publish at one end, query at the other."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="session")
+def project():
+    return PROJECT
+
+
+@pytest.fixture(scope="session")
+def secret(inventory):
+    return lambda name: (inventory / "secrets" / name).read_text().strip()
+
+
+@pytest.fixture(scope="session")
+def publish(pis, secret):
+    """Publish with mosquitto_pub and an account of the site, as anybody in the house would."""
+    pi = pis["pi"]
+
+    def run(topic, message, account="mats"):
+        command = ["mosquitto_pub", "-h", pi.address, "-p", str(pi.port(1883)), "-t", topic, "-s", "-q", "1"]
+        command += ["-u", account, "-P", secret(f"mosquitto/{account}")]
+        subprocess.run(command, input=message, text=isinstance(message, str), check=True, timeout=30)
+
+    return run
+
+
+def request(url, *, data=None, login=None, headers=None):
+    """Status and JSON of a request; an error status is an answer, too."""
+    headers = dict(headers or {})
+    if login:
+        headers["Authorization"] = "Basic " + base64.b64encode(":".join(login).encode()).decode()
+    if data is not None and not isinstance(data, bytes):
+        data, headers["Content-Type"] = json.dumps(data).encode(), "application/json"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data=data, headers=headers), timeout=30) as answer:
+            return answer.status, json.loads(answer.read() or b"null")
+    except urllib.error.HTTPError as error:
+        return error.code, None
+
+
+@pytest.fixture(scope="session")
+def grafana(pis, secret):
+    pi = pis["pi"]
+
+    def call(path, data=None):
+        status, answer = request(
+            f"http://{pi.address}:{pi.port(3000)}{path}", data=data, login=("admin", secret("grafana/admin"))
+        )
+        assert status == 200, (path, status, answer)
+        return answer
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def rows(grafana):
+    """The rows that an InfluxQL query returns through Grafana: a list of {column: value}."""
+
+    def query(influxql, wanted=1, seconds=30):
+        body = {
+            "refId": "A",
+            "datasource": {"uid": "influx"},
+            "rawQuery": True,
+            "resultFormat": "table",
+            "query": influxql,
+        }
+        found = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            answer = grafana("/api/ds/query", {"from": "0", "to": "now", "queries": [body]})
+            found = []
+            for frame in answer["results"]["A"]["frames"]:
+                names = [field["name"] for field in frame["schema"]["fields"]]
+                found += [
+                    dict(zip(names, values, strict=True)) for values in zip(*frame["data"]["values"], strict=True)
+                ]
+            if len(found) >= wanted:
+                break
+            time.sleep(0.5)
+        return found
+
+    return query
+
+
+@pytest.fixture
+def influxql(host, secret):
+    """Ask the database on its own host: the answer to a statement, as a user of its own."""
+
+    def ask(statement, user="grafana"):
+        return json.loads(
+            host.run_expect(
+                [0],
+                "curl -sS -u %s:%s --data-urlencode db=iot --data-urlencode q=%s http://127.0.0.1:8086/query",
+                user,
+                secret(f"influxdb/{user}"),
+                statement,
+            ).stdout
+        )
+
+    return ask
+
+
+@pytest.fixture(scope="session")
+def playbook(inventory):
+    """Run a playbook of the project on the scenario's inventory: `playbook("verify.yml", ANSIBLE_STDOUT_CALLBACK="lines")`."""
+
+    def run(name, **environment):
+        return subprocess.run(
+            ["ansible-playbook", f"--inventory={inventory}", f"playbooks/{name}"],
+            cwd=PROJECT,
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def verify(playbook):
+    return lambda: playbook("verify.yml", ANSIBLE_STDOUT_CALLBACK="lines")
