@@ -53,10 +53,10 @@ def test_nobody_gets_in_without_an_account(database):
 
 
 def test_everybody_may_do_what_is_theirs_and_no_more(database):
-    assert database.write("privileges,device=a value=1") == 204
-    assert database.write("privileges,device=a value=1", "grafana") == 403
-    assert database.query("SELECT * FROM iot.autogen.privileges", "grafana")[1][0]["values"]
-    assert database.query("SELECT * FROM iot.autogen.privileges", "telegraf")[0] == 403
+    assert database.write("rights,device=a value=1") == 204
+    assert database.write("rights,device=a value=1", "grafana") == 403
+    assert database.query("SELECT * FROM iot.autogen.rights", "grafana")[1][0]["values"]
+    assert database.query("SELECT * FROM iot.autogen.rights", "telegraf")[0] == 403
     for user in ("telegraf", "grafana"):
         assert database.query("DROP DATABASE iot", user)[0] == 403
         assert database.query("SHOW USERS", user)[0] == 403
