@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import time
@@ -58,10 +59,19 @@ def program(version: str, source: str = PROGRAM, **more: bytes) -> dict[str, byt
     return files | {name.replace("__", "/"): data for name, data in more.items()}
 
 
+SETTINGS = {
+    "name": "bench",
+    "topic": "tig/bench",
+    "wifi": {"ssid": "virtual-network", "password": "eight-or-more"},
+    "broker": {"host": "127.0.0.1", "port": 9, "user": "bench", "password": "secret"},  # nobody answers there
+    "sensors": [{"driver": "dht11", "pin": "P11", "fields": {"temperature": "outsidetemp"}}],
+}
+
+
 def firmware() -> dict[str, bytes]:
     """The real one, with settings."""
     files = {path.relative_to(FIRMWARE).as_posix(): path.read_bytes() for path in sorted(FIRMWARE.glob("lib/**/*.py"))}
-    return files | {"settings.json": b'{"name": "bench"}'}
+    return files | {"settings.json": json.dumps(SETTINGS).encode()}
 
 
 class Visit:

@@ -186,6 +186,16 @@ def test_a_program_that_ignores_ctrl_c_is_stopped_by_pycoms_safe_boot(tmp_path):
         assert said(device, "program 2")
 
 
+def test_a_hash_that_was_never_finished_does_not_matter(tmp_path):
+    with Device(tmp_path / "device", "pycom", paced=False) as device:
+        Visit(device, program("1"), "1")
+        with Line(device.port) as line:
+            repl = Repl(line)
+            repl.enter()
+            repl.run("import hashlib\nh = hashlib.sha256()")
+        assert not Visit(device, program("1"), "1").changed
+
+
 def test_a_silent_device_is_explained(tmp_path):
     with Device(tmp_path / "device", "pycom", paced=False) as device:
         device.submit(device.power_off)

@@ -141,6 +141,7 @@ class ActionModule(ActionBase):
             file=remote,
             file_name=path.name,
             layout=there["layout"],
+            mac=there["mac"],  # the same chip as the one whose block is kept
             block=base64.b64encode(block if block.strip(b"\xff") else kept).decode(),
         )
         if kept:

@@ -110,6 +110,10 @@ from ansible.module_utils.lopy4_visit import Progress, check_mac, identified, po
 READ_BAUD = 230400  # what the boards carry in this direction
 
 
+class Deaf(DeviceError):
+    """Nothing answers esptool."""
+
+
 class Loader:
     """The ROM loader of the chip, as long as the block lasts; afterwards the device runs its program again."""
 
@@ -121,8 +125,10 @@ class Loader:
     def __enter__(self) -> Loader:
         enter(self.path)
         try:
-            output = self.run("read-mac")
-        except DeviceError as error:
+            # Which chip it is, esptool says with every command.
+            self.layout = layout(self.read_once(PARTITIONS, 0xC00))
+            check_mac(self.mac, self.module.params["mac"] or "", self.path, self.module.params["name"])
+        except Deaf as error:
             leave(self.path)
             raise DeviceError(
                 f"The chip on {self.path} does not enter its ROM loader. Expansion board 3 does that by itself if its own firmware "
@@ -130,9 +136,9 @@ class Loader:
                 "On expansion board 1 or 2 put a jumper from G23 to GND, press reset, and run again; take it off afterwards. "
                 f"({error})"
             ) from error
-        found = re.findall(r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b", output)
-        self.mac = found[-1] if found else ""
-        check_mac(self.mac, self.module.params["mac"] or "", self.path, self.module.params["name"])
+        except DeviceError:
+            leave(self.path)
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -159,21 +165,27 @@ class Loader:
                 raise DeviceError(
                     f"The chip on {self.path} is no ESP32, so it is no LoPy4: {lines[-1]} Nothing was written."
                 )
-            raise DeviceError(" ".join(lines[-2:]) or "esptool said nothing.")
+            what = " ".join(lines[-2:]) or "esptool said nothing."
+            raise Deaf(what) if "Failed to connect" in text or "No serial data" in text else DeviceError(what)
         return text
+
+    def read_once(self, offset: int, size: int) -> bytes:
+        with tempfile.TemporaryDirectory() as directory:
+            file = os.path.join(directory, "read")
+            said = self.run("read-flash", hex(offset), hex(size), file)
+            found = re.findall(r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b", said)
+            self.mac = found[-1] if found else ""
+            with open(file, "rb") as opened:
+                return opened.read()
 
     def read(self, offset: int, size: int) -> bytes:
         """A part of the flash, read until two readings agree."""
-        with tempfile.TemporaryDirectory() as directory:
-            readings = []
-            for number in range(4):
-                file = os.path.join(directory, str(number))
-                self.run("read-flash", hex(offset), hex(size), file)
-                with open(file, "rb") as opened:
-                    data = opened.read()
-                if len(data) == size and data in readings:
-                    return data
-                readings.append(data)
+        readings: list[bytes] = []
+        for _ in range(4):
+            data = self.read_once(offset, size)
+            if len(data) == size and data in readings:
+                return data
+            readings.append(data)
         raise DeviceError(
             f"The flash at {offset:#x} reads differently each time: use another cable or port. Nothing was written."
         )
@@ -234,9 +246,8 @@ class Interpreter:
     def read(self) -> dict:
         """Layout and config block, for the controller to keep."""
         with Loader(self.module, self.path) as loader:
-            found = layout(loader.read(PARTITIONS, 0xC00))
-            block = loader.read(CONFIG, SECTOR) if found != "mainline" else b""
-            return {"layout": found, "mac": loader.mac, "block": base64.b64encode(block).decode()}
+            block = loader.read(CONFIG, SECTOR) if loader.layout != "mainline" else b""
+            return {"layout": loader.layout, "mac": loader.mac, "block": base64.b64encode(block).decode()}
 
     def write(self) -> dict:
         began = time.monotonic()
@@ -247,10 +258,6 @@ class Interpreter:
         before, parts = self.asked["layout"], list(image.parts)
         block = base64.b64decode(self.asked["block"] or "")
         with Loader(self.module, self.path) as loader:
-            if before == "pycom" and image.platform == "pycom" and block and loader.read(CONFIG, SECTOR) != block:
-                raise DeviceError(
-                    "The config block is another one than the one that was kept: was the device exchanged meanwhile?"
-                )
             if before != image.platform:
                 self.progress("erasing the file system")
                 offset, size = FILE_SYSTEM[image.platform]
@@ -271,13 +278,12 @@ class Interpreter:
     def format(self) -> dict:
         if not self.module.check_mode:
             with Loader(self.module, self.path) as loader:
-                found = layout(loader.read(PARTITIONS, 0xC00))
-                if found not in FILE_SYSTEM:
+                if loader.layout not in FILE_SYSTEM:
                     raise DeviceError(
                         "The partition table of the device is not one that is known: install an interpreter first."
                     )
                 self.progress("erasing the file system")
-                offset, size = FILE_SYSTEM[found]
+                offset, size = FILE_SYSTEM[loader.layout]
                 loader.run("erase-region", hex(offset), hex(size))
             wait_for(self.path, 60)
         return {"changed": True}

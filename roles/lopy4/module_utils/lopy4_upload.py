@@ -143,8 +143,15 @@ class Upload:
 
     def look(self) -> None:
         """Learn what the device is and what is on it; nothing is written."""
-        self.repl.run(compact(LOOK))
-        seen = self.repl.ask(f"look({self.wanted!r})", 60)
+        try:
+            seen = self._look()
+        except RemoteError as error:
+            if "hash" not in str(error):
+                raise
+            # A program was interrupted while it hashed: on Pycom nothing is hashed any more until a hard reset.
+            self.repl.reset()
+            self.repl.enter()
+            seen = self._look()
         (
             self.root,
             uname,
@@ -163,6 +170,10 @@ class Upload:
         self.current, self.spare = pointer(records)
         self.sequence = self.current[0] if self.current else 0
         self.slot = self.current[1] if self.current else ""
+
+    def _look(self) -> tuple:
+        self.repl.run(compact(LOOK))
+        return self.repl.ask(f"look({self.wanted!r})", 60)
 
     @property
     def previous_version(self) -> str:
