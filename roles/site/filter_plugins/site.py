@@ -19,7 +19,20 @@ DRIVERS = REPOSITORY / "firmware" / "lib" / "tig" / "drivers"
 FUNCTIONS = ("brokers", "databases", "collectors", "dashboards", "flows")
 PROBE = "tig-pi-probe"
 PROGRAMS = ("telegraf", "node_red", PROBE)  # accounts of the stack's own programs
-READING_KEYS = {"field", "title", "unit", "decimals", "minimum", "maximum", "low", "high", "sensor", "quantity"}
+READING_KEYS = {
+    "field",
+    "title",
+    "unit",
+    "decimals",
+    "minimum",
+    "maximum",
+    "low",
+    "high",
+    "hysteresis",
+    "sensor",
+    "quantity",
+}
+FORWARD_KEYS = {"host", "port", "tls", "username", "topic", "devices", "fields"}
 FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # one level of a topic, an account, a file name and a label alike
 RESERVED_FIELDS = {"device", "time", "sensortime"}
@@ -135,6 +148,7 @@ def site_problems(variables: Mapping, hostvars: Mapping, groups: Mapping) -> lis
         _topics(variables),
         _timezone(variables["site_timezone"]),
         _contact_point(variables["site_contact_point"]),
+        _forward(variables, [str(hostvars[host].get("lopy4_name", host)) for host in devices]),
     )
     return [problem for check in checks for problem in check]
 
@@ -286,6 +300,22 @@ def _contact_point(contact: Mapping) -> Iterator[str]:
     wanted = {"email": "addresses", "webhook": "url"}
     if contact and (contact.get("type") not in wanted or not contact.get(wanted[contact["type"]])):
         yield "site_contact_point needs type: email and addresses, or type: webhook and url; {} is none."
+
+
+def _forward(variables: Mapping, devices: list[str]) -> Iterator[str]:
+    forward = variables["site_forward"]
+    if not forward:
+        return
+    for key in sorted(set(forward) - FORWARD_KEYS):
+        yield f"site_forward: there is no key {key}.{_perhaps(key, FORWARD_KEYS)}"
+    for key in ("host", "topic"):
+        if not forward.get(key):
+            yield f"site_forward has no {key}; {{}} forwards nothing."
+    fields = [reading.get("field") for reading in variables["site_readings"]]
+    for key, known in (("devices", devices), ("fields", fields)):
+        for name in forward.get(key) or []:
+            if name not in known:
+                yield f"site_forward: {key}: there is no {name} in this site.{_perhaps(name, known)}"
 
 
 def _perhaps(word: str, words) -> str:
