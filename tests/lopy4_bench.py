@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import sys
@@ -13,16 +14,24 @@ import ansible.module_utils
 REPOSITORY = Path(__file__).parents[1]
 ROLE = REPOSITORY / "roles/lopy4"
 FIRMWARE = REPOSITORY / "firmware"
-for path in (REPOSITORY / "virtual/lopy4", ROLE / "filter_plugins"):
-    sys.path.insert(0, str(path))
+sys.path.insert(0, str(REPOSITORY / "virtual/lopy4"))
 # As Ansible finds a role's module_utils.
 ansible.module_utils.__path__.append(str(ROLE / "module_utils"))
 
-from ansible.module_utils import lopy4_device, lopy4_upload  # noqa: E402, F401
+from ansible.module_utils import lopy4_device, lopy4_image, lopy4_upload  # noqa: E402, F401
 from ansible.module_utils.lopy4_line import DeviceError, Gone, Line  # noqa: E402, F401
 from ansible.module_utils.lopy4_repl import Repl, compact  # noqa: E402, F401
 from ansible.module_utils.lopy4_upload import Upload, watch  # noqa: E402
 from virtual_lopy4 import Device  # noqa: E402
+
+
+def loaded(path: Path):
+    """A plugin of the role as a Python module."""
+    spec = importlib.util.spec_from_file_location(f"role_{path.parent.name}_{path.stem}", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
 
 LOADER = {name: (FIRMWARE / name).read_bytes() for name in ("boot.py", "main.py")}
 PROGRAM = """

@@ -1,0 +1,236 @@
+"""What the role lopy4 works out on the controller: settings, addresses, zones, hosts.yml, and the declared interpreter."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+
+import pytest
+import yaml
+from ansible.errors import AnsibleFilterError
+from lopy4_bench import FIRMWARE, REPOSITORY, ROLE, loaded, lopy4_image
+from virtual_lopy4 import flash
+
+filters = loaded(ROLE / "filter_plugins/lopy4.py")
+
+SETTINGS = {
+    "name": "greenhouse",
+    "port": "/dev/ttyACM0",
+    "mac": "",
+    "topic": "tig/greenhouse",
+    "interval": 15,
+    "ring": 500,
+    "watchdog": 120,
+    "wifi_ssid": "my-network",
+    "wifi_password": "eight-or-more",
+    "broker_host": "192.168.1.4",
+    "broker_port": 1883,
+    "broker_password": "secret",
+    "broker_keepalive": 60,
+    "time_server": "192.168.1.4",
+    "timezone": "Europe/Stockholm",
+    "sensors": [
+        {"driver": "dht11", "pin": "P11", "fields": {"temperature": "outsidetemp"}},
+        {"driver": "bmp180", "fields": {"pressure": "airpressure"}},
+        {"driver": "soil", "pin": "P17", "power": "P8", "dry_mv": 2800, "wet_mv": 1200, "fields": {"moisture": "soil"}},
+    ],
+}
+
+
+def problems(**changes):
+    return filters.lopy4_problems(SETTINGS | changes, str(FIRMWARE))
+
+
+def sensor(place: int, **changes) -> list[dict]:
+    sensors = [dict(one) for one in SETTINGS["sensors"]]
+    sensors[place] = {key: value for key, value in (sensors[place] | changes).items() if value is not None}
+    return sensors
+
+
+def test_good_settings_are_good():
+    assert problems() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"port": ""}, "lopy4_port and lopy4_mac are both missing"),
+        ({"mac": "24:0a:c4"}, "is no MAC"),
+        ({"interval": 1}, "lopy4_interval: 1 is not a number from 2 to 86400"),
+        ({"watchdog": "long"}, "lopy4_watchdog: 'long' is not a number"),
+        ({"topic": "tig/#"}, "is no topic to publish to"),
+        ({"wifi_ssid": "n" * 33}, "1 to 32 bytes"),
+        ({"wifi_password": 12345678}, "quote a number"),
+        ({"broker_password": ""}, "lopy4_broker_password is missing"),
+        ({"broker_host": "127.0.0.1"}, "is the device itself"),
+        ({"time_server": "localhost"}, "lopy4_time_server: localhost is the device itself"),
+        ({"broker_host": "::2"}, "is IPv6"),
+        ({"broker_host": "no such host"}, "neither an IPv4 address nor a name"),
+        ({"broker_host": "nobody-has-this-name.local"}, "devices can't resolve .local names"),
+        ({"timezone": "Europe/Stokholm"}, "there is no time zone"),
+        ({"sensors": []}, "lopy4_sensors is empty"),
+        ({"sensors": sensor(0, driver="dht12")}, "Did you mean dht11?"),
+        ({"sensors": sensor(0, pin=None)}, "pin is missing"),
+        ({"sensors": sensor(0, pin="P17")}, "is an input only"),
+        ({"sensors": sensor(0, pin="P1")}, "is used by the serial port"),
+        ({"sensors": sensor(0, pin="P8")}, "is used by another sensor"),
+        ({"sensors": sensor(0, pin="G17")}, "pins are P0 to P23"),
+        ({"sensors": sensor(0, fields={"humidty": "x"})}, "does not measure humidty"),
+        ({"sensors": sensor(0, fields=None)}, "fields is missing"),
+        ({"sensors": sensor(1, fields={"pressure": "outsidetemp"})}, "is filled by dht11 already"),
+        ({"sensors": sensor(2, dry_mV=3)}, "there is no key dry_mV"),
+        ({"sensors": sensor(2, dry_mv=1210)}, "(nearly) the same"),
+        ({"sensors": sensor(2, wet_mv="wet")}, "wet_mv is 'wet'"),
+        ({"sensors": sensor(2, pin="P9")}, "take P13 to P20"),
+    ],
+)
+def test_bad_settings_are_named(changes, sentence):
+    found = problems(**changes)
+    assert len(found) == 1, found
+    assert sentence in found[0]
+    assert "secret" not in found[0]
+    assert "eight-or-more" not in found[0]
+
+
+def test_the_rule_of_a_time_zone():
+    assert filters.posix_timezone("Europe/Stockholm") == "CET-1CEST,M3.5.0,M10.5.0/3"
+    assert filters.posix_timezone("Asia/Kolkata") == "IST-5:30"
+    for zone in ("../../etc/passwd", "", "Europe"):
+        with pytest.raises(AnsibleFilterError, match="there is no time zone"):
+            filters.posix_timezone(zone)
+
+
+# --- hosts.yml
+
+
+def test_a_device_is_added_to_the_hosts_that_people_copy():
+    text = (REPOSITORY / "inventories/home/hosts.yml").read_text()
+    more = filters.lopy4_with_host(text, "greenhouse")
+    assert yaml.safe_load(more)["all"]["children"]["devices"]["hosts"].keys() == {"matslopy4", "greenhouse"}
+    assert [line for line in more.splitlines() if line not in text.splitlines()] == ["        greenhouse:"]
+    assert filters.lopy4_with_host(more, "greenhouse") == more
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "devices:\n  hosts:\n",
+        "devices:\n  hosts: {}\n",
+        "all:\n  children:\n    devices:\n      hosts:\n        a: {x: 1}\n\n        # the last one\n        b:\n      vars:\n        y: 1\n    c:\n      hosts: {}\n",
+        "devices: # mine\n    hosts:\n        a:",
+    ],
+)
+def test_a_device_is_added_however_the_group_is_indented(text):
+    more = filters.lopy4_with_host(text, "new")
+    assert "new" in filters._devices_of(yaml.safe_load(more))["hosts"]
+
+
+def test_hosts_that_are_not_understood_are_left_alone():
+    with pytest.raises(AnsibleFilterError, match="add new to its group devices by hand"):
+        filters.lopy4_with_host("all: {children: {devices: {hosts: {a: {}}}}}\n", "new")
+
+
+# --- which port
+
+
+def test_the_only_new_device_is_chosen_and_several_are_listed():
+    one = {"port": "/dev/a", "mac": "24:0a:c4:00:00:01", "firmware": "LoPy4 with ESP32, 1.20.2.r6"}
+    two = one | {"port": "/dev/b", "mac": "24:0a:c4:00:00:02"}
+    mute = {"port": "/dev/c", "problem": "in use by minicom (process 7)"}
+    assert filters.lopy4_choice([one, two, mute], "", [one["mac"]]) == two
+    assert filters.lopy4_choice([one, two], "/dev/a", []) == one
+    assert "say which one with PORT=" in filters.lopy4_choice([one, two], "", [])["problem"]
+    assert "minicom" in filters.lopy4_choice([one, mute], "", [one["mac"]])["problem"]
+    assert "There is no port /dev/x" in filters.lopy4_choice([one], "/dev/x", [])["problem"]
+
+
+# --- the declared interpreter
+
+
+def load(name: str, data: bytes, release: str = "", sha256: str | None = None):
+    return lopy4_image.load(name, data, hashlib.sha256(data).hexdigest() if sha256 is None else sha256, release)
+
+
+def archive(**changes) -> bytes:
+    """The stand-in for Pycom's archive, with files replaced, or left out where None."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(flash.archive())) as old, tarfile.open(fileobj=out, mode="w:gz") as new:
+        for entry in old:
+            data = old.extractfile(entry).read()
+            key = entry.name.replace(".", "_")
+            data = changes.get(key, data)
+            if data is not None:
+                entry.size = len(data)
+                new.addfile(entry, io.BytesIO(data))
+    return out.getvalue()
+
+
+def test_pycoms_archive_and_an_image_are_understood():
+    image = load("LoPy4-1.20.2.r6.tar.gz", flash.archive())
+    assert (image.platform, image.release) == ("pycom", "1.20.2.r6")
+    assert [offset for offset, _ in image.parts] == [0x1000, 0x8000, 0x10000, 0x1FF000]
+    image = load("ESP32_GENERIC-SPIRAM-20260406-v1.28.0.bin", flash.mainline_image())
+    assert (image.platform, image.release, image.parts[0][0]) == ("mainline", "1.28.0", 0x1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "sentence"),
+    [
+        ("LoPy4-1.20.2.r6.tar.gz", archive(script_8MB=None), "has no script_8MB"),
+        ("LoPy4-1.20.2.r6.tar.gz", archive(lopy4_bin=None), "lopy4.bin of its script_8MB is missing"),
+        ("LoPy4-1.20.2.r6.tar.gz", archive(lopy4_bin=b"\xe9" + bytes(1000)), "is for another board"),
+        ("LoPy4-1.20.2.r6.tar.gz", archive(script_8MB=b"[]"), "can't be understood"),
+        ("LoPy4-1.20.2.r6.tar.gz", flash.archive()[:5000], "can't be unpacked"),
+        ("LoPy4.tar.gz", flash.archive(), "set lopy4_interpreter_release"),
+        (
+            "ESP32_GENERIC_S3-v1.28.0.bin",
+            b"\xe9" + bytes(11) + b"\x09" + bytes(2000),
+            "another chip than the ESP32 .chip id 9",
+        ),
+        ("notes-v1.28.0.txt", b"hello", "is no firmware for an ESP32"),
+        ("app-v1.28.0.bin", flash.stand_in("mainline")["lopy4.bin"], "no whole image"),
+    ],
+)
+def test_a_wrong_file_is_refused(name, data, sentence):
+    with pytest.raises(lopy4_image.ImageError, match=sentence):
+        load(name, data)
+
+
+def test_an_archive_of_another_board_is_refused():
+    script = json.loads(next(data for data in [tar_member("script_8MB")]))
+    script["script"][2][2] = "fipy.bin"
+    with pytest.raises(lopy4_image.ImageError, match=r"fipy\.bin"):
+        load("LoPy4-1.20.2.r6.tar.gz", archive(script_8MB=json.dumps(script).encode()))
+
+
+def tar_member(name: str) -> bytes:
+    with tarfile.open(fileobj=io.BytesIO(flash.archive())) as tar:
+        return tar.extractfile(name).read()
+
+
+def test_a_hash_that_is_missing_or_wrong_is_refused():
+    data = flash.archive()
+    with pytest.raises(lopy4_image.ImageError, match=hashlib.sha256(data).hexdigest()):
+        load("LoPy4-1.20.2.r6.tar.gz", data, sha256="")
+    with pytest.raises(lopy4_image.ImageError, match="another file, or damaged"):
+        load("LoPy4-1.20.2.r6.tar.gz", data, sha256="0" * 64)
+
+
+# --- the config blocks that are kept
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    module = loaded(ROLE / "action_plugins/lopy4_interpreter.py")
+    return module.Shelf(tmp_path / "backups", "24:0a:c4:00:00:01")
+
+
+def test_a_config_block_is_kept_and_never_written_over(shelf):
+    first, second, blank = b"\1" * 4096, b"\2" * 4096, b"\xff" * 4096
+    for block in (first, first, blank, second, blank):
+        shelf.keep(block)
+    assert shelf.block() == second
+    assert sorted(path.read_bytes() for path in shelf.path.parent.iterdir()) == [first, second]
+    assert {path.stat().st_mode & 0o777 for path in shelf.path.parent.iterdir()} == {0o600}
