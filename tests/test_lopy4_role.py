@@ -73,7 +73,7 @@ def test_good_settings_are_good():
         ({"sensors": []}, "lopy4_sensors is empty"),
         ({"sensors": sensor(0, driver="dht12")}, "Did you mean dht11?"),
         ({"sensors": sensor(0, pin=None)}, "pin is missing"),
-        ({"sensors": sensor(0, pin="P17")}, "is an input only"),
+        ({"sensors": sensor(0, pin="P13")}, "is an input only"),
         ({"sensors": sensor(0, pin="P1")}, "is used by the serial port"),
         ({"sensors": sensor(0, pin="P8")}, "is used by another sensor"),
         ({"sensors": sensor(0, pin="G17")}, "pins are P0 to P23"),

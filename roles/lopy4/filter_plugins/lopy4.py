@@ -299,35 +299,44 @@ def lopy4_with_host(text: str, name: str) -> str:
     path = _devices_of(before)
     if path is not None and name in (path.get("hosts") or {}):
         return text
-    lines = text.splitlines(keepends=True)
-    at = next(
-        (number for number, line in enumerate(lines) if re.match(r" *devices: *(#.*)?$", line.rstrip("\n"))), None
-    )
-    if at is not None:
-        indent = len(lines[at]) - len(lines[at].lstrip()) + 2
-        hosts = at + 1
-        while hosts < len(lines) and not re.match(rf" {{{indent}}}hosts:", lines[hosts]):
-            hosts += 1
-        end = hosts + 1
-        while end < len(lines) and (not lines[end].strip() or len(lines[end]) - len(lines[end].lstrip()) > indent):
-            end += 1
-        while end > hosts + 1 and not lines[end - 1].strip():
-            end -= 1
-        if hosts < len(lines):
-            if not lines[end - 1].endswith("\n"):
-                lines[end - 1] += "\n"
-            lines[hosts] = re.sub(r"\{ *\}", "", lines[hosts]).rstrip() + "\n"
-            lines.insert(end, f"{' ' * (indent + 2)}{name}:\n")
-        after = yaml.safe_load("".join(lines))
-        expected = yaml.safe_load(text)
-        group = _devices_of(expected)
-        if group is not None:
-            group["hosts"] = {**(group.get("hosts") or {}), name: None}
-            if after == expected:
-                return "".join(lines)
+    more = _with_line(text.splitlines(), name)
+    expected = yaml.safe_load(text)
+    group = _devices_of(expected)
+    if group is not None:
+        group["hosts"] = {**(group.get("hosts") or {}), name: None}
+        if yaml.safe_load(more) == expected:
+            return more
     raise AnsibleFilterError(
         f"hosts.yml is written in a way that is not understood here: add {name} to its group devices by hand."
     )
+
+
+def _with_line(lines: list[str], name: str) -> str:
+    """The lines with one for the host, behind the last one below `devices:` and `hosts:`; unchanged where they are not found."""
+
+    def depth(line: str) -> int:
+        return len(line) - len(line.lstrip())
+
+    def below(top: int) -> list[int]:
+        """Numbers of the lines that belong to the one at `top`."""
+        found = []
+        for number in range(top + 1, len(lines)):
+            if lines[number].strip():
+                if depth(lines[number]) <= depth(lines[top]):
+                    break
+                found.append(number)
+        return found
+
+    for top, line in enumerate(lines):
+        if re.fullmatch(r" *devices: *(#.*)?", line):
+            for hosts in below(top):
+                if re.fullmatch(r" *hosts: *(\{ *\})? *(#.*)?", lines[hosts]):
+                    members = below(hosts)
+                    indent = depth(lines[members[0]]) if members else 2 * depth(lines[hosts]) - depth(line)
+                    lines[hosts] = re.sub(r" *\{ *\}", "", lines[hosts])
+                    lines.insert(members[-1] + 1 if members else hosts + 1, f"{' ' * indent}{name}:")
+                    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def _devices_of(hosts: object) -> dict | None:
