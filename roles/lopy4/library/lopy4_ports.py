@@ -14,6 +14,9 @@ options:
     type: list
     elements: str
     default: []
+  port:
+    description: A port that is asked whatever its name; only this one, if given.
+    type: str
 requirements: [pyserial]
 attributes:
   check_mode:
@@ -41,14 +44,16 @@ from ansible.module_utils.lopy4_visit import identified
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={"skip": {"type": "list", "elements": "str", "default": []}}, supports_check_mode=True
+        argument_spec={"skip": {"type": "list", "elements": "str", "default": []}, "port": {"type": "str"}},
+        supports_check_mode=True,
     )
     if not PYSERIAL:
         module.fail_json(msg=missing_required_lib("pyserial (Debian: python3-serial)"))
     found = []
-    for path in ports():
-        if path in module.params["skip"]:
-            found.append({"port": path, "problem": "known"})
+    only = module.params["port"]
+    for path in [*([only] if only else []), *(path for path in ports() if path != only)]:
+        if path != only and (only or path in module.params["skip"]):
+            found.append({"port": path, "problem": "not asked"})
             continue
         try:
             found.append({"port": path, **identified(path, 4.0)})

@@ -1,0 +1,155 @@
+"""playbooks/flash.yml and playbooks/device.yml as people run them, on this machine: real Ansible, real Mosquitto, virtual LoPy4s."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from chain import Program, free_port, program, wait_until
+from lopy4_bench import REPOSITORY, Device
+
+HOSTS = """
+all:
+  children:
+    servers:
+      hosts:
+        pi:
+          ansible_connection: local
+          ansible_python_interpreter: {python}
+          site_address: 192.0.2.1
+          site_published_ports: {{1883: {port}}}
+    brokers: {{children: {{servers: {{}}}}}}
+    databases: {{children: {{servers: {{}}}}}}
+    collectors: {{children: {{servers: {{}}}}}}
+    dashboards: {{children: {{servers: {{}}}}}}
+    flows: {{children: {{servers: {{}}}}}}
+    devices:
+      hosts:
+        one:
+        two:
+"""
+
+
+def reachable(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def site(tmp_path):
+    """The description of a site with two devices."""
+    inventory = tmp_path / "site"
+    (inventory / "group_vars/all").mkdir(parents=True)
+    (inventory / "host_vars").mkdir()
+    for name in ("site.yml", "readings.yml"):
+        (inventory / "group_vars/all" / name).write_text(
+            (REPOSITORY / "inventories/home/group_vars/all" / name).read_text()
+        )
+    (inventory / "hosts.yml").write_text(HOSTS.format(python=sys.executable, port=free_port()))
+    for name in ("one", "two"):
+        (inventory / f"host_vars/{name}.yml").write_text(
+            f"lopy4_port: {tmp_path}/{name}\nlopy4_prepare_serial_host: false\nlopy4_reading_timeout: 0\n"
+            "lopy4_wifi_ssid: virtual-network\nlopy4_wifi_password: eight-or-more\n"
+            "lopy4_sensors: [{driver: dht11, pin: P11}]\n"
+        )
+    return inventory
+
+
+@pytest.fixture
+def broker(site, tmp_path):
+    """A broker that knows device `one`, whose password is the one of the site."""
+    port = yaml.safe_load((site / "hosts.yml").read_text())["all"]["children"]["servers"]["hosts"]["pi"][
+        "site_published_ports"
+    ][1883]
+    (site / "secrets/mosquitto").mkdir(parents=True)
+    (site / "secrets/mosquitto/one").write_text("secret-of-one\n")
+    passwords = tmp_path / "passwords"
+    subprocess.run(
+        [program("mosquitto_passwd", "mosquitto"), "-c", "-b", passwords, "one", "secret-of-one"],
+        check=True,
+        capture_output=True,
+    )
+    passwords.chmod(0o644)
+    configuration = tmp_path / "mosquitto.conf"
+    configuration.write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {passwords}\nuser root\n"
+    )
+    broker = Program([program("mosquitto", "mosquitto"), "-c", str(configuration)], tmp_path / "mosquitto.log")
+    broker.start()
+    try:
+        wait_until(lambda: reachable(port), "the broker listens")
+        yield port
+    finally:
+        broker.stop()
+
+
+def play(playbook: str, site: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+    command = [
+        str(Path(sys.executable).with_name("ansible-playbook")),
+        "-i",
+        str(site),
+        f"playbooks/{playbook}.yml",
+        *options,
+    ]
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+
+
+def said(result) -> str:
+    return re.sub(r"\s+", " ", result.stdout)
+
+
+def test_one_device_is_flashed_and_the_one_without_an_account_is_named(site, broker, tmp_path):
+    one = Device(tmp_path / "state-one", "pycom", paced=False, link=str(tmp_path / "one"))
+    two = Device(tmp_path / "state-two", "mainline", paced=False, link=str(tmp_path / "two"))
+    with one, two:
+        result = play("flash", site)
+        assert result.returncode != 0
+        assert re.search(r"one: version \S+, \d+ files sent and 0 copied on the device", said(result)), result.stdout
+        assert "two: FAILED. two could not log in at the broker; run `make pi` first" in said(result)
+        assert two.received == 0  # not one byte was sent to it
+        again = play("flash", site, "--limit=one")
+        assert again.returncode == 0, again.stdout
+        assert "one: version" in said(again)
+        assert "nothing written" in said(again)
+        assert not {"secret-of-one", "eight-or-more"} & set(re.findall(r"[\w-]+", result.stdout + again.stdout))
+
+
+def test_a_new_device_is_described(site, tmp_path):
+    with Device(tmp_path / "state", "pycom", paced=False) as device:
+        options = ["-e", "device_name=greenhouse", "-e", "device_host=localhost", "-e", f"device_port={device.port}"]
+        result = play("device", site, *options)
+        assert result.returncode == 0, result.stdout
+        described = yaml.safe_load((site / "host_vars/greenhouse.yml").read_text())
+        assert described["lopy4_port"] == device.port
+        assert described["lopy4_mac"] == ":".join(f"{byte:02x}" for byte in device.mac)
+        assert described["lopy4_wifi_ssid"] == "virtual-network"  # as the devices that are there have it
+        assert described["lopy4_serial_host"] == "localhost"
+        assert "greenhouse:" in (site / "hosts.yml").read_text()
+        (site / "host_vars/greenhouse.yml").write_text("mine: true\n")
+        again = play("device", site, *options)
+        assert "was there already, and is left as it is" in said(again)
+        assert (site / "host_vars/greenhouse.yml").read_text() == "mine: true\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["-e", "device_name=green_house!"], "Give the device a name of its own"),
+        (["-e", "device_name=pi"], "Give the device a name of its own"),
+        (["-e", "device_name=x", "-e", "device_port=/dev/tty-none"], "There is no port /dev/tty-none"),
+    ],
+)
+def test_what_can_not_be_described_leaves_the_inventory_alone(site, options, sentence):
+    before = (site / "hosts.yml").read_text()
+    result = play("device", site, "-e", "device_host=localhost", *options)
+    assert result.returncode != 0
+    assert sentence in said(result)
+    assert (site / "hosts.yml").read_text() == before
+    assert sorted(path.name for path in (site / "host_vars").iterdir()) == ["one.yml", "two.yml"]
