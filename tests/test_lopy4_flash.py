@@ -68,13 +68,12 @@ def broker(site, tmp_path):
         "site_published_ports"
     ][1883]
     (site / "secrets/mosquitto").mkdir(parents=True)
-    (site / "secrets/mosquitto/one").write_text("secret-of-one\n")
     passwords = tmp_path / "passwords"
-    subprocess.run(
-        [program("mosquitto_passwd", "mosquitto"), "-c", "-b", passwords, "one", "secret-of-one"],
-        check=True,
-        capture_output=True,
-    )
+    passwords.touch(mode=0o644)
+    for name in ("one", "tig-pi-probe"):
+        (site / "secrets/mosquitto" / name).write_text(f"secret-of-{name}\n")
+        command = [program("mosquitto_passwd", "mosquitto"), "-b", passwords, name, f"secret-of-{name}"]
+        subprocess.run(command, check=True, capture_output=True)
     passwords.chmod(0o644)
     configuration = tmp_path / "mosquitto.conf"
     configuration.write_text(
@@ -119,6 +118,17 @@ def test_one_device_is_flashed_and_the_one_without_an_account_is_named(site, bro
         assert "one: version" in said(again)
         assert "nothing written" in said(again)
         assert not {"secret-of-one", "eight-or-more"} & set(re.findall(r"[\w-]+", result.stdout + again.stdout))
+
+
+def test_a_reading_that_does_not_come_is_a_failure_with_advice(site, broker, tmp_path):
+    with Device(tmp_path / "state-one", "pycom", paced=False, link=str(tmp_path / "one")):
+        # Nobody has the address of the broker that the device was given.
+        result = play("flash", site, "--limit=one", "-e", "lopy4_reading_timeout=3")
+    assert result.returncode != 0
+    assert (
+        "one runs the program, and no reading of it has come to the broker within 3 s. It has not been online"
+        in said(result)
+    )
 
 
 def test_a_new_device_is_described(site, tmp_path):
