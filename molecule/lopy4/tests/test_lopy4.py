@@ -93,8 +93,8 @@ def test_a_broken_program_hands_back_and_the_other_device_is_served(converge, pr
     (program / "lib/tig/main.py").write_text("import nonsense\n")
     result = converge("--limit=greenhouse", lopy4_program_directory=str(program))
     assert result.returncode != 0
-    assert "The program does not start on greenhouse. The device goes back to version" in said(result)
-    assert "ImportError: no module named" in said(result)  # quotes are doubled in YAML
+    assert "The program does not start on greenhouse. The device goes back to version" in said(result), result.stdout
+    assert "ImportError: no module named" in said(result), result.stdout  # quotes are doubled in YAML
     assert converge().returncode == 0
 
 
@@ -105,8 +105,8 @@ def test_one_device_that_is_unplugged_does_not_stop_the_other(converge, control)
     finally:
         control("greenhouse", "plug")
     assert result.returncode != 0
-    assert "There is no port /dev/serial/by-id/usb-Pycom_Expansion3_greenhouse-if00." in said(result)
-    assert "usb-Pycom_Expansion3_cellar-if00" in said(result)
+    assert "There is no port /dev/serial/by-id/usb-Pycom_Expansion3_greenhouse-if00." in said(result), result.stdout
+    assert "usb-Pycom_Expansion3_cellar-if00" in said(result), result.stdout
     assert changed(result, "cellar") == 1
     assert converge().returncode == 0
 
@@ -115,7 +115,7 @@ def test_swapped_cables_are_noticed_before_a_byte_is_written(converge, control):
     before = writes(control, "greenhouse")
     result = converge("--limit=greenhouse", lopy4_mac="24:0a:c4:12:34:56", lopy4_interval=33)
     assert result.returncode != 0
-    assert "are two cables swapped?" in said(result)
+    assert "are two cables swapped?" in said(result), result.stdout
     assert writes(control, "greenhouse") == before
 
 
@@ -133,7 +133,7 @@ def test_settings_that_make_no_sense_are_refused(converge, control, variables, s
     before = writes(control, "greenhouse")
     result = converge("--limit=greenhouse", **variables)
     assert result.returncode != 0
-    assert sentence in said(result)
+    assert sentence in said(result), result.stdout
     assert writes(control, "greenhouse") == before
 
 
@@ -160,7 +160,7 @@ def test_the_interpreter_is_replaced_and_the_config_block_kept(converge, host, c
     wrong = converge(
         "--limit=greenhouse", lopy4_interpreter=str(tmp_path / "none.tar.gz"), lopy4_interpreter_sha256="00"
     )
-    assert "No such file" in said(wrong)
+    assert "No such file" in said(wrong), wrong.stdout
     same = interpreter("LoPy4-1.20.2.r6.tar.gz", flash.archive())
     assert same.returncode == 0, same.stdout
     assert changed(same, "greenhouse") == 0
@@ -168,7 +168,7 @@ def test_the_interpreter_is_replaced_and_the_config_block_kept(converge, host, c
     assert later.returncode == 0, later.stdout
     assert block() == before
     refused = interpreter("ESP32_GENERIC-SPIRAM-20260406-v1.28.0.bin", flash.mainline_image())
-    assert "Set lopy4_erase_fs: true if that is meant" in said(refused)
+    assert "Set lopy4_erase_fs: true if that is meant" in said(refused), refused.stdout
     assert block() == before
     other = interpreter("ESP32_GENERIC-SPIRAM-20260406-v1.28.0.bin", flash.mainline_image(), lopy4_erase_fs=True)
     assert other.returncode == 0, other.stdout

@@ -160,11 +160,8 @@ def run(module: AnsibleModule, progress: Progress) -> dict:
             progress("sent; waiting until the new program works")
             works, said = watch(repl, result["slot"], asked["start_timeout"])
             if not works:
-                back = (
-                    f"The device goes back to version {upload.previous_version}."
-                    if upload.previous_version
-                    else "There is no older one."
-                )
+                before = result["previous_version"]
+                back = f"The device goes back to version {before}." if before else "There is no older one."
                 module.fail_json(
                     msg=f"The program does not start on {asked['name']}. {back} It says:\n{said or '(nothing)'}",
                     **result,

@@ -235,7 +235,6 @@ class Upload:
         if (target, "good") != self.current[1:3] if self.current else True:
             self._point(target, "trial")
         self._replace_root()
-        self.slot = target
         return target
 
     def _prepare(self) -> None:
