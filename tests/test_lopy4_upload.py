@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 import zlib
 
@@ -28,6 +29,7 @@ from lopy4_bench import (
     firmware,
     lopy4_device,
     lopy4_upload,
+    lopy4_visit,
     program,
     said,
 )
@@ -201,6 +203,19 @@ def test_a_silent_device_is_explained(tmp_path):
         device.submit(device.power_off)
         with Line(device.port) as line, pytest.raises(DeviceError, match="jumpers TX and RX"):
             Repl(line).enter(patience=1)
+
+
+def test_a_device_is_found_by_its_chip_also_while_its_port_is_in_use_for_a_moment(tmp_path, monkeypatch):
+    one = Device(tmp_path / "one", "pycom", paced=False)
+    two = Device(tmp_path / "two", "mainline", paced=False)
+    with one, two:
+        monkeypatch.setattr(lopy4_visit, "ports", lambda: [one.port, two.port])
+        assert lopy4_visit.port_of(two.mac.hex(), "two") == two.port
+        held = Line(one.port)
+        threading.Timer(0.5, held.close).start()
+        assert lopy4_visit.port_of(one.mac.hex(":"), "one") == one.port
+        with pytest.raises(DeviceError, match=rf"24:0a:c4:00:00:07 \(three\) is plugged in here.*{one.port}: 24:0a:c4"):
+            lopy4_visit.port_of("24:0a:c4:00:00:07", "three")
 
 
 def test_a_port_in_use_names_who_uses_it(tmp_path):

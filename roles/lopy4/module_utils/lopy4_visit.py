@@ -46,19 +46,31 @@ def identified(path: str, patience: float = 12.0) -> dict:
     }
 
 
-def port_of(mac: str, name: str) -> str:
-    """The port of the device with this chip, by asking each one that nobody uses; those asked are restarted."""
-    seen = []
-    for path in ports():
-        try:
-            found = identified(path, 3.0)["mac"]
-        except DeviceError as error:
-            seen.append(f"{path}: {str(error).partition('. ')[0]}")
-            continue
-        if plain(found) == plain(mac):
-            return path
-        seen.append(f"{path}: {found}")
-    what = "; ".join(seen) or listed()
+def port_of(mac: str, name: str, patience: float = 60.0) -> str:
+    """The port of the device with this chip, by asking each one; those asked are restarted.
+
+    A port in use may be another device's, which is flashed at the same time: it is asked again for `patience` seconds.
+    """
+    seen: dict[str, str] = {}
+    deadline = time.monotonic() + patience
+    while True:
+        busy = False
+        for path in ports():
+            if path in seen and " is in use by " not in seen[path]:
+                continue
+            try:
+                found = identified(path, 3.0)["mac"]
+            except DeviceError as error:
+                seen[path] = str(error).partition(". ")[0]
+                busy = busy or " is in use by " in seen[path]
+                continue
+            if plain(found) == plain(mac):
+                return path
+            seen[path] = found
+        if not busy or time.monotonic() > deadline:
+            break
+        time.sleep(1)
+    what = "; ".join(f"{path}: {text}" for path, text in seen.items()) or listed()
     raise DeviceError(f"No device with the chip {written(mac)} ({name}) is plugged in here. {what}")
 
 
