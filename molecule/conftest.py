@@ -90,3 +90,26 @@ def converge() -> Converge:
 def inventory() -> pathlib.Path:
     """The directory of the scenario's inventory; generated secrets are in `secrets/` below it."""
     return EPHEMERAL / "inventory"
+
+
+@pytest.fixture(scope="session")
+def playbook(inventory: pathlib.Path):
+    """Run a playbook of the project on the scenario's inventory: `playbook("flash.yml")`."""
+
+    def run(name: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["ansible-playbook", f"--inventory={inventory}", f"playbooks/{name}"],
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", **environment},
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def verify(playbook):
+    """Run `make verify` on the scenario: one line for each link of the chain."""
+    return lambda: playbook("verify.yml", ANSIBLE_STDOUT_CALLBACK="lines")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import subprocess
 import time
 import urllib.error
@@ -113,25 +112,3 @@ def influxql(host, secret):
         )
 
     return ask
-
-
-@pytest.fixture(scope="session")
-def playbook(inventory):
-    """Run a playbook of the project on the scenario's inventory: `playbook("verify.yml", ANSIBLE_STDOUT_CALLBACK="lines")`."""
-
-    def run(name, **environment):
-        return subprocess.run(
-            ["ansible-playbook", f"--inventory={inventory}", f"playbooks/{name}"],
-            cwd=PROJECT,
-            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def verify(playbook):
-    return lambda: playbook("verify.yml", ANSIBLE_STDOUT_CALLBACK="lines")

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[3]
 testinfra_hosts = ["ansible://databases"]
 
 
-def test_a_reading_travels_from_one_pi_to_the_other(inventory):
-    result = subprocess.run(
-        ["ansible-playbook", f"--inventory={inventory}", "playbooks/verify.yml"],
-        cwd=PROJECT,
-        env={**os.environ, "ANSIBLE_STDOUT_CALLBACK": "lines"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_a_reading_travels_from_one_pi_to_the_other(verify):
+    result = verify()
     assert result.returncode == 0, result.stdout
 
 
