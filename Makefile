@@ -13,7 +13,7 @@ status verify: INVENTORY ?= $(if $(wildcard $(demo)/.virtual/pi.json),$(demo),in
 export RELEASE PYTHON
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo pi device flash status verify fault feed check test clean image demo-feed
+.PHONY: help demo pi device flash status verify fault feed check test bench clean image demo-feed
 
 help:
 	@echo 'make VERB [INVENTORY=inventories/home] [ARGS="…"] [ASK=1]'
@@ -53,6 +53,10 @@ test: ## everything (SCENARIO="base mosquitto" for some molecule scenarios alone
 	@bin/prerequisites test
 	@$(MAKE) --silent --jobs=3 .venv/.test image demo-feed
 	@$(bin)/python bin/test --jobs $(JOBS) $(SCENARIO)
+
+bench: ## measure speed and memory on this machine, a quarter of an hour (ARGS=--cold: ten minutes more)
+	@bin/prerequisites test
+	@bench/stack $(ARGS)
 
 clean: ## remove the demo: its Pi and everything that belongs to it; nothing else
 	@bin/demo --remove
