@@ -38,7 +38,7 @@ status: .venv/.controller ## services, accounts, last readings, what is not set 
 	@bin/status $(INVENTORY) $(if $(FORMAT),--format $(FORMAT)) $(ARGS)
 
 verify: .venv/.controller ## follow a reading through the whole chain, from outside
-	@$(play) playbooks/verify.yml $(ARGS)
+	@ANSIBLE_STDOUT_CALLBACK=lines $(play) playbooks/verify.yml $(ARGS)
 
 fault: .venv/.controller ## break something in the demo and watch; the same once more mends it (WHAT=…; alone it lists)
 	@bin/fault $(WHAT) $(DEVICE)
