@@ -31,7 +31,8 @@ def described(tmp_path):
         "site_accounts": [{"name": "mats", "publish": ["mats/test"]}],
         "inventory_dir": str(tmp_path),
     }
-    hosts = {"pi": {}, "matslopy4": {"lopy4_sensors": SENSORS}, "greenhouse": {"lopy4_sensors": [SENSORS[0]]}}
+    key = {"grafana_repository_fingerprint": "0123456789ABCDEF0123456789ABCDEF01234567"}
+    hosts = {"pi": key, "matslopy4": {"lopy4_sensors": SENSORS}, "greenhouse": {"lopy4_sensors": [SENSORS[0]]}}
     hostvars = {host: {**copy.deepcopy(common), **copy.deepcopy(own)} for host, own in hosts.items()}
     groups = {"all": list(hosts), "devices": ["matslopy4", "greenhouse"], **{name: ["pi"] for name in FUNCTIONS}}
     return hostvars, groups

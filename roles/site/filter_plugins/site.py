@@ -142,6 +142,7 @@ def site_problems(variables: Mapping, hostvars: Mapping, groups: Mapping) -> lis
         _functions(groups),
         _strays(variables["inventory_dir"], groups),
         _misspelt(hostvars, groups),
+        _unverified_key(hostvars, groups),
         _readings(variables["site_readings"]),
         _devices(devices, hostvars, variables["site_readings"]),
         _accounts(variables["site_accounts"], devices, hostvars),
@@ -182,6 +183,17 @@ def _misspelt(hostvars: Mapping, groups: Mapping) -> Iterator[str]:
                 found.setdefault(name, (host, known[role]))
     for name, (host, names) in sorted(found.items()):
         yield f"{name} (host {host}): there is no such variable.{_perhaps(name, names)}"
+
+
+def _unverified_key(hostvars: Mapping, groups: Mapping) -> Iterator[str]:
+    """Told now rather than when four services are installed."""
+    for host in groups.get("dashboards", []):
+        if not hostvars[host].get("grafana_repository_fingerprint"):
+            yield (
+                "grafana_repository_fingerprint is not set: a key that you have not verified is not used. Look at it "
+                "(curl -fsSL https://apt.grafana.com/gpg-full.key | gpg --show-keys), compare it with the one that Grafana "
+                "Labs announces, and record its fingerprint, without blanks, in group_vars/all/site.yml."
+            )
 
 
 def _readings(readings: list[Mapping]) -> Iterator[str]:
