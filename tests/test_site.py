@@ -100,6 +100,16 @@ def spoil_variable(name, value, host="pi"):
         (spoil_variable("site_accounts", [{"name": "greenhouse"}]), "there is an account greenhouse already"),
         (spoil_variable("site_accounts", [{"name": "mats", "topics": ["a"]}]), "mats: there is no key topics"),
         (spoil_variable("site_contact_point", {"type": "pigeon"}), "site_contact_point needs"),
+        (spoil_variable("grafana_repository_fingerprint", ""), "grafana_repository_fingerprint is not set"),
+        (spoil_variable("site_forward", {"host": "a"}), "site_forward has no topic"),
+        (
+            spoil_variable("site_forward", {"hots": "a", "topic": "b"}),
+            "site_forward: there is no key hots. Did you mean host?",
+        ),
+        (
+            spoil_variable("site_forward", {"host": "a", "topic": "b", "fields": ["soilhumidty"]}),
+            "there is no soilhumidty in this site. Did you mean soilhumidity?",
+        ),
         (
             spoil_variable("site_timezon", "x"),
             "site_timezon (host pi): there is no such variable. Did you mean site_timezone?",
