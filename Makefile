@@ -54,7 +54,7 @@ test: ## everything (SCENARIO="base mosquitto" for some molecule scenarios alone
 	@$(MAKE) --silent --jobs=3 .venv/.test image demo-feed
 	@$(bin)/python bin/test --jobs $(JOBS) $(SCENARIO)
 
-bench: ## measure speed and memory on this machine, a quarter of an hour (ARGS=--cold: ten minutes more)
+bench: ## measure speed and memory on this machine, ten minutes (ARGS=--cold: five more, without caches)
 	@bin/prerequisites test
 	@bench/stack $(ARGS)
 
