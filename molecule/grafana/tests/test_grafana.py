@@ -164,16 +164,25 @@ def test_the_rules_name_the_contact_point_and_no_policy_was_touched(admin):
 
 
 def test_secrets_are_for_grafana_only(host, inventory):
-    files = host.check_output("find /etc/grafana -type f").splitlines()
-    secrets = [path.read_text().strip() for path in (inventory / "secrets").rglob("*") if path.is_file()]
-    for path in files:
+    files = [path for path in (inventory / "secrets").rglob("*") if path.is_file()]
+    secrets = {path.read_text().strip(): path.name for path in files}
+    assert sorted(secrets.values()) == ["admin", "grafana", "secret_key"]
+    seen = {"journal": host.check_output("journalctl --no-pager")}
+    main = host.check_output("systemctl show -p MainPID --value grafana-server")
+    seen["command line"] = host.check_output(f"tr '\\0' ' ' < /proc/{main}/cmdline")
+    for path in host.check_output("find /etc/grafana -type f").splitlines():
         file = host.file(path)
         assert (file.user, file.group, file.mode & 0o007) == ("root", "grafana", 0), path
         if not path.startswith("/etc/grafana/secrets/"):
-            assert not any(secret in file.content_string for secret in secrets), path
-    command = host.check_output("tr '\\0' ' ' < /proc/$(systemctl show -p MainPID --value grafana-server)/cmdline")
-    journal = host.check_output("journalctl --no-pager")
-    assert not any(secret in text for secret in secrets for text in (command, journal))
+            seen[path] = file.content_string
+    leaks = [
+        f"{where}: {line.replace(secret, f'<{name}>')}"
+        for where, text in seen.items()
+        for line in text.splitlines()
+        for secret, name in secrets.items()
+        if secret in line
+    ]
+    assert not leaks
 
 
 def test_what_people_made_by_hand_survives(admin, by_hand, converge):

@@ -10,6 +10,8 @@ description:
   - A Pi that has just booted may still be at its first-boot set-up, hold apt's lock, or have no idea of the time.
     The module waits for each by its event, within O(timeout), and then names everything that stands in the way.
   - Nothing is changed. In check mode nothing is waited for.
+  - What the host has already comes back as facts, in the form that M(ansible.builtin.package_facts) and
+    M(ansible.builtin.service_facts) give them. Those would cost two more calls, of which each takes more than a second.
 options:
   releases:
     description: Code names of the Debian releases that are supported.
@@ -69,8 +71,23 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+ansible_facts:
+  description: What is installed, and what runs.
+  type: dict
+  returned: always
+  contains:
+    packages:
+      description: Version and architecture of each installed package, by name.
+      type: dict
+    services:
+      description: Each service that systemd has loaded, by the name of its unit, with RV(ignore:state) and RV(ignore:status).
+      type: dict
 architecture:
   description: The architecture as dpkg says it; a 32-bit userland may have a 64-bit kernel.
+  type: str
+  returned: always
+timezone:
+  description: The time zone that is set, as C(timedatectl list-timezones) spells it; empty where none is.
   type: str
   returned: always
 waited_for:
@@ -93,6 +110,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 DPKG_LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock")
+PACKAGE = "${db:Status-Abbrev}\t${Package}\t${Version}\t${Architecture}\n"
 TIMESYNC_DONE = "/run/systemd/timesync/synchronized"
 # From the kernel's include/net/tcp_states.h: a TCP socket that listens, a UDP socket that is bound.
 LISTENING = {"tcp": "0A", "udp": "07"}
@@ -184,6 +202,32 @@ class Preflight:
                 return False
             time.sleep(1)
 
+    # --- what is there
+
+    def packages(self) -> dict[str, list[dict[str, str]]]:
+        found: dict[str, list[dict[str, str]]] = {}
+        lines = self.output("dpkg-query", "--show", "--showformat", PACKAGE).splitlines()
+        for status, name, version, architecture in (line.split("\t") for line in lines):
+            if status.startswith("ii"):
+                found.setdefault(name, []).append(
+                    {"name": name, "version": version, "arch": architecture, "source": "apt"}
+                )
+        return found
+
+    def services(self) -> dict[str, dict[str, str]]:
+        """Those that systemd has loaded; to it, none of the others runs."""
+        shown = self.output("systemctl", "show", "--property=Id,SubState,UnitFileState", "*.service")
+        units = (dict(line.split("=", 1) for line in unit.splitlines()) for unit in shown.split("\n\n") if unit)
+        return {
+            unit["Id"]: {
+                "name": unit["Id"],
+                "state": "running" if unit["SubState"] == "running" else "stopped",
+                "status": unit["UnitFileState"] or "unknown",
+                "source": "systemd",
+            }
+            for unit in units
+        }
+
     # --- what stands in the way
 
     def problems(self) -> list[str]:
@@ -236,6 +280,12 @@ class Preflight:
                     )
                     break
         return problems
+
+
+def timezone() -> str:
+    """The name of the zone that /etc/localtime links to (see localtime(5))."""
+    _before, _zoneinfo, name = os.path.realpath("/etc/localtime").partition("/zoneinfo/")
+    return name
 
 
 def sockets(protocol: str) -> dict[tuple[str, int], set[str]]:
@@ -319,7 +369,13 @@ def main() -> None:
     problems = preflight.problems()
     if problems:
         module.fail_json(msg=" ".join(problems), problems=problems)
-    module.exit_json(changed=False, architecture=preflight.architecture, waited_for=preflight.waited_for)
+    module.exit_json(
+        changed=False,
+        ansible_facts={"packages": preflight.packages(), "services": preflight.services()},
+        architecture=preflight.architecture,
+        timezone=timezone(),
+        waited_for=preflight.waited_for,
+    )
 
 
 if __name__ == "__main__":
