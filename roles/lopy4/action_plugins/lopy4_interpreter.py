@@ -68,7 +68,7 @@ class ActionModule(ActionBase):
         del tmp
         self.args = self._task.args.copy()
         self.task_vars = task_vars
-        self.shown = load(ROLE / "action_plugins" / "lopy4_program.py").shown
+        self.progress = load(ROLE / "action_plugins" / "lopy4_program.py").Progress
         state = self.args.pop("state", "present")
         erase_fs = self._templated_bool(self.args.pop("erase_fs", False))
         directory = Path(self.args.pop("backup_directory"))
@@ -153,6 +153,6 @@ class ActionModule(ActionBase):
         return done
 
     def _step(self, step: str, **more) -> dict:
-        with self.shown(self, self.args["name"], self.task_vars) as progress:
+        with self.progress(self, self.args["name"], self.task_vars) as progress:
             args = {**self.args, **more, "step": step, "progress": progress}
             return self._execute_module(module_name="lopy4_interpreter", module_args=args, task_vars=self.task_vars)

@@ -9,7 +9,6 @@ import json
 import secrets
 import threading
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from ansible.errors import AnsibleActionFail
@@ -82,12 +81,6 @@ class Progress:
         self.thread.join(10)
 
 
-@contextlib.contextmanager
-def shown(action: ActionBase, name: str, task_vars: dict) -> Iterator[str]:
-    with Progress(action, name, task_vars) as path:
-        yield path
-
-
 class ActionModule(ActionBase):
     TRANSFERS_FILES = False
     _supports_check_mode = True
@@ -108,7 +101,7 @@ class ActionModule(ActionBase):
             "files": {path: base64.b64encode(data).decode() for path, data in files.items()},
         }
         args["packed"] = base64.b64encode(zlib.compress(json.dumps(payload).encode())).decode()
-        with shown(self, args["name"], task_vars) as path:
+        with Progress(self, args["name"], task_vars) as path:
             args["progress"] = path
             result.update(self._execute_module(module_name="lopy4_program", module_args=args, task_vars=task_vars))
         return result
