@@ -144,6 +144,22 @@ def test_verify_follows_a_reading_and_leaves_nothing_behind(verify, influxql):
     assert "series" not in answer["results"][0]
 
 
+def test_a_run_that_changes_nothing_makes_few_remote_calls(playbook, project, tmp_path):
+    trace = tmp_path / "trace"
+    run = playbook(
+        "site.yml",
+        ANSIBLE_CALLBACKS_ENABLED="trace",
+        ANSIBLE_CALLBACK_PLUGINS=f"{project}/plugins/callback:{project}/bench/trace",
+        ANSIBLE_SSH_EXECUTABLE=f"{project}/bench/trace/ssh",
+        ANSIBLE_SFTP_EXECUTABLE=f"{project}/bench/trace/sftp",
+        TIG_PI_BENCH_TRACE=str(trace),
+    )
+    assert run.returncode == 0, run.stdout
+    assert " changed=0 " in next(line for line in run.stdout.splitlines() if line.startswith("pi "))
+    calls = [line for line in trace.read_text().splitlines() if line.startswith("call")]
+    assert 0 < len(calls) <= 20, calls
+
+
 def test_verify_names_the_first_broken_link(host, verify):
     host.run_expect([0], "systemctl stop telegraf")
     try:
