@@ -20,7 +20,9 @@ def device_states(devices: list[Mapping], results: list[Mapping], now: float) ->
     readings, states = points(results, 0), points(results, 1)
     known = {device["name"] for device in devices}
     rows = []
-    for name in [*(device["name"] for device in devices), *sorted(set(readings) - known)]:
+    # What nobody has declared may send all the same; what is silent for a day has gone.
+    others = {name for name, point in readings.items() if now - point["time"] < 86400} - known
+    for name in [*(device["name"] for device in devices), *sorted(others)]:
         reading, state = readings.get(name, {}), states.get(name, {})
         seen = reading.pop("time", None)
         rows.append(

@@ -32,6 +32,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import build
@@ -198,7 +199,8 @@ class Feed:
         """The package that the feed holds already, unless newer ones are asked for."""
         for entry in repository.read_lock(self.directory).get("packages", []):
             path = self.directory / entry["file"]
-            known = entry["name"] == name and entry["origin"] == origin and version in ("", entry["version"])
+            wanted = fnmatchcase(entry["version"], version or "*")
+            known = entry["name"] == name and entry["origin"] == origin and wanted
             if known and not self.refresh and path.exists() and sha256(path) == entry["sha256"]:
                 return Package.read(path, origin, entry["source"])
         return None

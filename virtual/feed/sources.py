@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import urllib.error
 import urllib.request
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from deb import FeedError, Package, sha256
@@ -101,13 +102,13 @@ class Apt:
         self._run("apt-get", "update")
 
     def candidate(self, name: str, version: str = "") -> dict[str, str]:
-        """Fields of the index for a package: the given version or the newest."""
+        """Fields of the index for a package: the newest of the given version, in which * stands for the rest."""
         found = [
             dict(re.findall(r"^([\w-]+): (.*)$", stanza, re.MULTILINE))
             for stanza in self._run("apt-cache", "show", "--all-versions", f"{name}:{self.architecture}").split("\n\n")
             if stanza.strip()
         ]
-        found = [fields for fields in found if version in ("", fields["Version"])]
+        found = [fields for fields in found if fnmatchcase(fields["Version"], version or "*")]
         if not found:
             raise FeedError(f"{self.uri} has no {name} {version} for {self.architecture}.")
         return found[0]

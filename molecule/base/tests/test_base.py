@@ -6,6 +6,8 @@ import socket
 import struct
 import time
 
+import pytest
+
 NTP_EPOCH = 2_208_988_800  # seconds from 1900 (RFC 5905) to 1970
 
 
@@ -52,8 +54,9 @@ def test_a_full_card_is_refused_with_a_sentence(converge):
     assert "1000000000 MB" in run.stdout
 
 
-def test_a_port_that_is_taken_is_named_with_its_process(host, converge):
-    host.run_expect([0], "systemd-run --unit=squatter python3 -m http.server 1883")
+@pytest.mark.parametrize("address", ["0.0.0.0", "127.0.0.1"])
+def test_a_port_that_is_taken_is_named_with_its_process(host, converge, address):
+    host.run_expect([0], f"systemd-run --unit=squatter python3 -m http.server --bind {address} 1883")
     try:
         ours = {"port": 123, "protocol": "udp", "unit": "chrony.service"}
         run = converge(base_ports=[{"port": 1883, "unit": "mosquitto.service"}, ours])

@@ -202,6 +202,17 @@ def test_a_validation_leaves_the_store_alone(client, host, converge):
     assert client("reader", client_id="waiting", persistent=True).next() == ("tig/greenhouse/reading", b"kept")
 
 
+def test_tags_work_alone(host, converge):
+    for value in (11, 10):
+        run = converge("--tags=mosquitto_configure", mosquitto_sys_interval=value)
+        assert run.returncode == 0, run.stdout
+        assert f"sys_interval {value}\n" in host.file("/etc/mosquitto/mosquitto.conf").content_string
+    for part in ("install", "run"):
+        run = converge(f"--tags=mosquitto_{part}", "--check")
+        assert run.returncode == 0, run.stdout
+        assert " changed=0 " in run.stdout
+
+
 def test_sessions_and_retained_messages_outlive_a_reboot(client, pi):
     away = client("reader", client_id="away", persistent=True)
     away.subscribe("tig/+/reading")

@@ -102,8 +102,6 @@ import os
 import re
 import shutil
 import signal
-import socket
-import struct
 import time
 from pathlib import Path
 
@@ -208,7 +206,7 @@ class Preflight:
         found: dict[str, list[dict[str, str]]] = {}
         lines = self.output("dpkg-query", "--show", "--showformat", PACKAGE).splitlines()
         for status, name, version, architecture in (line.split("\t") for line in lines):
-            if status.startswith("ii"):
+            if status[1:2] == "i":  # the first letter is what is wanted of it: install, or hold
                 found.setdefault(name, []).append(
                     {"name": name, "version": version, "arch": architecture, "source": "apt"}
                 )
@@ -298,17 +296,9 @@ def sockets(protocol: str) -> dict[tuple[str, int], set[str]]:
         for line in path.read_text(encoding="ascii").splitlines()[1:]:
             columns = line.split()
             address, state, inode = columns[1], columns[3], columns[9]
-            if state == LISTENING[protocol] and not is_loopback(address):
+            if state == LISTENING[protocol]:
                 found.setdefault((protocol, int(address.rsplit(":", 1)[1], 16)), set()).add(inode)
     return found
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an address as /proc/net has it, words in the host's byte order, is the loopback's."""
-    words = bytes.fromhex(address.rsplit(":", 1)[0])
-    if len(words) == 4:
-        return socket.inet_ntoa(struct.pack(">I", struct.unpack("=I", words)[0])).startswith("127.")
-    return words == struct.pack("=4I", 0, 0, 0, socket.htonl(1))
 
 
 def socket_owners(inodes: set[str]) -> dict[str, int]:

@@ -118,9 +118,9 @@ def address_of(hosts: list[str], hostvars: Mapping, here: str) -> str:
     return variables.get("site_address") or variables.get("ansible_host") or hosts[0]
 
 
-def reached_at(hosts: list[str], hostvars: Mapping, port: int) -> dict:
-    """Host and port by which a service is reached from the controller."""
-    host = hosts[0]
+def reached_at(hosts: list[str], hostvars: Mapping, port: int, by_people: bool = False) -> dict:
+    """Host and port by which a service is reached from the controller, or by people in the house."""
+    host, port = hosts[0], int(port)
     variables = hostvars[host]
     published = variables.get("site_published_ports") or {}
     number = published.get(port, published.get(str(port)))
@@ -128,7 +128,7 @@ def reached_at(hosts: list[str], hostvars: Mapping, port: int) -> dict:
         return {"host": "127.0.0.1", "port": int(number)}
     if variables.get("site_address"):
         return {"host": variables["site_address"], "port": port}
-    local = variables.get("ansible_connection") == "local"
+    local = variables.get("ansible_connection") == "local" and not by_people
     return {"host": "127.0.0.1" if local else variables.get("ansible_host", host), "port": port}
 
 
@@ -142,6 +142,7 @@ def site_problems(variables: Mapping, hostvars: Mapping, groups: Mapping) -> lis
         _functions(groups),
         _strays(variables["inventory_dir"], groups),
         _misspelt(hostvars, groups),
+        _wired(hostvars, groups),
         _unverified_key(hostvars, groups),
         _readings(variables["site_readings"]),
         _devices(devices, hostvars, variables["site_readings"]),
@@ -183,6 +184,18 @@ def _misspelt(hostvars: Mapping, groups: Mapping) -> Iterator[str]:
                 found.setdefault(name, (host, known[role]))
     for name, (host, names) in sorted(found.items()):
         yield f"{name} (host {host}): there is no such variable.{_perhaps(name, names)}"
+
+
+def _wired(hostvars: Mapping, groups: Mapping) -> Iterator[str]:
+    """Variables that site.yml itself gives to a role: what the inventory says of them would be passed over in silence."""
+    plays = yaml.safe_load((REPOSITORY / "playbooks/site.yml").read_text(encoding="utf-8"))
+    wired = {name for play in plays for name in play.get("vars", {}) if not name.startswith(("__", "site_"))}
+    found = {name: host for host in groups["all"] for name in hostvars[host] if name in wired}
+    for name, host in sorted(found.items()):
+        yield (
+            f"{name} (host {host}): playbooks/site.yml gives this to the role, so that the inventory's would not count. "
+            "Take it out, and say in the site's own variables what you want (roles/site/README.md), or change the playbook."
+        )
 
 
 def _unverified_key(hostvars: Mapping, groups: Mapping) -> Iterator[str]:
