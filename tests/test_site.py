@@ -165,3 +165,21 @@ def test_a_device_may_write_its_own_topics_and_no_other(described):
 )
 def test_where_a_service_is_reached_from_the_controller(variables, reached):
     assert site.reached_at(["pi"], {"pi": variables}, 3000) == reached
+
+
+@pytest.mark.parametrize(
+    ("variables", "reached"),
+    [
+        ({"ansible_connection": "local"}, {"host": "pi", "port": 3000}),
+        ({"ansible_connection": "local", "ansible_host": "192.0.2.4"}, {"host": "192.0.2.4", "port": 3000}),
+        ({"site_published_ports": {3000: 13000}}, {"host": "127.0.0.1", "port": 13000}),
+    ],
+)
+def test_where_people_reach_a_service(variables, reached):
+    assert site.reached_at(["pi"], {"pi": variables}, "3000", by_people=True) == reached
+
+
+def test_a_variable_that_the_playbook_gives_to_a_role_is_not_passed_over_in_silence(described):
+    described[0]["pi"]["grafana_dashboards"] = []
+    (problem,) = problems(described)
+    assert problem.startswith("grafana_dashboards (host pi): playbooks/site.yml gives this to the role")
