@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from firmware.network import Broker, Device, Listener, Path2Broker, TimeServer, until
+from firmware.network import COUNTING, Broker, Device, Listener, Path2Broker, TimeServer, until
 
 pytestmark = pytest.mark.slow
 
@@ -133,6 +133,14 @@ def test_broker_absent_at_start(house):
     assert house.listener.numbers == sorted(house.listener.numbers)  # oldest first
     assert spaced(house.listener.readings)
     assert house.listener.readings[-1]["time"] - house.listener.readings[0]["time"] >= 9 * 14
+
+
+@pytest.mark.parametrize("takes_ms", [12000, 14000, 16000])
+def test_sensors_that_take_nearly_the_whole_interval_leave_a_chance_to_the_link(house, takes_ms):
+    house.open(sensors=[{**COUNTING[0], "takes_ms": takes_ms}])
+    house.arrive(6)
+    assert house.listener.lost() == set()
+    assert "time" in house.listener.readings[-1]
 
 
 def test_a_crash_is_reported_once_and_loses_no_reading(house):

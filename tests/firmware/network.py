@@ -22,7 +22,9 @@ from firmware import FIRMWARE, MICROPYTHON, environment
 
 SECRETS = ("wifi-geheim", "broker-geheim")
 NAME = "matslopy4"
-COUNTER = '''"""Numbers the readings of a test."""
+COUNTER = '''"""Numbers the readings of a test, each of which takes "takes_ms"."""
+
+import time
 
 QUANTITIES = {"number": (0, 1000000, 0)}
 
@@ -31,9 +33,10 @@ class Sensor:
     number = 0
 
     def __init__(self, board, config):
-        pass
+        self._takes_ms = config.get("takes_ms", 0)
 
     def read(self):
+        time.sleep_ms(self._takes_ms)
         Sensor.number += 1
         return {"number": Sensor.number - 1}
 '''

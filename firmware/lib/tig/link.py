@@ -1,7 +1,7 @@
 """The way to the broker: Wi-Fi, time, connection, and then crash report, status and readings, oldest first.
 
 `step` is called in every turn of the main loop and never takes long: what may block (name look-up, connecting, asking the time)
-is begun only where there is room before the next reading.
+is begun only where there is room before the next reading, or right after one.
 
 Readings and time. A reading carries the time at which it was made. One that was made before the clock was known waits for the
 clock, which then gives it its time by the uptime at which it was made. Where the clock does not come within CLOCK_GRACE_MS of the

@@ -18,6 +18,8 @@ from tig.wifi import Wifi
 from tig.zone import Zone
 
 RING = "ring.bin"  # in the root of the file system: the readings that a crash found unsent
+AMPLE_MS = 60000  # room for whatever the link wants to begin
+TALK_MS = 250  # at least, between two readings: time for the link to send some
 
 
 class Encoder:
@@ -75,16 +77,18 @@ class Program:
     def turn(self):
         """Make a reading if one is due, go on with the link, feed the watchdog. Returns the pause until the next turn, ms."""
         room = time.ticks_diff(self._next, time.ticks_ms())
-        if room <= 0:
+        measured = room <= 0
+        if measured:
             self._measure()
             room = self._schedule()
-        pause = self._link.step(room if self._interval_ms > 10000 else 60000)
+        # Right after a reading the link may begin anything, however little room there is: it would get no better chance.
+        pause = self._link.step(AMPLE_MS if measured or self._interval_ms <= 10000 else room)
         self._led.say(self._status.waiting_for)
         room = time.ticks_diff(self._next, time.ticks_ms())
         if self._confirm:
             self._confirm()
             self._confirm = None
-        self._watchdog.progress(-room)
+        self._watchdog.progress(0 if measured else -room)
         return max(0, min(pause, room))
 
     def forever(self):
@@ -109,8 +113,8 @@ class Program:
     def _schedule(self):
         self._next = time.ticks_add(self._next, self._interval_ms)
         room = time.ticks_diff(self._next, time.ticks_ms())
-        if room < 0:
-            # Something took longer than an interval: no readings are made up for it.
+        if room < TALK_MS:
+            # Something took an interval or longer: no readings are made up for it.
             self._next = time.ticks_add(time.ticks_ms(), self._interval_ms)
             room = self._interval_ms
         return room
