@@ -284,6 +284,13 @@ def test_it_listens_elsewhere_only_behind_accounts(database, tmp_path):
     assert not door.exists()
 
 
+def test_it_is_found_where_it_was_opened_to_before(database, tmp_path):
+    door = tmp_path / "listen.env"
+    door.write_text(f"INFLUXDB_HTTP_BIND_ADDRESS=127.0.0.1:{database.port}\n")
+    assert database.converge(port=free_port(), timeout=3)["listen_changed"]
+    assert not door.exists()
+
+
 def test_it_stays_on_loopback_while_everybody_is_let_in(database, tmp_path):
     database.converge()
     database.program.stop()

@@ -283,6 +283,13 @@ def text_of(string: str) -> str:
     return f"'{escaped}'"
 
 
+def door_of(address: str) -> tuple[str, int]:
+    """Host and port at which a server with this bind address is reached from its own host."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    return ("127.0.0.1" if host in ("", "0.0.0.0", "::") else host), int(port)
+
+
 class Server:
     """InfluxQL over HTTP on one address."""
 
@@ -374,14 +381,17 @@ class Schema:
     # --- the server and its administrator
 
     def reach(self) -> None:
-        """Find the server on loopback, or on the address that it was opened to."""
-        port = self.wanted["port"]
-        host = self.wanted["listen"].rpartition(":")[0].strip("[]")
-        hosts = ["127.0.0.1", *([host] if host not in ("", "0.0.0.0", "::", "127.0.0.1") else [])]
+        """Find the server on loopback, on the address that it shall be opened to, or on the one that it was opened to."""
+        addresses = [
+            f"127.0.0.1:{self.wanted['port']}",
+            self.wanted["listen"],
+            self.opened_to().strip().partition("=")[2],
+        ]
+        doors = list(dict.fromkeys(door_of(address) for address in addresses if address))
         end = time.monotonic() + (0 if self.module.check_mode else self.wanted["timeout"])
         while True:
-            for candidate in hosts:
-                server = Server(candidate, port)
+            for host, port in doors:
+                server = Server(host, port)
                 if server.answers():
                     self.server = server
                     return
@@ -389,7 +399,8 @@ class Schema:
                 break
             time.sleep(0.1)
         if not self.module.check_mode:
-            self.fail(f"InfluxDB does not answer on {' or '.join(hosts)}, port {port}; see `journalctl -u influxdb`.")
+            tried = " or ".join(f"{host}, port {port}" for host, port in doors)
+            self.fail(f"InfluxDB does not answer on {tried}; see `journalctl -u influxdb`.")
 
     def log_in(self) -> None:
         """Become the administrator, who is made, promoted or given the declared password if need be."""
@@ -645,15 +656,19 @@ class Schema:
 
     # --- the door
 
+    def opened_to(self) -> str:
+        """The line that opens the service beyond loopback; empty where it is not open."""
+        try:
+            with open(self.wanted["listen_file"], encoding="utf-8") as file:
+                return file.read()
+        except FileNotFoundError:
+            return ""
+
     def open_door(self) -> None:
         """Let the service listen beyond loopback, once it is known to let nobody in without an account."""
         path, listen = self.wanted["listen_file"], self.wanted["listen"]
         wanted = f"INFLUXDB_HTTP_BIND_ADDRESS={listen}\n" if listen else ""
-        try:
-            with open(path, encoding="utf-8") as file:
-                found = file.read()
-        except FileNotFoundError:
-            found = ""
+        found = self.opened_to()
         if found == wanted:
             return
         if wanted and not self.module.check_mode:
