@@ -26,6 +26,9 @@ def load(path: Path):
     return module
 
 
+images = load(ROLE / "module_utils" / "lopy4_image.py")
+
+
 class Shelf:
     """The config blocks that are kept, one file a chip."""
 
@@ -36,12 +39,12 @@ class Shelf:
         return self.path.read_bytes() if self.path.exists() else b""
 
     def keep(self, block: bytes) -> None:
-        """Keep a block; one that was there and differs stays beside it under another name.
+        """Keep a block that has an identity; one that was there and differs stays beside it under another name.
 
         Raises:
             OSError: it could not be kept; nothing may be erased then.
         """
-        if not block.strip(b"\xff") or block == self.block():
+        if not images.has_identity(block) or block == self.block():
             return
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.path.exists():
@@ -75,7 +78,7 @@ class ActionModule(ActionBase):
         path = self.args.pop("image", None)
         try:
             if state == "formatted":
-                return {**result, **self._step("format")}
+                return {**result, **self._format(directory)}
             image = self._image(path)
             result.update(self._step("compare"))
             if not result["changed"] or result.get("failed") or state == "compared" or self._task.check_mode:
@@ -91,7 +94,6 @@ class ActionModule(ActionBase):
         return boolean(value, strict=False)
 
     def _image(self, path):
-        images = load(ROLE / "module_utils" / "lopy4_image.py")
         try:
             data = Path(path).read_bytes()
         except OSError as error:
@@ -124,14 +126,7 @@ class ActionModule(ActionBase):
             return there
         if there["layout"] not in ("", image.platform) and not erase_fs:
             return {"failed": True, "changed": False, "msg": self._refusal(there["layout"], image.platform)}
-        shelf = Shelf(directory, there["mac"])
-        block = base64.b64decode(there.pop("block"))
-        try:
-            shelf.keep(block)
-        except OSError as error:
-            raise AnsibleActionFail(
-                f"{self.args['name']}: its config block can't be kept in {directory}: {error}. Nothing was written."
-            ) from error
+        shelf, block = self._keep(there, directory)
         kept = shelf.block()
         remote = self._connection._shell.join_path(self._make_tmp_path(), "interpreter")
         self._transfer_file(str(path), remote)
@@ -142,7 +137,9 @@ class ActionModule(ActionBase):
             file_name=path.name,
             layout=there["layout"],
             mac=there["mac"],  # the same chip as the one whose block is kept
-            block=base64.b64encode(block if block.strip(b"\xff") else kept).decode(),
+            block=base64.b64encode(
+                images.restored(there["layout"], block, kept) if image.platform == "pycom" else b""
+            ).decode(),
         )
         if kept:
             done["backup"] = str(shelf.path)
@@ -151,6 +148,28 @@ class ActionModule(ActionBase):
                 f"{self.args['name']}: no config block of this chip is kept, so its LoRa MAC and Sigfox keys could not be restored."
             )
         return done
+
+    def _keep(self, there: dict, directory: Path) -> tuple[Shelf, bytes]:
+        """Keep the config block that was read; returns where the chip's is kept, and the block."""
+        shelf, block = Shelf(directory, there["mac"]), base64.b64decode(there["block"])
+        try:
+            # Beside a table that is not Pycom's it may be anything, and must not take the place of one that is kept.
+            if there["layout"] == "pycom" or not shelf.block():
+                shelf.keep(block)
+        except OSError as error:
+            raise AnsibleActionFail(
+                f"{self.args['name']}: its config block can't be kept in {directory}: {error}. Nothing was written."
+            ) from error
+        return shelf, block
+
+    def _format(self, directory: Path) -> dict:
+        if self._task.check_mode:
+            return self._step("format")
+        there = self._step("read")
+        if there.get("failed"):
+            return there
+        self._keep(there, directory)
+        return self._step("format", mac=there["mac"])
 
     def _step(self, step: str, **more) -> dict:
         with self.progress(self, self.args["name"], self.task_vars) as progress:

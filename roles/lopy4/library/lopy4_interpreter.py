@@ -9,7 +9,7 @@ short_description: Make the interpreter on a sensor node the declared one, over 
 description:
   - Nothing is written where the declared release runs already.
   - The config block of Pycom's layout (LoRa MAC, Sigfox keys) is read twice and kept on the controller before anything is erased.
-    It is written back when a device returns to Pycom's layout.
+    Erasing leaves it out. It is written back when a device returns to Pycom's layout, or when the device's own has no identity.
   - The board's PIC switches the chip into its ROM loader, C(esptool) does the rest. Without a PIC (expansion board 1 and 2)
     a jumper from G23 to GND does it.
 options:
@@ -102,7 +102,16 @@ import tempfile
 import time
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible.module_utils.lopy4_image import CONFIG, FILE_SYSTEM, PARTITIONS, SECTOR, ImageError, layout, load
+from ansible.module_utils.lopy4_image import (
+    CONFIG,
+    FILE_SYSTEM,
+    PARTITIONS,
+    SECTOR,
+    ImageError,
+    erased,
+    layout,
+    load,
+)
 from ansible.module_utils.lopy4_line import PYSERIAL, DeviceError
 from ansible.module_utils.lopy4_pic import enter, leave
 from ansible.module_utils.lopy4_visit import Progress, check_mac, identified, port_of
@@ -190,6 +199,10 @@ class Loader:
             f"The flash at {offset:#x} reads differently each time: use another cable or port. Nothing was written."
         )
 
+    def erase_file_system(self, platform: str) -> None:
+        for offset, size in erased(platform):
+            self.run("erase-region", hex(offset), hex(size))
+
     def write(self, parts: list[tuple[int, bytes]], baud: int, progress: Progress) -> None:
         """Write and verify; esptool compares the MD5 of each part with that of the flash."""
         with tempfile.TemporaryDirectory() as directory:
@@ -255,16 +268,15 @@ class Interpreter:
             image = load(
                 self.asked["file_name"], file.read(), self.asked["sha256"] or "", self.asked["declared_release"]
             )
-        before, parts = self.asked["layout"], list(image.parts)
         block = base64.b64decode(self.asked["block"] or "")
         with Loader(self.module, self.path) as loader:
-            if before != image.platform:
+            if self.asked["layout"] != image.platform:
                 self.progress("erasing the file system")
-                offset, size = FILE_SYSTEM[image.platform]
-                loader.run("erase-region", hex(offset), hex(size))
-            if image.platform == "pycom" and before != "pycom" and len(block) == SECTOR:
-                parts.append((CONFIG, block))
-            loader.write(parts, self.asked["baud"], self.progress)
+                loader.erase_file_system(image.platform)
+            if len(block) == SECTOR:
+                # Before the rest: whatever breaks off, Pycom's table never stands beside a block that is not Pycom's.
+                loader.write([(CONFIG, block)], self.asked["baud"], self.progress)
+            loader.write(list(image.parts), self.asked["baud"], self.progress)
         seconds = round(time.monotonic() - began, 2)
         self.progress("written; waiting until it runs")
         there = wait_for(self.path, 60)
@@ -283,8 +295,7 @@ class Interpreter:
                         "The partition table of the device is not one that is known: install an interpreter first."
                     )
                 self.progress("erasing the file system")
-                offset, size = FILE_SYSTEM[loader.layout]
-                loader.run("erase-region", hex(offset), hex(size))
+                loader.erase_file_system(loader.layout)
             wait_for(self.path, 60)
         return {"changed": True}
 

@@ -15,6 +15,9 @@ SECTOR = 0x1000
 BOOTLOADER, PARTITIONS, OTADATA, CONFIG = 0x1000, 0x8000, 0x1FF000, 0x3FF000
 # Where each layout has its file system: offset and size.
 FILE_SYSTEM = {"pycom": (0x400000, 0x400000), "mainline": (0x200000, 0x600000)}
+# Of the config block: LoRa MAC, Sigfox id, PAC and two keys; then the LoRa region; then Wi-Fi, file system type and others
+# that the user sets (pycom_config_block_t in Pycom's esp32/pycom_config.h).
+IDENTITY, LPWAN = 52, 53
 CHIP_ESP32 = 0
 
 
@@ -112,6 +115,38 @@ def _plain(name: str, data: bytes, release: str) -> Image:
     if layout(table) != "mainline":
         raise ImageError(f"{name} is no whole image to be written at 0x1000 (bootloader, partition table, program).")
     return Image("mainline", _released(name, r"-v(\d+\.\d+(?:\.\d+)?(?:-preview)?)", release), ((BOOTLOADER, data),))
+
+
+def has_identity(block: bytes) -> bool:
+    """Whether a config block says who the device is; one that was only ever set up (wifi_on_boot) does not."""
+    return bool(block[:IDENTITY].strip(b"\xff\0"))
+
+
+def restored(layout: str, block: bytes, kept: bytes) -> bytes:
+    """What has to be written at CONFIG when Pycom's firmware is installed; empty: what is there stays.
+
+    Args:
+        layout: whose partition table the device has, as `layout()` says it.
+        block: the device's config block; empty where the layout has none.
+        kept: the one of this chip that is kept; empty if none is.
+    """
+    if layout == "pycom":
+        if has_identity(block) or not has_identity(kept):
+            return b""
+        return kept[:LPWAN] + block[LPWAN:]  # the file system is of the type that the device's own block says
+    for known in (kept, block):
+        if has_identity(known):
+            return known
+    return b"\xff" * SECTOR  # bytes of another file system would be taken for keys
+
+
+def erased(platform: str) -> list[tuple[int, int]]:
+    """Offset and size of what is erased for a blank file system: never the config block, which no file system needs blank."""
+    offset, size = FILE_SYSTEM[platform]
+    end = offset + size
+    if not offset <= CONFIG < end:
+        return [(offset, size)]
+    return [(offset, CONFIG - offset), (CONFIG + SECTOR, end - CONFIG - SECTOR)]
 
 
 def layout(table: bytes) -> str:
