@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 
+import jinja2
 import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
@@ -100,6 +101,11 @@ def test_the_rule_of_a_time_zone():
     for zone in ("../../etc/passwd", "", "Europe"):
         with pytest.raises(AnsibleFilterError, match="there is no time zone"):
             filters.posix_timezone(zone)
+
+
+def test_the_wait_for_a_reading_is_longer_than_the_interval():
+    timeout = yaml.safe_load((ROLE / "defaults/main.yml").read_text())["lopy4_reading_timeout"]
+    assert [jinja2.Template(str(timeout)).render(lopy4_interval=seconds) for seconds in (15, 600)] == ["120", "660"]
 
 
 # --- hosts.yml
