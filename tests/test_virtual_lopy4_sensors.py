@@ -146,6 +146,22 @@ def test_bmp180_faults(board):
     assert "OSError" in host.send("i2c.readfrom_mem(0x76, 0xD0, 1)")[1]
 
 
+def test_an_i2c_controller_has_one_pair_of_pins(board):
+    """Who makes it anew with other pins takes it from the one who had it; the second controller is another one."""
+    _, host = board
+    host.ask(
+        "def make(id):\n"
+        " return machine.I2C(id, machine.I2C.MASTER, pins=('P9', 'P10'))\n"
+        if host.profile == "pycom"
+        else "def make(id):\n return machine.I2C(id, sda=machine.Pin(12), scl=machine.Pin(13))\n"
+    )
+    host.ask("second = make(1)")
+    assert host.ask("print(second.scan(), i2c.scan())") == "[] [119]"
+    host.ask("first = make(0)")
+    assert host.ask("print(i2c.scan())") == "[]"
+    assert "OSError" in host.send("i2c.readfrom_mem(0x77, 0xD0, 1)")[1]
+
+
 def test_soil_needs_power_and_time(board):
     device, host = board
     device.ctl("set", soilhumidity=0.5)

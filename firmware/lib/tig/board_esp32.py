@@ -7,6 +7,8 @@ import machine
 import network
 from machine import ADC, I2C, WDT, Pin
 
+from tig import buses
+
 _GPIO = {  # the LoPy4's pins by Pycom's names
     "P0": 3, "P1": 1, "P2": 0, "P3": 4, "P4": 15, "P5": 5, "P6": 27, "P7": 19, "P8": 2, "P9": 12, "P10": 13, "P11": 22,
     "P12": 21, "P13": 36, "P14": 37, "P15": 38, "P16": 39, "P17": 35, "P18": 34, "P19": 32, "P20": 33, "P21": 26,
@@ -76,7 +78,8 @@ def adc(pin):
 
 
 def i2c(sda, scl, frequency):
-    return I2C(0, sda=Pin(_gpio(sda)), scl=Pin(_gpio(scl)), freq=frequency)
+    pair = (_gpio(sda), _gpio(scl))
+    return I2C(buses.controller(pair, sda, scl), sda=Pin(pair[0]), scl=Pin(pair[1]), freq=frequency)
 
 
 def dht(pin):

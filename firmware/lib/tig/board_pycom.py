@@ -8,7 +8,7 @@ import ubinascii
 from machine import ADC, I2C, WDT, Pin
 from network import WLAN, Server
 
-from tig import pulses
+from tig import buses, pulses
 
 _CAUSES = (
     ("PWRON_RESET", "power_on"),
@@ -77,7 +77,7 @@ def adc(pin):
 
 
 def i2c(sda, scl, frequency):
-    return I2C(0, I2C.MASTER, pins=(sda, scl), baudrate=frequency)
+    return I2C(buses.controller((sda, scl), sda, scl), I2C.MASTER, pins=(sda, scl), baudrate=frequency)
 
 
 def dht(pin):

@@ -1,22 +1,10 @@
 """Just enough of Pycom's `machine` for the board layer and the sensors, with the calls of firmware 1.20.2.r6."""
 
-import os
+from chips import Controller, exists  # noqa: F401
 
 PWRON_RESET, HARD_RESET, WDT_RESET, DEEPSLEEP_RESET, SOFT_RESET, BROWN_OUT_RESET = range(6)
 
 pins = {}  # name -> level driven
-registers = {  # the BMP180 of the data sheet's example
-    0xD0: b"\x55",
-    0xAA: b"\x01\x98\xff\xb8\xc7\xd1\x7f\xe5\x7f\xf5\x5a\x71\x18\x2e\x00\x04\x80\x00\xdd\xf9\x0b\x34",
-}
-
-
-def exists(name):
-    try:
-        os.stat(name)
-        return True
-    except OSError:
-        return False
 
 
 def unique_id():
@@ -68,22 +56,9 @@ class Channel:
         return 1680 if pins.get("P8") else 0
 
 
-class I2C:
+class I2C(Controller):
     MASTER = 0
 
-    def __init__(self, bus, mode, *, pins=None, baudrate=100000):
-        self._command = 0
-
-    def readfrom_mem(self, address, register, length):
-        if address != 0x77 or exists("bmp180.gone"):
-            raise OSError("I2C bus error")
-        if register == 0xF6:
-            if self._command == 0x2E:
-                return (27898).to_bytes(2, "big")
-            return (23843 << 8).to_bytes(3, "big")[:length]
-        if register == 0xF4:
-            return bytes([self._command & 0x1F])
-        return registers[register][:length]
-
-    def writeto_mem(self, address, register, data):
-        self._command = data[0]
+    def __init__(self, bus, mode, *, pins, baudrate=100000):
+        gpio = {"P6": 27, "P7": 19, "P9": 12, "P10": 13}
+        super().__init__(bus, gpio.get(pins[0]), gpio.get(pins[1]))

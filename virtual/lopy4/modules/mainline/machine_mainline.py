@@ -95,6 +95,9 @@ def _number(pin):
     return pin._gpio if isinstance(pin, Pin) else Pin(pin)._gpio
 
 
+_routes = {}  # I2C controller -> (SDA, SCL): making one anew routes it anew, for all who hold it
+
+
 class I2C:
     def __init__(self, id=-1, *, scl=None, sda=None, freq=400000, timeout=50000):
         if id not in (0, 1, -1):
@@ -102,7 +105,12 @@ class I2C:
         defaults = ((18, 19), (25, 26))[max(0, id)]
         scl = defaults[0] if scl is None else _number(scl)
         sda = defaults[1] if sda is None else _number(sda)
-        self._pins = (sda, scl)
+        self._id = max(0, id)
+        _routes[self._id] = (sda, scl)
+
+    @property
+    def _pins(self):
+        return _routes[self._id]
 
     def _do(self, address, out, count):
         got = _call("i2c", self._pins, address, list(out), count)
@@ -140,7 +148,11 @@ class I2C:
 
 class SoftI2C(I2C):
     def __init__(self, scl, sda, *, freq=400000, timeout=50000):
-        self._pins = (_number(sda), _number(scl))
+        self._soft = (_number(sda), _number(scl))
+
+    @property
+    def _pins(self):
+        return self._soft
 
 
 class ADC:

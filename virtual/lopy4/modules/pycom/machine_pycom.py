@@ -135,13 +135,15 @@ def _name(pin):
     return pin._gpio if isinstance(pin, Pin) else Pin(pin)._gpio
 
 
+_buses = {}  # what a bus has, for all who hold it: its pins (None: closed)
+
+
 class I2C:
     MASTER = 0
 
     def __init__(self, id=0, mode=0, *, baudrate=100000, pins=None):
         if id not in (0, 1, 2):
             raise OSError("resource not available")
-        self._open = False
         self._id = id
         self.init(mode, baudrate=baudrate, pins=pins)
 
@@ -150,22 +152,21 @@ class I2C:
             raise ValueError("invalid argument(s) value")
         if pins is None:
             pins = ("P9", "P10")
-        self._pins = (_name(pins[0]), _name(pins[1]))
-        self._open = True
+        _buses[self._id] = (_name(pins[0]), _name(pins[1]))
 
     def deinit(self):
-        self._open = False
+        _buses[self._id] = None
 
     def _do(self, address, out, count):
-        if not self._open:
+        if _buses[self._id] is None:
             raise OSError("I2C bus error")
-        got = _call("i2c", self._pins, address, list(out), count)
+        got = _call("i2c", _buses[self._id], address, list(out), count)
         if got is None:
             raise OSError("I2C bus error")
         return bytes(got)
 
     def scan(self):
-        return _call("i2c_scan", self._pins)
+        return _call("i2c_scan", _buses[self._id] or ())
 
     def readfrom(self, addr, nbytes):
         return self._do(addr, b"", nbytes)
