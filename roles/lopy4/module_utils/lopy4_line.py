@@ -43,14 +43,21 @@ def listed() -> str:
 
 
 def holders(path: str) -> list[str]:
-    """Programs of this host that have the port open, as "name (pid)"; those of other users only if we may see them."""
-    real, found = os.path.realpath(path), []
+    """Programs of this host that have the port open, as "name (process 7)"; those of other users only if we may see them."""
+    try:
+        there, found = os.stat(path), []
+    except OSError:  # it is just being pulled
+        return []
     for directory in glob.glob("/proc/[0-9]*"):
         pid = directory.rpartition("/")[2]
         if int(pid) == os.getpid():
             continue
         try:
-            if any(os.readlink(entry) == real for entry in glob.glob(f"{directory}/fd/*")):
+            # By what it is and not by its name alone: a container has a /dev/pts/1 of its own.
+            if any(
+                os.readlink(entry).startswith("/dev/") and os.path.samestat(os.stat(entry), there)
+                for entry in glob.glob(f"{directory}/fd/*")
+            ):
                 with open(f"{directory}/comm", encoding="utf-8", errors="replace") as file:
                     found.append(f"{file.read().strip()} (process {pid})")
         except OSError:
@@ -69,12 +76,21 @@ class Line:
         DeviceError: there is no such port, it is in use, or we may not open it.
     """
 
+    PATIENCE = 1.0  # seconds that a program may need to close the port
+
     def __init__(self, path: str, baud: int = BAUD, bits: int = 8) -> None:
         self.path = path
         self.sent = 0
         self.pending = b""
         if not os.path.exists(path):
             raise DeviceError(f"There is no port {path}. {listed()} Is the device plugged in?")
+        # Neither an advisory lock nor TIOCEXCL, which root is let past, keeps us from sharing the port with `screen` or `cat`:
+        # then each gets some of the bytes.
+        deadline = time.monotonic() + self.PATIENCE
+        while users := holders(path):
+            if time.monotonic() > deadline:
+                raise DeviceError(self._in_use(users))
+            time.sleep(0.1)
         try:
             self.serial = serial.Serial(path, baud, bytesize=bits, timeout=0, write_timeout=20, exclusive=True)
             fcntl.ioctl(self.serial.fileno(), termios.TIOCEXCL)
@@ -86,9 +102,11 @@ class Line:
         if number in (errno.EACCES, errno.EPERM):
             return f"No permission to open {self.path}: run as root, or add the user to group dialout and log in again."
         if number in (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK) or "exclusively lock" in str(error):
-            who = ", ".join(holders(self.path)) or "a program of another user"
-            return f"{self.path} is in use by {who}. Close it and run again."
+            return self._in_use(holders(self.path) or ["a program of another user"])
         return f"{self.path} can't be opened: {error}. {listed()}"
+
+    def _in_use(self, users: list[str]) -> str:
+        return f"{self.path} is in use by {', '.join(users)}. Close it and run again."
 
     def close(self) -> None:
         with contextlib.suppress(OSError, ValueError):
