@@ -95,9 +95,8 @@ def bench(tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(data)
         image = lopy4_image.load(name, data, hashlib.sha256(data).hexdigest(), "")
         monkeypatch.setattr(library, "Loader", type("OfChip", (Loader,), {"chip": chip}))
-        monkeypatch.setattr(
-            library, "wait_for", lambda *_: {"platform": image.platform, "release": image.release.removeprefix("v")}
-        )
+        runs = {"platform": image.platform, "release": image.release.removeprefix("v")}
+        monkeypatch.setattr(library, "wait_for", getattr(install, "answers", lambda *_: runs))
         made = object.__new__(plugin.ActionModule)
         made._task = SimpleNamespace(check_mode=False)
         made._connection = SimpleNamespace(_shell=SimpleNamespace(join_path=os.path.join, tmpdir=str(tmp_path)))
@@ -174,6 +173,15 @@ def test_a_block_without_an_identity_is_mended_from_the_one_that_is_kept(bench):
     bench(chip, "pycom")
     assert chip.config == BLOCK[:53] + bytes(setup[53:])
     assert bench.kept() == [BLOCK]
+
+
+def test_a_board_that_does_not_restart_its_chip_is_explained(bench):
+    chip = Chip("pycom", BLOCK)
+    bench.answers = lambda *_: {}
+    with pytest.raises(DeviceError, match=r"written and verified.*take the jumper off G23, press reset, and run again"):
+        bench(chip, "pycom")
+    with pytest.raises(DeviceError, match=r"was erased.*take the jumper off G23"):
+        bench.format(chip)
 
 
 @pytest.mark.parametrize("platform", ["pycom", "mainline"])

@@ -119,6 +119,13 @@ from ansible.module_utils.lopy4_visit import Progress, check_mac, identified, po
 READ_BAUD = 230400  # what the boards carry in this direction
 
 
+# Nothing but its reset button restarts a chip on a board without a PIC.
+SILENT = (
+    "nothing answers now. On expansion board 1 or 2 that is to be expected: take the jumper off G23, press reset, and run again. "
+    "On another board press reset and run again."
+)
+
+
 class Deaf(DeviceError):
     """Nothing answers esptool."""
 
@@ -280,9 +287,11 @@ class Interpreter:
         seconds = round(time.monotonic() - began, 2)
         self.progress("written; waiting until it runs")
         there = wait_for(self.path, 60)
+        if not there:
+            raise DeviceError(f"The interpreter was written and verified, and {SILENT}")
         if there.get("release") != image.release.removeprefix("v") or there.get("platform") != image.platform:
             raise DeviceError(
-                f"It was written and verified, and {there.get('release') or 'nothing'} answers instead of {image.release}. "
+                f"It was written and verified, and {there['release']} answers instead of {image.release}. "
                 "Run again; if that does not help, compare lopy4_interpreter_release with what the device says of itself."
             )
         return {"changed": True, "release": image.release, "seconds": seconds}
@@ -296,7 +305,8 @@ class Interpreter:
                     )
                 self.progress("erasing the file system")
                 loader.erase_file_system(loader.layout)
-            wait_for(self.path, 60)
+            if not wait_for(self.path, 60):
+                raise DeviceError(f"The file system was erased, and {SILENT}")
         return {"changed": True}
 
 
