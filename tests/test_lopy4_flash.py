@@ -135,6 +135,9 @@ def test_a_reading_that_does_not_come_is_a_failure_with_advice(site, broker, tmp
 
 
 def test_a_new_device_is_described(site, tmp_path):
+    for name in ("one", "two"):
+        path = site / f"host_vars/{name}.yml"
+        path.write_text(path.read_text().replace("virtual-network", '"Home: 5G är #1"'))
     with Device(tmp_path / "state", "pycom", paced=False) as device:
         options = ["-e", "device_name=greenhouse", "-e", "device_host=localhost", "-e", f"device_port={device.port}"]
         result = play("device", site, *options)
@@ -142,7 +145,7 @@ def test_a_new_device_is_described(site, tmp_path):
         described = yaml.safe_load((site / "host_vars/greenhouse.yml").read_text())
         assert described["lopy4_port"] == device.port
         assert described["lopy4_mac"] == ":".join(f"{byte:02x}" for byte in device.mac)
-        assert described["lopy4_wifi_ssid"] == "virtual-network"  # as the devices that are there have it
+        assert described["lopy4_wifi_ssid"] == "Home: 5G är #1"  # as the devices that are there have it
         assert described["lopy4_serial_host"] == "localhost"
         assert "greenhouse:" in (site / "hosts.yml").read_text()
         (site / "host_vars/greenhouse.yml").write_text("mine: true\n")
