@@ -52,6 +52,7 @@ check: .venv/.test ## lint and unit tests, two minutes
 test: ## everything (SCENARIO="base mosquitto" for some molecule scenarios alone)
 	@bin/prerequisites test
 	@$(MAKE) --silent --jobs=3 .venv/.test image demo-feed
+	@$(MAKE) --silent --jobs=2 RELEASE=bookworm image demo-feed # scenario takeover has it
 	@$(bin)/python bin/test --jobs $(JOBS) $(SCENARIO)
 
 bench: ## measure speed and memory on this machine, ten minutes (ARGS=--cold: five more, without caches)

@@ -13,6 +13,10 @@ def influxql(host, inventory, user, statement):
     return json.loads(host.run_expect([0], command, user, password, statement).stdout)
 
 
+def test_it_has_the_older_release(host):
+    assert host.system_info.codename == "bookworm"
+
+
 def test_what_was_measured_is_still_there(host, inventory):
     answer = influxql(host, inventory, "grafana", 'SELECT "outsidetemp", "soilhumidity" FROM "mqtt_consumer"')
     assert answer["results"][0]["series"][0]["values"] == [["2021-07-12T12:40:39Z", 25, 0.6999512]]
