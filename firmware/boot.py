@@ -5,7 +5,7 @@ ROLE = "boot"  # tig-pi loader
 # The program stands twice, in the slots a/ and b/. The pointer says which one runs: two records, slot.0 and slot.1, of 64 bytes
 # "<sequence> <slot> <trial|good> <tries> <crc32>"; the sound one with the higher sequence counts and the other one is
 # overwritten, so there is a sound one at every byte of the writing. A slot on trial that was started three times and did not
-# confirm hands back to the other slot. A good slot that fails to start is put on trial.
+# confirm hands back to the other slot. A good slot that fails before it confirmed is put on trial.
 
 import os
 import sys
@@ -17,7 +17,7 @@ TRIES = 3
 START_MS = 180000  # the watchdog until the program arms its own
 CONSOLE_MS = 3600000  # the watchdog while somebody sits at the console
 PAUSE_S = 5  # before the reset after a crash, so that Ctrl-C can come between
-SOON_S = 600  # a program that works and yet crashes sooner than this is given a rest, because each crash is written to the flash
+SOON_S = 600  # one that crashes sooner than this is given a rest, unless it is on trial: each crash is written to the flash
 REST_S = 60
 
 
@@ -160,9 +160,11 @@ def start():
         except Exception as e:
             sys.print_exception(e)
             keep(e)
-        if not confirmed and pointer()[0][2] == "good":
+        (_, _, state, tries), _ = pointer()
+        if not confirmed and state == "good":
             point(slot, "trial", 1)
-        soon = confirmed and time.ticks_diff(time.ticks_ms(), started) < SOON_S * 1000
+        trial = not confirmed and state == "trial" and (tries < TRIES or complete("b" if slot == "a" else "a"))
+        soon = not trial and time.ticks_diff(time.ticks_ms(), started) < SOON_S * 1000
         pause = REST_S if soon else PAUSE_S
         print("restart in %d s, Ctrl-C stops" % pause)
         WDT(timeout=START_MS)

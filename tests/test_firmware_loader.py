@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from firmware.network import free_port
 
 from firmware import FIRMWARE, MICROPYTHON, environment, evaluate
 
@@ -163,6 +164,19 @@ def test_a_good_program_that_crashes_later_stays(card):
     assert (card.ran, card.pointer) == ("bbbbbb", "b good 0")
 
 
+def test_a_program_that_crashes_again_and_again_is_given_a_rest_because_each_crash_is_written(card):
+    """Except on trial, where another program or a new upload is waited for."""
+    card.slot("a", "crash")
+    assert [card.boot().count("restart in 60 s") for _ in range(5)] == [0, 0, 1, 1, 1]
+    card.slot("b", "crash")
+    card.point(0, "90 b good 0")
+    pauses = [card.boot().count("restart in 60 s") for _ in range(9)]
+    assert pauses == [1, 0, 0] * 3  # good; on trial twice more; the other one, which was good
+    card.slot("a", "confirm", "crash")
+    card.point(0, "200 a good 0")
+    assert "restart in 60 s" in card.boot()
+
+
 def test_a_pointer_to_a_slot_that_is_gone_leads_to_the_other(card):
     card.slot("b", "confirm")
     card.point(0, "3 a good 0")
@@ -197,6 +211,40 @@ def test_ctrl_c_leads_to_the_prompt_and_gives_the_watchdog_an_hour(card):
     )
     assert "prompt [180000, 3600000]" in ran.stdout
     assert not (card.folder / "crash.txt").exists()
+
+
+# --- when a program is taken for good ---
+
+TURNS = """
+import os
+import time
+with open("settings.json", "w") as f:
+    json.dump(data["settings"], f)
+if data["wifi"] == "down":
+    open("wifi.down", "w").close()
+from tig import log
+log.say = lambda what: None
+from tig.main import Program
+confirmed = []
+program = Program(os.getcwd(), lambda: confirmed.append(time.ticks_ms()))
+started = time.ticks_ms()
+while time.ticks_diff(time.ticks_ms(), started) < 300000:
+    time.sleep_ms(program.turn())
+result = [time.ticks_diff(at, started) // 1000 for at in confirmed]
+"""
+
+
+@pytest.mark.parametrize("wifi", ["up", "down"])
+def test_without_a_broker_a_program_is_taken_for_good_after_a_minute(wifi):
+    settings = {
+        "name": "node",
+        "topic": "tig/node",
+        "wifi": {"ssid": "home"},
+        "broker": {"host": "127.0.0.1", "port": free_port()},
+        "sensors": [{"driver": "dht11", "pin": "P11", "fields": {"humidity": "h"}}],
+    }
+    [seconds] = evaluate(TURNS, {"settings": settings, "wifi": wifi}, speed=0)
+    assert 60 <= seconds <= 62
 
 
 # --- torn writes of the pointer ---

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import time
+import zlib
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -172,6 +174,33 @@ def test_a_crash_is_reported_once_and_loses_no_reading(house):
     house.device.start()
     until(lambda: house.listener.numbers[-1] > 100)
     assert len(house.listener.of("crash")) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "whole", "broken"),
+    [("main.py", "        text = self._head\n", "        text = self.head\n"), ("mqtt.py", "    def publish(", "    def send(")],
+)
+def test_a_program_that_cannot_send_is_not_taken_for_good(house, file, whole, broken):
+    house.open()
+    house.arrive(2)
+    house.device.stop()
+    slots = house.device.folder
+    shutil.copytree(slots / "a", slots / "b")
+    source = slots / "b/lib/tig" / file
+    assert whole in source.read_text()
+    source.write_text(source.read_text().replace(whole, broken))
+    text = "90 b trial 0"
+    (slots / "slot.0").write_text(f"{text} {zlib.crc32(text.encode()):08x}".ljust(63) + "\n")
+    for _ in range(3):
+        house.device.start()
+        house.device.process.wait(20)
+    assert "slot b works" not in house.device.console
+    had = len(house.listener.readings)
+    house.device.start()
+    until(lambda: len(house.listener.readings) > had)
+    until(lambda: house.device.console.count("slot a works") == 2)
+    assert "back to slot a" in house.device.console
+    assert "AttributeError" in until(lambda: house.listener.of("crash"))[0]["traceback"]
 
 
 @pytest.mark.slow

@@ -50,8 +50,19 @@ def sensor(place: int, **changes) -> list[dict]:
     return sensors
 
 
+def buses(*pairs: tuple[str, str]) -> list[dict]:
+    """A BMP180 on each pair of pins."""
+    return [
+        {"driver": "bmp180", "sda": sda, "scl": scl, "fields": {"pressure": f"pressure{place}"}}
+        for place, (sda, scl) in enumerate(pairs)
+    ]
+
+
 def test_good_settings_are_good():
     assert problems() == []
+    assert problems(sensors=buses(("P6", "P7"), ("P9", "P10"))) == []
+    assert problems(sensors=sensor(1, oversampling=0, sealevel=1013.25)) == []
+    assert problems(sensors=sensor(2, samples=1, settle_ms=0), interval=2) == []
 
 
 @pytest.mark.parametrize(
@@ -60,6 +71,7 @@ def test_good_settings_are_good():
         ({"port": ""}, "lopy4_port and lopy4_mac are both missing"),
         ({"mac": "24:0a:c4"}, "is no MAC"),
         ({"interval": 1}, "lopy4_interval: 1 is not a number from 2 to 86400"),
+        ({"watchdog": 60}, "lopy4_watchdog: 60 is not a number from 90 to 3600"),
         ({"watchdog": "long"}, "lopy4_watchdog: 'long' is not a number"),
         ({"topic": "tig/#"}, "is no topic to publish to"),
         ({"wifi_ssid": "n" * 33}, "1 to 32 bytes"),
@@ -85,6 +97,21 @@ def test_good_settings_are_good():
         ({"sensors": sensor(2, dry_mv=1210)}, "(nearly) the same"),
         ({"sensors": sensor(2, wet_mv="wet")}, "wet_mv is 'wet'"),
         ({"sensors": sensor(2, pin="P9")}, "take P13 to P20"),
+        ({"sensors": sensor(2, wet_mv=90)}, "entry 3 (soil): wet_mv is 90; it is the reading in mV, 100 to 3100"),
+        ({"sensors": sensor(2, dry_mv=3200)}, "dry_mv is 3200"),
+        (
+            {"sensors": sensor(2, samples=0)},
+            "entry 3 (soil): samples is 0; it is how many readings the median is of, 1 to 200",
+        ),
+        ({"sensors": sensor(2, settle_ms=200000)}, "settle_ms is 200000"),
+        ({"sensors": sensor(1, oversampling=5)}, "entry 2 (bmp180): oversampling is 5; it is the data sheet's setting"),
+        ({"sensors": sensor(1, oversampling=1.5)}, "oversampling is 1.5"),
+        ({"sensors": sensor(1, sealevel=0)}, "sealevel is 0; it is the pressure at sea level in hPa, 800 to 1100"),
+        ({"sensors": sensor(1, sealevel=True)}, "sealevel is True"),
+        ({"sensors": sensor(2, settle_ms=10000), "interval": 10}, "takes 10.2 s, and lopy4_interval is 10"),
+        ({"sensors": buses(("P6", "P7"), ("P6", "P7"))}, "entry 2 (bmp180): entry 1 is on P6 and P7, too"),
+        ({"sensors": buses(("P6", "P7"), ("P6", "P9"))}, "belongs to the I2C bus of another sensor"),
+        ({"sensors": buses(("P6", "P7"), ("P9", "P10"), ("P3", "P4"))}, "3 pairs of sda and scl"),
     ],
 )
 def test_bad_settings_are_named(changes, sentence):

@@ -180,6 +180,6 @@ def test_where_people_reach_a_service(variables, reached):
 
 
 def test_a_variable_that_the_playbook_gives_to_a_role_is_not_passed_over_in_silence(described):
-    described[0]["pi"]["grafana_dashboards"] = []
+    described[0]["pi"] |= {"grafana_dashboards": [], "grafana_root_url": "https://house.example.org/"}
     (problem,) = problems(described)
     assert problem.startswith("grafana_dashboards (host pi): playbooks/site.yml gives this to the role")

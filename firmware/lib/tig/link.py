@@ -59,6 +59,7 @@ class Link:
         self._said = None  # the status key that was sent last
         self._said_at = 0
         self._crashed = crash.report() is not None
+        self.delivered = False  # a reading was acknowledged
 
     def step(self, room_ms):
         """One turn; room_ms until the next reading. Returns how long the loop may pause, in ms."""
@@ -152,6 +153,7 @@ class Link:
         self._connect_pause.reset()
         if what == "reading":
             self._ring.remove(number)
+            self.delivered = True
         elif what == "crash":
             crash.forget()
             self._crashed = False

@@ -19,6 +19,7 @@ from tig.zone import Zone
 
 RING = "ring.bin"  # in the root of the file system: the readings that a crash found unsent
 AMPLE_MS = 60000  # room for whatever the link wants to begin
+SETTLED_S = 60  # so long without a crash: it works, though there is nobody to send to
 TALK_MS = 250  # at least, between two readings: time for the link to send some
 
 
@@ -85,7 +86,7 @@ class Program:
         pause = self._link.step(AMPLE_MS if measured or self._interval_ms <= 10000 else room)
         self._led.say(self._status.waiting_for)
         room = time.ticks_diff(self._next, time.ticks_ms())
-        if self._confirm:
+        if self._confirm and (self._link.delivered or self._clock.uptime() >= SETTLED_S):
             self._confirm()
             self._confirm = None
         self._watchdog.progress(0 if measured else -room)

@@ -27,11 +27,26 @@ TAKEN = {"P0": "the serial port", "P1": "the serial port", "P2": "the LED", "P12
 LIMITS = {
     "interval": (2, 86400),
     "ring": (1, 20000),
-    "watchdog": (30, 3600),
+    "watchdog": (90, 3600),  # an attempt to get into the Wi-Fi and to the broker takes its time
     "broker_port": (1, 65535),
     "broker_keepalive": (10, 3600),
 }
 COMMON = {"driver", "fields", "name"}
+# Of each driver's numbers: the smallest, the largest, and what it is.
+NUMBERS = {
+    "bmp180": {
+        "oversampling": (0, 3, "the data sheet's setting, a whole number"),
+        "sealevel": (800, 1100, "the pressure at sea level in hPa"),
+    },
+    "soil": {
+        # What the converter can tell apart at 11 dB (ESP-IDF, API reference of the ADC).
+        "dry_mv": (100, 3100, "the reading in mV"),
+        "wet_mv": (100, 3100, "the reading in mV"),
+        "samples": (1, 200, "how many readings the median is of"),
+        "settle_ms": (0, 10000, "how long the probe is powered before it is read, in ms"),
+    },
+}
+I2C_BUSES = 2  # controllers of the ESP32
 
 
 def posix_timezone(zone: str) -> str:
@@ -116,6 +131,8 @@ def lopy4_problems(settings: Mapping, program: str) -> list[str]:
         _hosts(settings),
         _resolved(settings),
         _sensors(settings["sensors"], drivers(program)),
+        _buses(settings["sensors"]),
+        _duration(settings["sensors"], settings["interval"]),
     )
     return [f"{settings['name']}: {problem}" for check in checks for problem in check]
 
@@ -198,7 +215,7 @@ def _sensors(sensors: list, catalogue: Mapping) -> Iterator[str]:
 
 
 def _wiring(where: str, sensor: Mapping, used: dict[str, str]) -> Iterator[str]:
-    wired = {"sda": "P6", "scl": "P7", **sensor} if sensor["driver"] == "bmp180" else sensor
+    wired = _wired(sensor)
     for key in ("pin", "power", "sda", "scl"):
         pin = wired.get(key)
         if pin is None:
@@ -216,6 +233,45 @@ def _wiring(where: str, sensor: Mapping, used: dict[str, str]) -> Iterator[str]:
         used[pin] = use
 
 
+def _wired(sensor: Mapping) -> Mapping:
+    """The entry with the driver's own pins where it names none."""
+    return {"sda": "P6", "scl": "P7", **sensor} if sensor.get("driver") == "bmp180" else sensor
+
+
+def _buses(sensors: list) -> Iterator[str]:
+    """I2C: a pair of pins is a bus, a BMP180 has one address, the chip two controllers."""
+    found: dict[tuple, int] = {}
+    for place, sensor in enumerate(sensors, start=1):
+        wired = _wired(sensor)
+        if "sda" not in wired:
+            continue
+        where, pair = f"lopy4_sensors, entry {place} ({sensor['driver']})", (wired["sda"], wired.get("scl"))
+        if pair in found:
+            yield f"{where}: entry {found[pair]} is on {pair[0]} and {pair[1]}, too, and both have the same I2C address; take other pins."
+        elif any(set(pair) & set(other) for other in found):
+            yield f"{where}: {pair[0]} and {pair[1]}: one of them belongs to the I2C bus of another sensor; take two other pins."
+        found.setdefault(pair, place)
+    if len(found) > I2C_BUSES:
+        yield f"lopy4_sensors: {len(found)} pairs of sda and scl, and the chip has {I2C_BUSES} I2C controllers."
+
+
+def _duration(sensors: list, interval: object) -> Iterator[str]:
+    """Whether a round of readings fits into the interval."""
+    milliseconds = 0
+    for sensor in sensors:
+        settle, samples = sensor.get("settle_ms", 1000), sensor.get("samples", 11)
+        if sensor.get("driver") != "soil":
+            milliseconds += 50
+        elif _within(settle, "soil", "settle_ms") and _within(samples, "soil", "samples"):
+            milliseconds += (settle if sensor.get("power") else 0) + 10 * samples
+    low, _ = LIMITS["interval"]
+    if str(interval).isdigit() and int(interval) >= low and milliseconds >= 1000 * int(interval):
+        yield (
+            f"lopy4_sensors: to read them all takes {milliseconds / 1000:.1f} s, and lopy4_interval is {interval}: make it longer, or "
+            "settle_ms and samples smaller."
+        )
+
+
 def _keys(where: str, sensor: Mapping, driver: Driver) -> Iterator[str]:
     for key in sorted(driver.needs - set(sensor)):
         yield f"{where}: {key} is missing."
@@ -223,22 +279,26 @@ def _keys(where: str, sensor: Mapping, driver: Driver) -> Iterator[str]:
         yield f"{where}: there is no key {key}; there are {', '.join(sorted(driver.takes))}.{_perhaps(key, driver.takes)}"
 
 
+def _within(value: object, driver: str, key: str) -> bool:
+    low, high, _ = NUMBERS[driver][key]
+    kinds = (int, float) if key == "sealevel" else int
+    return isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
+
+
 def _by_driver(where: str, sensor: Mapping) -> Iterator[str]:
     driver = sensor["driver"]
     if driver == "dht11" and sensor.get("pin") in INPUTS:
         yield f"{where}: pin: {sensor['pin']} is an input only; a DHT11 needs a pin that can also be an output."
-    if driver == "soil":
-        if sensor.get("pin") in PINS - ANALOGUE:
-            yield f"{where}: pin: {sensor['pin']} has no analogue converter that works beside Wi-Fi; take P13 to P20."
-        dry, wet = sensor.get("dry_mv"), sensor.get("wet_mv")
-        for key, value in (("dry_mv", dry), ("wet_mv", wet)):
-            if key not in sensor:
-                return
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 3600:
-                yield f"{where}: {key} is {value!r}; it is the reading in mV, 0 to 3600."
-                return
-        if abs(dry - wet) < 50:
-            yield f"{where}: dry_mv and wet_mv are (nearly) the same; measure the probe in dry air and in a glass of water."
+    if driver == "soil" and sensor.get("pin") in PINS - ANALOGUE:
+        yield f"{where}: pin: {sensor['pin']} has no analogue converter that works beside Wi-Fi; take P13 to P20."
+    good = {}
+    for key, (low, high, what) in NUMBERS.get(driver, {}).items():
+        if key in sensor and not _within(sensor[key], driver, key):
+            yield f"{where}: {key} is {sensor[key]!r}; it is {what}, {low} to {high}."
+        elif key in sensor:
+            good[key] = sensor[key]
+    if {"dry_mv", "wet_mv"} <= set(good) and abs(good["dry_mv"] - good["wet_mv"]) < 50:
+        yield f"{where}: dry_mv and wet_mv are (nearly) the same; measure the probe in dry air and in a glass of water."
 
 
 def _perhaps(word: object, words) -> str:

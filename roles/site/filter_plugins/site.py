@@ -189,7 +189,12 @@ def _misspelt(hostvars: Mapping, groups: Mapping) -> Iterator[str]:
 def _wired(hostvars: Mapping, groups: Mapping) -> Iterator[str]:
     """Variables that site.yml itself gives to a role: what the inventory says of them would be passed over in silence."""
     plays = yaml.safe_load((REPOSITORY / "playbooks/site.yml").read_text(encoding="utf-8"))
-    wired = {name for play in plays for name in play.get("vars", {}) if not name.startswith(("__", "site_"))}
+    wired = {
+        name
+        for play in plays
+        for name, value in play.get("vars", {}).items()
+        if not name.startswith(("__", "site_")) and f"hostvars[inventory_hostname].{name} " not in str(value)
+    }
     found = {name: host for host in groups["all"] for name in hostvars[host] if name in wired}
     for name, host in sorted(found.items()):
         yield (
