@@ -110,7 +110,7 @@ def test_good_settings_are_good():
         ({"sensors": sensor(1, sealevel=True)}, "sealevel is True"),
         ({"sensors": sensor(2, settle_ms=10000), "interval": 10}, "takes 10.2 s, and lopy4_interval is 10"),
         ({"sensors": buses(("P6", "P7"), ("P6", "P7"))}, "entry 2 (bmp180): entry 1 is on P6 and P7, too"),
-        ({"sensors": buses(("P6", "P7"), ("P6", "P9"))}, "belongs to the I2C bus of another sensor"),
+        ({"sensors": buses(("P6", "P7"), ("P6", "P9"))}, "P6 or P9 belongs to the I2C bus of another sensor"),
         ({"sensors": buses(("P6", "P7"), ("P9", "P10"), ("P3", "P4"))}, "3 pairs of sda and scl"),
     ],
 )

@@ -239,18 +239,19 @@ def _wired(sensor: Mapping) -> Mapping:
 
 
 def _buses(sensors: list) -> Iterator[str]:
-    """I2C: a pair of pins is a bus, a BMP180 has one address, the chip two controllers."""
-    found: dict[tuple, int] = {}
+    """I2C: a pair of pins is a bus, on which a driver finds its sensor at one address; the chip has two controllers."""
+    found: dict[tuple, dict[str, int]] = {}
     for place, sensor in enumerate(sensors, start=1):
         wired = _wired(sensor)
         if "sda" not in wired:
             continue
         where, pair = f"lopy4_sensors, entry {place} ({sensor['driver']})", (wired["sda"], wired.get("scl"))
-        if pair in found:
-            yield f"{where}: entry {found[pair]} is on {pair[0]} and {pair[1]}, too, and both have the same I2C address; take other pins."
-        elif any(set(pair) & set(other) for other in found):
-            yield f"{where}: {pair[0]} and {pair[1]}: one of them belongs to the I2C bus of another sensor; take two other pins."
-        found.setdefault(pair, place)
+        other = found.get(pair, {}).get(sensor["driver"])
+        if other:
+            yield f"{where}: entry {other} is on {pair[0]} and {pair[1]}, too, and has the same I2C address; take other pins."
+        elif any(pair != bus and set(pair) & set(bus) for bus in found):
+            yield f"{where}: {pair[0]} or {pair[1]} belongs to the I2C bus of another sensor; take two other pins."
+        found.setdefault(pair, {}).setdefault(sensor["driver"], place)
     if len(found) > I2C_BUSES:
         yield f"lopy4_sensors: {len(found)} pairs of sda and scl, and the chip has {I2C_BUSES} I2C controllers."
 
