@@ -122,6 +122,20 @@ def test_bad_settings_are_named(changes, sentence):
     assert "eight-or-more" not in found[0]
 
 
+def test_a_name_that_leads_back_to_the_controller_is_refused(monkeypatch):
+    def resolving(*addresses: str):
+        answer = [(None, None, None, "", (address, 0)) for address in addresses]
+        monkeypatch.setattr(filters.socket, "getaddrinfo", lambda *_: answer)
+
+    resolving("127.0.1.1", "192.0.2.7")
+    assert filters.lopy4_address("pi.local") == "192.0.2.7"
+    for addresses in (("127.0.1.1",), ("127.0.0.1", "0.0.0.0"), ("::1",)):
+        resolving(*addresses)
+        found = problems(broker_host="pi.local")
+        assert len(found) == 1
+        assert f"pi.local is {addresses[0]} here, which to the device is the device itself" in found[0]
+
+
 def test_the_rule_of_a_time_zone():
     assert filters.posix_timezone("Europe/Stockholm") == "CET-1CEST,M3.5.0,M10.5.0/3"
     assert filters.posix_timezone("Asia/Kolkata") == "IST-5:30"

@@ -78,7 +78,7 @@ def lopy4_address(host: str) -> str:
     """The address by which a device reaches a host: a `.local` name is resolved here, because devices can't.
 
     Raises:
-        AnsibleFilterError: nobody answers to the name.
+        AnsibleFilterError: nobody answers to the name, or only the controller itself by an address that nobody else can reach.
     """
     if not host.rstrip(".").lower().endswith(".local"):
         return host
@@ -89,7 +89,20 @@ def lopy4_address(host: str) -> str:
             f"{host} can't be resolved here, and devices can't resolve .local names at all: give the host's IPv4 address "
             "(lopy4_broker_host, or site_address of the host)."
         ) from None
-    return found[0][4][0]
+    addresses = [entry[4][0] for entry in found]
+    outside = [address for address in addresses if not _here(address)]
+    if not outside:
+        # Debian's /etc/hosts gives a host's own name 127.0.1.1.
+        raise AnsibleFilterError(
+            f"{host} is {addresses[0]} here, which to the device is the device itself: give the host's IPv4 address "
+            "(lopy4_broker_host, or site_address of the host)."
+        )
+    return outside[0]
+
+
+def _here(address: str) -> bool:
+    parsed = ipaddress.ip_address(address)
+    return parsed.is_loopback or parsed.is_unspecified
 
 
 @dataclass(frozen=True)
