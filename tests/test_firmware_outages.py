@@ -178,7 +178,10 @@ def test_a_crash_is_reported_once_and_loses_no_reading(house):
 
 @pytest.mark.parametrize(
     ("file", "whole", "broken"),
-    [("main.py", "        text = self._head\n", "        text = self.head\n"), ("mqtt.py", "    def publish(", "    def send(")],
+    [
+        ("main.py", "        text = self._head\n", "        text = self.head\n"),
+        ("mqtt.py", "    def publish(", "    def send("),
+    ],
 )
 def test_a_program_that_cannot_send_is_not_taken_for_good(house, file, whole, broken):
     house.open()
