@@ -123,6 +123,19 @@ def test_one_device_is_flashed_and_the_one_without_an_account_is_named(site, bro
         assert not {"secret-of-one", "eight-or-more"} & set(re.findall(r"[\w-]+", result.stdout + again.stdout))
 
 
+def test_a_host_that_is_not_there_is_named_and_the_other_device_served(site, broker, tmp_path):
+    hosts = site / "hosts.yml"
+    # Nobody listens on that port.
+    away = f"all:\n  hosts:\n    away: {{ansible_host: 127.0.0.1, ansible_port: {free_port()}}}\n"
+    hosts.write_text(hosts.read_text().replace("all:\n", away, 1))
+    (site / "host_vars/two.yml").write_text((site / "host_vars/two.yml").read_text() + "lopy4_serial_host: away\n")
+    with Device(tmp_path / "state-one", "pycom", paced=False, link=str(tmp_path / "one")):
+        result = play("flash", site)
+    assert result.returncode != 0
+    assert "one: version" in said(result), result.stdout
+    assert "two: FAILED. away, which two is plugged into, can" in said(result), result.stdout
+
+
 def test_a_reading_that_does_not_come_is_a_failure_with_advice(site, broker, tmp_path):
     with Device(tmp_path / "state-one", "pycom", paced=False, link=str(tmp_path / "one")):
         # Nobody has the address of the broker that the device was given.

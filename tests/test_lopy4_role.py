@@ -179,6 +179,18 @@ def test_hosts_that_are_not_understood_are_left_alone():
         filters.lopy4_with_host("all: {children: {devices: {hosts: {a: {}}}}}\n", "new")
 
 
+# --- the summary
+
+
+def test_a_connection_that_broke_is_a_failure_with_advice():
+    done = {"changed": False, "version": "1.0.0", "seconds": 0.4}
+    hostvars = {"a": {"__lopy4_program": done}, "b": {"__lopy4_where": "pi"}, "c": {}}
+    lines = filters.lopy4_summary(["a", "b", "c"], hostvars, ["a", "c"])
+    assert lines[0] == "a: version 1.0.0 as declared, nothing written, 0.4 s"
+    assert lines[1].startswith("b: FAILED. The connection to pi broke")
+    assert lines[2] == "c: not looked at"
+
+
 # --- which port
 
 

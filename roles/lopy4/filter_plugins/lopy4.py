@@ -320,8 +320,14 @@ def _perhaps(word: object, words) -> str:
     return f" Did you mean {near[0]}?" if near else ""
 
 
-def lopy4_summary(hosts: list[str], hostvars: Mapping) -> list[str]:
-    """One line a device: what was done to it, or what went wrong and what to try."""
+def lopy4_summary(hosts: list[str], hostvars: Mapping, left: list[str]) -> list[str]:
+    """One line a device: what was done to it, or what went wrong and what to try.
+
+    Args:
+        hosts: all devices of the play.
+        hostvars: their variables.
+        left: those that are in the play still; the others have become unreachable.
+    """
     lines = []
     for host in hosts:
         done, failure = hostvars[host].get("__lopy4_program") or {}, hostvars[host].get("__lopy4_failure")
@@ -336,6 +342,11 @@ def lopy4_summary(hosts: list[str], hostvars: Mapping) -> list[str]:
             )
         elif "version" in done:
             lines.append(f"{host}: version {done['version']} as declared, nothing written, {done['seconds']} s")
+        elif host not in left:
+            lines.append(
+                f"{host}: FAILED. The connection to {hostvars[host].get('__lopy4_where', 'the host that it is plugged into')} broke "
+                "while it was at work: see to its power and network, and run again. Whatever was under way, a whole program starts."
+            )
         else:
             lines.append(f"{host}: not looked at")
     return lines
