@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from firmware.network import COUNTING, Broker, Device, Listener, Path2Broker, TimeServer, until
+from firmware.network import COUNTING, NAME, SECRETS, Broker, Device, Listener, Path2Broker, TimeServer, until
 
 pytestmark = pytest.mark.slow
 
@@ -39,12 +39,16 @@ class House:
         self.listener = None
         self.way = None
 
-    def open(self, way: bool = False, broker: bool = True, **settings) -> None:
+    def open(self, way: bool = False, broker: bool = True, named: bool = False, **settings) -> None:
         if broker:
             self.start_broker()
         if way:
             self.way = Path2Broker(self.broker.port)
-        self.device.settings(self.way.port if way else self.broker.port, self.time.port, **settings)
+        port = self.way.port if way else self.broker.port
+        if named:
+            settings["broker"] = {"host": "pi.test", "port": port, "user": NAME, "password": SECRETS[1]}
+            settings["time"] = {"port": self.time.port}
+        self.device.settings(port, self.time.port, **settings)
         self.device.start()
 
     def start_broker(self) -> None:
@@ -319,6 +323,52 @@ def test_wifi_lost_and_found(house):
     house.arrive(16)
     assert house.listener.lost() == set()
     assert spaced(house.listener.readings)
+
+
+@pytest.mark.slow
+def test_a_silent_name_server_disturbs_nobody_who_knows_the_address(house):
+    house.open(way=True, named=True)
+    house.arrive(2)
+    (house.device.folder / "dns.silent").write_text("25000")
+    for _ in range(3):
+        had = len(house.listener.numbers)
+        house.way.break_all()
+        house.arrive(had + 2)
+    assert house.listener.lost() == set()
+    assert house.listener.status["waiting_for"] == "none"
+    assert spaced(house.listener.readings)
+
+
+@pytest.mark.slow
+def test_broker_and_name_server_are_away_and_readings_are_made_all_the_same(house):
+    """One reading may be late: nobody knows beforehand how long the name server is silent."""
+    house.open(way=True, named=True)
+    house.arrive(2)
+    (house.device.folder / "dns.silent").write_text("13000")
+    house.broker.stop()
+    house.wait(16)
+    house.broker.start()
+    house.arrive(16)
+    assert house.listener.lost() == set()
+    times = [r["time"] for r in house.listener.readings]
+    late = [b - a for a, b in itertools.pairwise(times) if b - a > 16]
+    assert len(late) <= 1, late
+
+
+@pytest.mark.slow
+def test_the_name_of_a_broker_that_has_moved_is_looked_up_again(house):
+    house.open(way=True, named=True)
+    house.arrive(2)
+    (house.device.folder / "hosts").write_text("127.0.0.9")  # nobody is there
+    house.way.break_all()
+    house.way.cut_after = 0
+    until(lambda: house.device.console.count("broker: ") >= 5, 20, house.device.console)
+    assert "ECONNREFUSED" in house.device.console, house.device.console
+    (house.device.folder / "hosts").unlink()
+    house.way.cut_after = None
+    had = len(house.listener.numbers)
+    house.arrive(had + 3)
+    assert house.listener.lost() == set()
 
 
 @pytest.mark.slow

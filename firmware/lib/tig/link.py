@@ -1,7 +1,8 @@
 """The way to the broker: Wi-Fi, time, connection, and then crash report, status and readings, oldest first.
 
 `step` is called in every turn of the main loop and never takes long: what may block (name look-up, connecting, asking the time)
-is begun only where there is room before the next reading, or right after one.
+is begun only where there is room before the next reading, or right after one, and one of them in a turn at the most. How long a
+name server is silent is not ours to say: a look-up waits for as much room as the last one took.
 
 Readings and time. A reading carries the time at which it was made. One that was made before the clock was known waits for the
 clock, which then gives it its time by the uptime at which it was made. Where the clock does not come within CLOCK_GRACE_MS of the
@@ -10,15 +11,15 @@ older than FRESH_S stay and wait.
 """
 
 import errno
-import socket
 import time
 
 from tig import crash, log, sntp
+from tig.address import Address
 from tig.backoff import Backoff
 from tig.mqtt import Client, MqttError
 from tig.status import OFFLINE, PERIOD_MS
 
-ROOM_MS = 5000  # before the next reading, for a step that may block
+ROOM_MS = 5000  # before the next reading, for what may block
 CLOCK_EVERY_S = 3600
 CLOCK_TIMEOUT_MS = 2000
 CLOCK_GRACE_MS = 30000
@@ -32,9 +33,8 @@ class Link:
     def __init__(self, settings, board, wifi, clock, ring, status, encode):
         """encode(values, time) -> the message of a reading as bytes."""
         broker = settings["broker"]
-        self._broker = (broker["host"], broker["port"])
-        self._server = settings["time"]["server"]
-        self._server_port = settings["time"]["port"]
+        self._broker = Address(broker["host"], broker["port"])
+        self._server = Address(settings["time"]["server"], settings["time"]["port"])
         self._topic = settings["topic"]
         self._wifi = wifi
         self._clock = clock
@@ -52,7 +52,6 @@ class Link:
         self._connect_pause = Backoff(1000, 60000)
         self._clock_pause = Backoff(2000, 60000)
         self._clock_set = None  # uptime
-        self._address = None
         self._connected = False
         self._sending = None  # (what, number): "reading", "status" or "crash"
         self._again = False
@@ -67,9 +66,10 @@ class Link:
             self._drop(None)
             self._waits("wifi")
             return IDLE_MS
-        self._keep_clock(room_ms)
         if not self._client.ready:
             self._waits("broker")
+        if self._keep_clock(room_ms):
+            return IDLE_MS
         try:
             return self._talk() if self._connected or self._connect(room_ms) else IDLE_MS
         except (OSError, MqttError) as e:
@@ -85,18 +85,20 @@ class Link:
         return "sensor" if self._status.failed() else "none"
 
     def _keep_clock(self, room_ms):
+        """Ask for the time where it is due; whether it was."""
         if self._clock_set is not None and self._clock.uptime() - self._clock_set < CLOCK_EVERY_S:
-            return
-        if room_ms < ROOM_MS or not self._clock_pause.due():
-            return
+            return False
+        if room_ms < max(ROOM_MS, self._server.takes_ms()) or not self._clock_pause.due():
+            return False
         known = self._clock.known
         try:
-            step = sntp.ask(_resolve(self._server, self._server_port), CLOCK_TIMEOUT_MS, self._clock)
+            step = sntp.ask(self._server.get(), CLOCK_TIMEOUT_MS, self._clock)
         except (OSError, sntp.NoTime) as e:
+            self._server.doubt()
             self._clock_pause.fail()
             if self._clock_pause.failures == 1:
-                log.say("time: %s from %s" % (_words(e), self._server))
-            return
+                log.say("time: %s from %s" % (_words(e), self._server.host))
+            return True
         self._clock_pause.reset()
         self._clock_set = self._clock.uptime()
         if not known:
@@ -104,27 +106,26 @@ class Link:
             log.say("time: known, %d" % self._clock.now())
         elif abs(step) > 1:
             log.say("time: corrected by %d s" % step)
+        return True
 
     def _connect(self, room_ms):
-        if room_ms < ROOM_MS or not self._connect_pause.due():
+        if room_ms < max(ROOM_MS, self._broker.takes_ms()) or not self._connect_pause.due():
             return False
         self._connected = True
-        try:
-            self._address = _resolve(*self._broker)
-        except OSError:
-            if self._address is None:
-                raise  # else the address that it had the last time
-        self._client.connect(self._address)
+        self._client.connect(self._broker.get())
         return True
 
     def _drop(self, error):
         if not self._connected:
             return
         self._connected = False
+        welcome = self._client.ready
         self._client.close()
         if error is None:
             log.say("broker: disconnected")
             return
+        if not welcome:
+            self._broker.doubt()
         pause = self._connect_pause.fail()
         log.say("broker: %s, next attempt in %d s" % (_words(error), (pause + 999) // 1000))
         if self._connect_pause.failures % WIFI_AFTER == 0:
@@ -137,7 +138,7 @@ class Link:
             return BUSY_MS
         self._waits(self._lack())
         if greeting:
-            log.say("broker: connected to %s:%d" % self._broker)
+            log.say("broker: connected to %s:%d" % (self._broker.host, self._broker.port))
             self._ready_at = time.ticks_ms()
             self._said = None
             self._again = self._sending is not None
@@ -211,13 +212,6 @@ class Link:
             return True
         waited = time.ticks_diff(time.ticks_ms(), self._ready_at)
         return waited > CLOCK_GRACE_MS and self._clock.uptime() - uptime <= FRESH_S
-
-
-def _resolve(host, port):
-    found = socket.getaddrinfo(host, port)
-    if not found:
-        raise OSError("no address for " + host)
-    return found[0][-1]
 
 
 def _words(error):

@@ -1,0 +1,38 @@
+"""Where a name leads. The address that is known is tried first; after it failed, the name is asked for again, and if nobody
+answers, the known one has its turn once more. A look-up blocks for as long as the platform likes."""
+
+import socket
+import time
+
+LONGEST_MS = 60000  # a look-up that took longer may be begun where there is so much room
+
+
+class Address:
+    def __init__(self, host, port):
+        self.host = host
+        self.port = port
+        self._known = None
+        self._doubted = False
+        self._took_ms = 0
+
+    def takes_ms(self):
+        """How long `get` may block, as far as one can tell from the last look-up."""
+        return self._took_ms if self._known is None or self._doubted else 0
+
+    def doubt(self):
+        """It did not lead there. (That a look-up has failed is no reason for a further one.)"""
+        self._doubted = not self._doubted
+
+    def get(self):
+        """The address as `socket` takes it; OSError where the name cannot be resolved."""
+        if self._known is None or self._doubted:
+            started = time.ticks_ms()
+            try:
+                found = socket.getaddrinfo(self.host, self.port)
+            finally:
+                self._took_ms = min(LONGEST_MS, time.ticks_diff(time.ticks_ms(), started))
+            if not found:
+                raise OSError("no address for " + self.host)
+            self._known = found[0][-1]
+            self._doubted = False
+        return self._known
