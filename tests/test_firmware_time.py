@@ -225,3 +225,78 @@ def ntp(*date):
 )
 def test_an_answer_is_believed_only_where_it_is_one(message, expected):
     assert evaluate(SNTP, [[message.hex(), COOKIE.hex()]]) == [expected]
+
+
+# --- without a time server ---
+
+UNTIMED = """
+import time
+now = 0
+time.ticks_ms = lambda: now & 0x3FFFFFFF  # as MicroPython for the ESP32 counts
+time.ticks_diff = lambda a, b: (a - b + 0x20000000 & 0x3FFFFFFF) - 0x20000000
+from tig import link, log, sntp
+from tig.clock import Clock
+from tig.ring import Ring
+
+def ask(*_):
+    raise sntp.NoTime("no answer")
+
+class Board:
+    def uid(self):
+        return "240ac4010203"
+
+class Wifi:
+    def step(self):
+        return True
+
+class Status:
+    waiting_for = ""
+    def failed(self):
+        return []
+    def key(self):
+        return ()
+    def message(self):
+        return b"status"
+
+class Client:
+    # a broker that never goes away
+    ready = False
+    pending = False
+    def connect(self, address):
+        pass
+    def publish(self, topic, message, retain, again):
+        self.pending = True
+        if topic == "tig/node/reading":
+            sent.append(now // 3600000)
+    def step(self):
+        arrived = self.ready and self.pending
+        self.ready = True
+        self.pending = False
+        return arrived
+
+sntp.ask = ask
+log.say = lambda what: None
+sent = []
+settings = {
+    "name": "node",
+    "topic": "tig/node",
+    "broker": {"host": "127.0.0.1", "port": 1883, "user": "", "password": "", "keepalive": 60},
+    "time": {"server": "127.0.0.1", "port": 123},
+}
+clock = Clock(time.ticks_ms, time.ticks_diff)
+ring = Ring(500, 1)
+way = link.Link(settings, Board(), Wifi(), clock, ring, Status(), lambda values, utc: b"reading")
+way._client = Client()
+for hour in range(data * 24):
+    now = hour * 3600000
+    ring.push(clock.uptime(), None, [hour])
+    for turn in range(10):
+        way.step(60000)
+        now += 100
+result = sent
+"""
+
+
+def test_readings_without_a_time_go_on_however_long_the_connection_lasts():
+    """A fortnight on one connection: longer than a difference of ticks can tell (6.2 days), and than their wrap."""
+    assert evaluate(UNTIMED, 14) == list(range(1, 14 * 24))  # the very first waits: the time may come yet

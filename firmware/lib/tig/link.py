@@ -5,7 +5,7 @@ is begun only where there is room before the next reading, or right after one, a
 name server is silent is not ours to say: a look-up waits for as much room as the last one took.
 
 Readings and time. A reading carries the time at which it was made. One that was made before the clock was known waits for the
-clock, which then gives it its time by the uptime at which it was made. Where the clock does not come within CLOCK_GRACE_MS of the
+clock, which then gives it its time by the uptime at which it was made. Where the clock does not come within CLOCK_GRACE_S of the
 broker's welcome, each new reading is sent at once and without a time, so that the server stamps it on arrival; those that are
 older than FRESH_S stay and wait.
 """
@@ -22,7 +22,7 @@ from tig.status import OFFLINE, PERIOD_MS
 ROOM_MS = 5000  # before the next reading, for what may block
 CLOCK_EVERY_S = 3600
 CLOCK_TIMEOUT_MS = 2000
-CLOCK_GRACE_MS = 30000
+CLOCK_GRACE_S = 30
 FRESH_S = 5
 IDLE_MS = 100
 BUSY_MS = 2
@@ -139,7 +139,7 @@ class Link:
         self._waits(self._lack())
         if greeting:
             log.say("broker: connected to %s:%d" % (self._broker.host, self._broker.port))
-            self._ready_at = time.ticks_ms()
+            self._ready_at = self._clock.uptime()  # ticks would not tell more than six days
             self._said = None
             self._again = self._sending is not None
         elif arrived:
@@ -210,8 +210,8 @@ class Link:
         uptime, stamp = self._ring.get(number)[:2]
         if stamp:
             return True
-        waited = time.ticks_diff(time.ticks_ms(), self._ready_at)
-        return waited > CLOCK_GRACE_MS and self._clock.uptime() - uptime <= FRESH_S
+        now = self._clock.uptime()
+        return now - self._ready_at > CLOCK_GRACE_S and now - uptime <= FRESH_S
 
 
 def _words(error):
