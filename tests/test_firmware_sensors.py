@@ -321,6 +321,15 @@ def test_soil_a_little_outside_is_clamped_and_far_outside_is_flagged():
     assert soil([1600, 2400, *[1200, 2700] * 5])[:2] == [[None], ["soil"]]  # nothing connected
 
 
+@pytest.mark.parametrize(("dry_mv", "wet_mv"), [(3000, 400), (400, 3000)])
+def test_soil_that_the_converter_cannot_tell_is_a_fault_however_wide_the_calibration(dry_mv, wet_mv):
+    fields = {"moisture": "m", "millivolts": "mv"}
+    for mv in (0, 40, 99, 3101, 3150, 3300):  # a wire off, a short, a probe beyond the converter's end
+        assert soil([mv] * 12, dry_mv=dry_mv, wet_mv=wet_mv, fields=fields)[:2] == [[mv, None], ["soil"]], mv
+    for mv in (150, 3100):
+        assert soil([mv] * 12, dry_mv=dry_mv, wet_mv=wet_mv)[1] == [], mv
+
+
 def test_soil_millivolts_are_sent_even_outside_the_calibration():
     """They are what a user calibrates with."""
     fields = {"moisture": "m", "millivolts": "mv"}

@@ -11,12 +11,18 @@ from tig.drivers import SensorError
 
 QUANTITIES = {"moisture": (0, 1, 4), "millivolts": (0, 3600, 0)}
 
+# The ESP32's converter at 11 dB, the attenuation of tig.board's `adc`: what is below 100 mV reads as 0 (MicroPython's ESP32 quick
+# reference; Espressif recommends 150 to 2450 mV), and its last step stands for little more than 3100 mV, whatever the input has.
+LOWEST_MV = 100
+HIGHEST_MV = 3100
 MARGIN = 0.2  # how far beyond the calibrated points, in parts of their distance, a reading is still soil
 SPREAD_MV = 100  # the middle half of the samples further apart than this: a loose wire, or nothing connected
 
 
 def moisture(mv, dry_mv, wet_mv):
     """0 (dry) to 1 (wet); None where the reading is not soil: probe unplugged, in the air, shorted."""
+    if not LOWEST_MV <= mv <= HIGHEST_MV:
+        return None
     part = (mv - dry_mv) / (wet_mv - dry_mv)
     if not -MARGIN <= part <= 1 + MARGIN:
         return None
