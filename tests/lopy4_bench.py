@@ -18,7 +18,7 @@ sys.path.insert(0, str(REPOSITORY / "virtual/lopy4"))
 # As Ansible finds a role's module_utils.
 ansible.module_utils.__path__.append(str(ROLE / "module_utils"))
 
-from ansible.module_utils import lopy4_device, lopy4_image, lopy4_upload, lopy4_visit  # noqa: E402, F401
+from ansible.module_utils import lopy4_device, lopy4_image, lopy4_line, lopy4_upload, lopy4_visit  # noqa: E402, F401
 from ansible.module_utils.lopy4_line import DeviceError, Gone, Line  # noqa: E402, F401
 from ansible.module_utils.lopy4_repl import Repl, compact  # noqa: E402, F401
 from ansible.module_utils.lopy4_upload import Upload, watch  # noqa: E402

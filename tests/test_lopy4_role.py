@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import tarfile
 
 import jinja2
 import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
-from lopy4_bench import FIRMWARE, REPOSITORY, ROLE, loaded, lopy4_image
+from lopy4_bench import FIRMWARE, REPOSITORY, ROLE, loaded, lopy4_image, lopy4_line
 from virtual_lopy4 import flash
 
 filters = loaded(ROLE / "filter_plugins/lopy4.py")
@@ -192,6 +193,47 @@ def test_a_connection_that_broke_is_a_failure_with_advice():
 
 
 # --- which port
+
+
+@pytest.fixture
+def usb(tmp_path, monkeypatch):
+    """A sysfs with a USB device on each tty; usb(name, vendor, product)."""
+    monkeypatch.setattr(lopy4_line, "SYS", str(tmp_path))
+    (tmp_path / "bus/usb/devices").mkdir(parents=True)
+
+    def plug(name: str, vendor: str, product: str, tty: bool = True) -> None:
+        device = tmp_path / "devices/usb1" / name
+        (device / "interface").mkdir(parents=True)
+        (device / "idVendor").write_text(vendor + "\n")
+        (device / "idProduct").write_text(product + "\n")
+        (tmp_path / "bus/usb/devices" / name).symlink_to(device)
+        if tty:
+            (tmp_path / "class/tty" / name).mkdir(parents=True)
+            (tmp_path / "class/tty" / name / "device").symlink_to(device / "interface")
+
+    return plug
+
+
+def test_ports_of_other_things_are_not_asked(usb):
+    usb("ttyACM0", "04d8", "ef98")
+    usb("ttyACM1", "1cf1", "0030")  # a Zigbee stick
+    assert lopy4_line.foreign("/dev/ttyACM0") == ""
+    assert "USB device 1cf1:0030, no board of a LoPy4's: not asked" in lopy4_line.foreign("/dev/ttyACM1")
+    assert lopy4_line.foreign("/dev/pts/0") == ""  # nobody knows: it is asked
+    assert lopy4_line.waiting() == []
+
+
+def test_a_board_that_waits_for_its_firmware_is_explained(usb, monkeypatch):
+    monkeypatch.setattr(lopy4_line, "ports", list)
+    usb("1-2", "04d8", "ef99", tty=False)
+    assert lopy4_line.waiting() == ["1-2"]
+    assert "hold S1" in lopy4_line.listed()
+
+
+def test_the_boards_are_those_of_the_udev_rule():
+    rules = (ROLE / "files/70-tig-pi-lopy4.rules").read_text()
+    found = re.findall(r'idVendor\}=="(\w+)", ATTRS\{idProduct\}=="([\w|]+)"', rules)
+    assert {f"{vendor}:{one}" for vendor, products in found for one in products.split("|")} == lopy4_line.BOARDS
 
 
 def test_the_only_new_device_is_chosen_and_several_are_listed():

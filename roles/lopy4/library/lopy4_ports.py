@@ -8,6 +8,7 @@ module: lopy4_ports
 short_description: List the serial ports of a host, and what is plugged into them
 description:
   - Asks the device on each port for its chip, MAC and firmware. Its program is interrupted for that, and restarted.
+  - Ports of other USB devices than the boards of a LoPy4 are listed and not asked.
 options:
   skip:
     description: Ports that are listed and not asked, because it is known what is there.
@@ -38,7 +39,7 @@ ports:
 """
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible.module_utils.lopy4_line import PYSERIAL, DeviceError, ports
+from ansible.module_utils.lopy4_line import DFU, PYSERIAL, DeviceError, foreign, ports, waiting
 from ansible.module_utils.lopy4_visit import identified
 
 
@@ -55,10 +56,15 @@ def main() -> None:
         if path != only and (only or path in module.params["skip"]):
             found.append({"port": path, "problem": "not asked"})
             continue
+        strange = "" if path == only else foreign(path)
+        if strange:
+            found.append({"port": path, "problem": f"{strange} (name it as the port if it is one)"})
+            continue
         try:
             found.append({"port": path, **identified(path, 4.0)})
         except DeviceError as error:
             found.append({"port": path, "problem": str(error)})
+    found += [{"port": f"USB {place}", "problem": DFU} for place in waiting()]
     module.exit_json(changed=False, ports=found)
 
 

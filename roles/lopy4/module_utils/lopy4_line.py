@@ -19,6 +19,17 @@ except ImportError:  # the module says so
 
 BAUD = 115200
 BY_ID = "/dev/serial/by-id"
+SYS = "/sys"
+# USB ids of what carries a LoPy4, as in files/70-tig-pi-lopy4.rules.
+BOARDS = {
+    *(f"04d8:{product}" for product in ("ef98", "f013", "f012", "ef38", "ed14")),
+    *("0403:6015", "0403:6001", "10c4:ea60"),
+}
+WAITS_FOR_FIRMWARE = "04d8:ef99"
+DFU = (
+    f"an expansion board 3 that waits for its own firmware ({WAITS_FOR_FIRMWARE}): remove the LoPy4, hold S1, plug the cable in, "
+    "let go after a second, and within seven seconds `dfu-util -D expansion31_0.0.11.dfu`"
+)
 
 
 class DeviceError(Exception):
@@ -37,9 +48,36 @@ def ports() -> list[str]:
     return stable + others
 
 
+def usb_id(directory: str) -> str:
+    """Vendor and product of a USB device, such as "04d8:ef98"; "" if that directory of sysfs is none."""
+    try:
+        with open(f"{directory}/idVendor") as vendor, open(f"{directory}/idProduct") as product:
+            return f"{vendor.read().strip()}:{product.read().strip()}".lower()
+    except OSError:
+        return ""
+
+
+def foreign(path: str) -> str:
+    """What is wrong with asking a port whether a LoPy4 is there; "" where it is one of its boards, or nobody knows."""
+    directory = os.path.realpath(f"{SYS}/class/tty/{os.path.basename(os.path.realpath(path))}/device")
+    while directory.startswith(os.path.realpath(SYS) + "/"):
+        found = usb_id(directory)
+        if found:
+            return "" if found in BOARDS else f"USB device {found}, no board of a LoPy4's: not asked"
+        directory = os.path.dirname(directory)
+    return ""
+
+
+def waiting() -> list[str]:
+    """Boards that show no port because they wait for their own firmware: where they are plugged in."""
+    devices = sorted(glob.glob(f"{SYS}/bus/usb/devices/*"))
+    return [os.path.basename(directory) for directory in devices if usb_id(directory) == WAITS_FOR_FIRMWARE]
+
+
 def listed() -> str:
     found = ports()
-    return f"There is: {', '.join(found)}." if found else "There is no serial port here at all."
+    text = f"There is: {', '.join(found)}." if found else "There is no serial port here at all."
+    return text + (f" And on USB there is {DFU}." if waiting() else "")
 
 
 def holders(path: str) -> list[str]:

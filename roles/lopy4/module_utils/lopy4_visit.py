@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Iterator
 
-from ansible.module_utils.lopy4_line import BAUD, DeviceError, Line, listed, ports
+from ansible.module_utils.lopy4_line import BAUD, DeviceError, Line, foreign, listed, ports
 from ansible.module_utils.lopy4_repl import Repl
 
 IDENTIFY = "import os,sys,machine,binascii\nprint((tuple(os.uname())[:5],sys.platform,binascii.hexlify(machine.unique_id()).decode()))"
@@ -57,6 +57,10 @@ def port_of(mac: str, name: str, patience: float = 60.0) -> str:
         busy = False
         for path in ports():
             if path in seen and " is in use by " not in seen[path]:
+                continue
+            strange = foreign(path)
+            if strange:
+                seen[path] = strange
                 continue
             try:
                 found = identified(path, 3.0)["mac"]
