@@ -137,3 +137,39 @@ def test_a_file_that_was_cut_or_has_other_fields_is_not_taken():
 
 def range_below(count):
     return [-i for i in range(1, count)]
+
+
+CRASH = """
+import os
+with open("settings.json", "w") as f:
+    json.dump(
+        {
+            "name": "node",
+            "topic": "tig/node",
+            "wifi": {"ssid": "home"},
+            "broker": {"host": "127.0.0.1"},
+            "sensors": [{"driver": "dht11", "pin": "P11", "fields": {"humidity": "h"}}],
+        },
+        f,
+    )
+from tig import crash, log, main
+log.say = lambda what: None
+program = main.Program(os.getcwd(), None)
+program._ring.push(1, 1700000001, [53])
+if data == "crash.txt":
+    crash.FILE = "missing/crash.txt"
+else:
+    main.RING = "missing/ring.bin"
+program.crashed(ValueError("what went wrong"))
+again = main.Program(os.getcwd(), None)
+result = [again._ring.count, (crash.report() or b"").decode()]
+"""
+
+
+def test_what_a_crash_can_still_write_is_written():
+    """A traceback that finds no room on the flash costs no reading, nor the other way round."""
+    count, report = evaluate(CRASH, "crash.txt")
+    assert (count, report) == (1, "")
+    count, report = evaluate(CRASH, "ring.bin")
+    assert count == 0
+    assert "what went wrong" in report

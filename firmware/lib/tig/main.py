@@ -97,11 +97,17 @@ class Program:
             time.sleep_ms(self.turn())
 
     def crashed(self, error):
-        """Keep what is left for the next start: the traceback, and the readings."""
+        """Keep what is left for the next start: the readings, and the traceback. Where one finds no room, the other may."""
         log.say("crashed")
         sys.print_exception(error)
-        crash.save(error, self._clock.now())
-        self._ring.save(RING, self._sampler.fields)
+        try:
+            self._ring.save(RING, self._sampler.fields)
+        except Exception as e:
+            log.say("readings not kept: %s" % e)
+        try:
+            crash.save(error, self._clock.now())
+        except Exception as e:
+            log.say("traceback not kept: %s" % e)
 
     def _measure(self):
         values = self._sampler.sample()
