@@ -111,7 +111,7 @@ def test_one_device_is_flashed_and_the_one_without_an_account_is_named(site, bro
     one = Device(tmp_path / "state-one", "pycom", paced=False, link=str(tmp_path / "one"))
     two = Device(tmp_path / "state-two", "mainline", paced=False, link=str(tmp_path / "two"))
     with one, two:
-        result = play("flash", site)
+        result = play("flash", site, "-vvv", "--diff")
         assert result.returncode != 0
         assert re.search(r"one: version \S+, \d+ files sent and 0 copied on the device", said(result)), result.stdout
         assert "two: FAILED. two could not log in at the broker; run `make pi` first" in said(result)
