@@ -1,4 +1,4 @@
-"""The way to the broker: Wi-Fi, time, connection, and then crash report, status and readings, oldest first.
+"""The way to the broker: Wi-Fi, time, connection, and then status, crash report and readings, oldest first.
 
 `step` is called in every turn of the main loop and never takes long: what may block (name look-up, connecting, asking the time)
 is begun only where there is room before the next reading, or right after one, and one of them in a turn at the most. How long a
