@@ -14,6 +14,9 @@ import yaml
 from chain import Program, free_port, program, wait_until
 from lopy4_bench import REPOSITORY, Device
 
+# Device seconds a second: a program that finds no broker takes a minute until it is taken for good.
+FAST = 12
+
 HOSTS = """
 all:
   children:
@@ -108,8 +111,8 @@ def said(result) -> str:
 
 
 def test_one_device_is_flashed_and_the_one_without_an_account_is_named(site, broker, tmp_path):
-    one = Device(tmp_path / "state-one", "pycom", paced=False, link=str(tmp_path / "one"))
-    two = Device(tmp_path / "state-two", "mainline", paced=False, link=str(tmp_path / "two"))
+    one = Device(tmp_path / "state-one", "pycom", paced=False, speed=FAST, link=str(tmp_path / "one"))
+    two = Device(tmp_path / "state-two", "mainline", paced=False, speed=FAST, link=str(tmp_path / "two"))
     with one, two:
         result = play("flash", site, "-vvv", "--diff")
         assert result.returncode != 0
@@ -129,7 +132,7 @@ def test_a_host_that_is_not_there_is_named_and_the_other_device_served(site, bro
     away = f"all:\n  hosts:\n    away: {{ansible_host: 127.0.0.1, ansible_port: {free_port()}}}\n"
     hosts.write_text(hosts.read_text().replace("all:\n", away, 1))
     (site / "host_vars/two.yml").write_text((site / "host_vars/two.yml").read_text() + "lopy4_serial_host: away\n")
-    with Device(tmp_path / "state-one", "pycom", paced=False, link=str(tmp_path / "one")):
+    with Device(tmp_path / "state-one", "pycom", paced=False, speed=FAST, link=str(tmp_path / "one")):
         result = play("flash", site)
     assert result.returncode != 0
     assert "one: version" in said(result), result.stdout
@@ -137,7 +140,7 @@ def test_a_host_that_is_not_there_is_named_and_the_other_device_served(site, bro
 
 
 def test_a_reading_that_does_not_come_is_a_failure_with_advice(site, broker, tmp_path):
-    with Device(tmp_path / "state-one", "pycom", paced=False, link=str(tmp_path / "one")):
+    with Device(tmp_path / "state-one", "pycom", paced=False, speed=FAST, link=str(tmp_path / "one")):
         # Nobody has the address of the broker that the device was given.
         result = play("flash", site, "--limit=one", "-e", "lopy4_reading_timeout=3")
     assert result.returncode != 0

@@ -33,7 +33,7 @@ options:
   start_timeout:
     description: Seconds that the new program has to confirm that it works; 0 does not wait.
     type: int
-    default: 90
+    default: 150
 requirements: [pyserial]
 attributes:
   check_mode:
@@ -175,7 +175,7 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "port": {"type": "str"},
             "mac": {"type": "str"},
-            "start_timeout": {"type": "int", "default": 90},
+            "start_timeout": {"type": "int", "default": 150},
             # What the action plugin makes of O(program) and O(settings), and where it looks for our progress.
             "packed": {"type": "str", "required": True, "no_log": True},
             "progress": {"type": "str"},
