@@ -25,6 +25,12 @@ def test_made_on_first_use_and_the_same_ever_after(ansible_playbook, tmp_path):
     assert f"got {value}" in ansible_playbook(PLAY % "").stdout
 
 
+def test_it_cannot_be_taken_for_a_number(ansible_playbook, tmp_path):
+    """Grafana would take it for one, so that it could not be kept apart from the provisioning file."""
+    ansible_playbook(PLAY % ", chars='0123456789a'")
+    assert secret(tmp_path).read_text().startswith("a")
+
+
 def test_readable_by_its_owner_alone(ansible_playbook, tmp_path):
     ansible_playbook(PLAY % "")
     assert stat.S_IMODE(secret(tmp_path).stat().st_mode) == 0o600

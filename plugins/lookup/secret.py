@@ -18,7 +18,7 @@ options:
     type: int
     default: 32
   chars:
-    description: The characters that a new secret is made of.
+    description: The characters that a new secret is made of; it begins with a letter if there is one among them.
     type: str
     default: abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789
   create:
@@ -95,10 +95,13 @@ class LookupModule(LookupBase):
 
     def _new(self, name: str, check: bool) -> str:
         chars, length = self.get_option("chars"), self.get_option("length")
+        # A program that guesses types (Grafana's provisioning does) shall not take it for a number.
+        letters = "".join(char for char in chars if char.isalpha()) or chars
+        choices = [letters, *[chars] * (length - 1)]
         if not check:
-            return "".join(secrets.choice(chars) for _ in range(length))
+            return "".join(secrets.choice(choice) for choice in choices)
         stream = hashlib.shake_256(_RUN + name.encode()).digest(length)
-        return "".join(chars[byte % len(chars)] for byte in stream)
+        return "".join(choice[byte % len(choice)] for choice, byte in zip(choices, stream, strict=True))
 
     @staticmethod
     def _keep(folder: Path, path: Path, value: str) -> None:
