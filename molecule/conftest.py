@@ -86,6 +86,27 @@ def converge() -> Converge:
     return Converge()
 
 
+@pytest.fixture
+def tags_work_alone(host, converge: Converge):
+    """Try a role's tags one by one: changed values of a variable reach its file, installing and running find nothing to do.
+
+    `tags_work_alone("mosquitto", "mosquitto_sys_interval", (11, 10), CONFIGURATION, "sys_interval {}")`; the last of the
+    values is the one that the scenario began with.
+    """
+
+    def check(role: str, variable: str, values: tuple, path: str, line: str) -> None:
+        for value in values:
+            run = converge(f"--tags={role}_configure", **{variable: value})
+            assert run.returncode == 0, run.stdout
+            assert line.format(value) in host.file(path).content_string
+        for part in ("install", "run"):
+            run = converge(f"--tags={role}_{part}", "--check")
+            assert run.returncode == 0, run.stdout
+            assert " changed=0 " in run.stdout
+
+    return check
+
+
 @pytest.fixture(scope="session")
 def inventory() -> pathlib.Path:
     """The directory of the scenario's inventory; generated secrets are in `secrets/` below it."""

@@ -266,15 +266,14 @@ def test_check_mode_says_what_would_happen_and_does_nothing(host, converge):
     }
 
 
-def test_tags_work_alone(host, converge):
-    for value in ("20s", "10s"):
-        run = converge("--tags=grafana_configure", grafana_min_refresh_interval=value)
-        assert run.returncode == 0, run.stdout
-        assert f"min_refresh_interval = {value}" in host.file("/etc/grafana/grafana.ini").content_string
-    for part in ("install", "run"):
-        run = converge(f"--tags=grafana_{part}", "--check")
-        assert run.returncode == 0, run.stdout
-        assert " changed=0 " in run.stdout
+def test_each_tag_works_alone(tags_work_alone):
+    tags_work_alone(
+        "grafana",
+        "grafana_min_refresh_interval",
+        ("20s", "10s"),
+        "/etc/grafana/grafana.ini",
+        "min_refresh_interval = {}",
+    )
 
 
 def test_it_comes_back_after_a_reboot(admin, by_hand, pi, host):

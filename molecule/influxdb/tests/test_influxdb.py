@@ -141,15 +141,10 @@ def test_what_cannot_work_is_refused_and_the_database_serves_on(host, database, 
     assert database.query("SHOW DATABASES")[0] == 200
 
 
-def test_tags_work_alone(host, converge):
-    for value in ("61s", "60s"):
-        run = converge("--tags=influxdb_configure", influxdb_query_timeout=value)
-        assert run.returncode == 0, run.stdout
-        assert f'query-timeout = "{value}"' in host.file("/etc/influxdb/influxdb.conf").content_string
-    for part in ("install", "run"):
-        run = converge(f"--tags=influxdb_{part}", "--check")
-        assert run.returncode == 0, run.stdout
-        assert " changed=0 " in run.stdout
+def test_each_tag_works_alone(tags_work_alone):
+    tags_work_alone(
+        "influxdb", "influxdb_query_timeout", ("61s", "60s"), "/etc/influxdb/influxdb.conf", 'query-timeout = "{}"'
+    )
 
 
 def test_points_outlive_a_power_cut(database, pi):

@@ -202,15 +202,8 @@ def test_a_validation_leaves_the_store_alone(client, host, converge):
     assert client("reader", client_id="waiting", persistent=True).next() == ("tig/greenhouse/reading", b"kept")
 
 
-def test_tags_work_alone(host, converge):
-    for value in (11, 10):
-        run = converge("--tags=mosquitto_configure", mosquitto_sys_interval=value)
-        assert run.returncode == 0, run.stdout
-        assert f"sys_interval {value}\n" in host.file("/etc/mosquitto/mosquitto.conf").content_string
-    for part in ("install", "run"):
-        run = converge(f"--tags=mosquitto_{part}", "--check")
-        assert run.returncode == 0, run.stdout
-        assert " changed=0 " in run.stdout
+def test_each_tag_works_alone(tags_work_alone):
+    tags_work_alone("mosquitto", "mosquitto_sys_interval", (11, 10), CONFIGURATION, "sys_interval {}\n")
 
 
 def test_sessions_and_retained_messages_outlive_a_reboot(client, pi):

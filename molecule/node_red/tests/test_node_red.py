@@ -355,15 +355,10 @@ def test_a_downgrade_is_a_choice(host, converge):
     assert not host.file("/etc/apt/preferences.d/node-red").exists
 
 
-def test_tags_work_alone(host, converge):
-    for value in (61, 60):
-        run = converge("--tags=node_red_configure", node_red_context_flush_interval=value)
-        assert run.returncode == 0, run.stdout
-        assert f"flushInterval: {value} " in host.file("/etc/node-red/settings.js").content_string
-    for part in ("install", "run"):
-        run = converge(f"--tags=node_red_{part}", "--check")
-        assert run.returncode == 0, run.stdout
-        assert " changed=0 " in run.stdout
+def test_each_tag_works_alone(tags_work_alone):
+    tags_work_alone(
+        "node_red", "node_red_context_flush_interval", (61, 60), "/etc/node-red/settings.js", "flushInterval: {} "
+    )
 
 
 def test_it_survives_a_reboot(pi, editor, broker):
