@@ -1,10 +1,13 @@
 #!/bin/sh
 # What playbooks/site.yml does, as one would write it down by hand: the same packages from the same feed, the same
 # accounts, databases, dashboards and flows, and the same end: every service answers. bench/stack holds the playbook
-# against it. It is honest in being fast (all packages in one go, no check of anything that is there already) and in
-# leaving out nothing that somebody would notice: playbooks/verify.yml must pass on the Pi that it leaves behind.
+# against it, and playbooks/verify.yml must pass on the Pi that it leaves behind. It looks at nothing that is there
+# already, so that it can be run once.
 #
-#   by-hand.sh DIRECTORY      as root on a blank Pi
+#   by-hand.sh DIRECTORY one-by-one   as root on a blank Pi: the plain way, in which each service has its instructions
+#                                     (add the vendor's repository, install, configure, start), one after the other
+#   by-hand.sh DIRECTORY at-once      the fastest way that we know: all packages in one transaction that starts nothing,
+#                                     then all files, then everything is started together
 #
 # DIRECTORY/secrets    passwords, one a file, as in an inventory's secrets/
 # DIRECTORY/files      what one would have ready, below its path on the Pi: telegraf.d, dashboards, alert rules, flows
@@ -12,69 +15,70 @@ set -eu
 export DEBIAN_FRONTEND=noninteractive
 secrets=$1/secrets
 files=$1/files
+
+# --- means ---
+
 secret() { cat "$secrets/$1"; }
 answers() { # URL: wait until it does
   until curl --silent --fail --output /dev/null "$1"; do sleep 0.2; done
 }
-
-# --- packages ---
-
-cat >/etc/apt/sources.list.d/tig-pi-feed.sources <<EOF
+vendor() { # REPOSITORY: declare it; all of them are in the feed
+  cat >"/etc/apt/sources.list.d/$1.sources" <<EOF
 Types: deb
 URIs: file:///srv/tig-pi-feed
 Suites: ./
 Signed-By: /srv/tig-pi-feed/feed.asc
 EOF
-for pin in 'influxdb 1.*' 'telegraf 1.39.3*'; do
-  printf 'Package: %s\nPin: version %s\nPin-Priority: 995\n' "${pin% *}" "${pin#* }" >"/etc/apt/preferences.d/${pin% *}"
-done
-# They start below, with their configuration in place.
-printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
-chmod +x /usr/sbin/policy-rc.d
-apt-get update --quiet
-apt-get install --quiet --yes --no-install-recommends chrony mosquitto influxdb telegraf grafana node-red
-rm /usr/sbin/policy-rc.d
+}
+hold() { # PACKAGE VERSION
+  printf 'Package: %s\nPin: version %s\nPin-Priority: 995\n' "$1" "$2" >"/etc/apt/preferences.d/$1"
+}
+install_packages() { apt-get install --quiet --yes --no-install-recommends "$@"; }
+start() { # UNIT: with the configuration that it has now
+  systemctl daemon-reload
+  systemctl enable --quiet "$1"
+  systemctl restart "$1"
+}
+never_give_up() { # UNIT [LINE]: after the network, and started again for ever
+  mkdir -p "/etc/systemd/system/$1.service.d"
+  {
+    printf '[Unit]\nWants=network-online.target\nAfter=network-online.target\nStartLimitIntervalSec=0\n'
+    printf '[Service]\nRestartSec=1\n%s\n' "${2-}"
+  } >"/etc/systemd/system/$1.service.d/tig-pi.conf"
+}
 
-# --- time and journal ---
+# --- what each service is told ---
 
-timedatectl set-timezone Europe/Stockholm
-cat >/etc/chrony/conf.d/tig-pi.conf <<EOF
+configure_time_and_journal() {
+  timedatectl set-timezone Europe/Stockholm
+  cat >/etc/chrony/conf.d/tig-pi.conf <<EOF
 allow 10.0.0.0/8
 allow 172.16.0.0/12
 allow 192.168.0.0/16
 allow fd00::/8
 local stratum 10
 EOF
-mkdir -p /etc/systemd/system/chrony.service.d /etc/systemd/journald.conf.d
-# A container has its host's clock, and may not set it.
-cat >/etc/systemd/system/chrony.service.d/tig-pi.conf <<EOF
+  mkdir -p /etc/systemd/system/chrony.service.d /etc/systemd/journald.conf.d
+  # A container has its host's clock, and may not set it.
+  cat >/etc/systemd/system/chrony.service.d/tig-pi.conf <<EOF
 [Unit]
 ConditionCapability=
 [Service]
 EnvironmentFile=
 Environment="DAEMON_OPTS=-x -F 1"
 EOF
-cat >/etc/systemd/journald.conf.d/tig-pi.conf <<EOF
+  cat >/etc/systemd/journald.conf.d/tig-pi.conf <<EOF
 [Journal]
 Storage=volatile
 RuntimeMaxUse=32M
 ForwardToSyslog=no
 EOF
+}
 
-# --- units: after the network, and never given up ---
+configure_mosquitto() {
+  never_give_up mosquitto
 
-for unit in mosquitto influxdb telegraf; do
-  mkdir -p /etc/systemd/system/$unit.service.d
-  {
-    printf '[Unit]\nWants=network-online.target\nAfter=network-online.target\nStartLimitIntervalSec=0\n'
-    printf '[Service]\nRestartSec=1\n'
-    [ $unit != telegraf ] || echo EnvironmentFile=/etc/telegraf/telegraf.env
-  } >/etc/systemd/system/$unit.service.d/tig-pi.conf
-done
-
-# --- Mosquitto ---
-
-cat >/etc/mosquitto/mosquitto.conf <<EOF
+  cat >/etc/mosquitto/mosquitto.conf <<EOF
 per_listener_settings false
 allow_anonymous false
 password_file /etc/mosquitto/passwd
@@ -99,7 +103,7 @@ log_type error
 log_type warning
 log_type notice
 EOF
-cat >/etc/mosquitto/acl <<EOF
+  cat >/etc/mosquitto/acl <<EOF
 user mats
 topic read tig/#
 topic read tig-alert/#
@@ -127,18 +131,20 @@ topic read tig/+/reading
 topic read tig/+/status
 topic write tig/tig-pi-probe/reading
 EOF
-umask 077
-for account in mats matslopy4 node_red telegraf tig-pi-probe; do
-  echo "$account:$(secret mosquitto/$account)"
-done >/etc/mosquitto/passwd
-mosquitto_passwd -U /etc/mosquitto/passwd
-umask 022
-chown mosquitto:mosquitto /etc/mosquitto/passwd /etc/mosquitto/acl
-chmod 0600 /etc/mosquitto/acl
+  umask 077
+  for account in mats matslopy4 node_red telegraf tig-pi-probe; do
+    echo "$account:$(secret mosquitto/$account)"
+  done >/etc/mosquitto/passwd
+  mosquitto_passwd -U /etc/mosquitto/passwd
+  umask 022
+  chown mosquitto:mosquitto /etc/mosquitto/passwd /etc/mosquitto/acl
+  chmod 0600 /etc/mosquitto/acl
+}
 
-# --- InfluxDB ---
+configure_influxdb() {
+  never_give_up influxdb
 
-cat >/etc/influxdb/influxdb.conf <<EOF
+  cat >/etc/influxdb/influxdb.conf <<EOF
 reporting-disabled = true
 bind-address = "127.0.0.1:8088"
 [meta]
@@ -167,10 +173,39 @@ bind-address = "127.0.0.1:8088"
   log-enabled = false
   pprof-enabled = false
 EOF
+}
 
-# --- Telegraf ---
+create_accounts_in_influxdb() {
+  # The database first has nobody, and then nobody gets in without an account.
+  answers http://127.0.0.1:8086/ping
+  umask 077
+  printf 'user = "admin:%s"\n' "$(secret influxdb/admin)" >/root/influxdb.curl
+  umask 022
+  influxql() { # statements on standard input
+    curl --silent --show-error --fail --config /root/influxdb.curl --data-urlencode q@- http://127.0.0.1:8086/query >/root/influxdb.answer
+    if grep error /root/influxdb.answer; then exit 1; fi
+  }
+  echo "CREATE USER admin WITH PASSWORD '$(secret influxdb/admin)' WITH ALL PRIVILEGES" | influxql
+  influxql <<EOF
+CREATE DATABASE iot;
+CREATE RETENTION POLICY averages ON iot DURATION 0s REPLICATION 1;
+CREATE RETENTION POLICY host ON iot DURATION 30d REPLICATION 1 SHARD DURATION 1d;
+CREATE CONTINUOUS QUERY averages ON iot BEGIN
+  SELECT mean(*) INTO "iot"."averages".:MEASUREMENT FROM "iot"."autogen"."mqtt_consumer"
+  WHERE "device" != 'tig-pi-probe' GROUP BY time(10m), *
+END;
+CREATE USER telegraf WITH PASSWORD '$(secret influxdb/telegraf)';
+GRANT WRITE ON iot TO telegraf;
+CREATE USER grafana WITH PASSWORD '$(secret influxdb/grafana)';
+GRANT READ ON iot TO grafana
+EOF
+  rm /root/influxdb.curl /root/influxdb.answer
+}
 
-cat >/etc/telegraf/telegraf.conf <<EOF
+configure_telegraf() {
+  never_give_up telegraf EnvironmentFile=/etc/telegraf/telegraf.env
+
+  cat >/etc/telegraf/telegraf.conf <<EOF
 [agent]
   interval = "15s"
   round_interval = true
@@ -179,17 +214,17 @@ cat >/etc/telegraf/telegraf.conf <<EOF
   metric_buffer_limit = 10000
   skip_processors_after_aggregators = true
 EOF
-cp "$files"/etc/telegraf/telegraf.d/* /etc/telegraf/telegraf.d/
-umask 077
-cat >/etc/telegraf/telegraf.env <<EOF
+  cp "$files"/etc/telegraf/telegraf.d/* /etc/telegraf/telegraf.d/
+  umask 077
+  cat >/etc/telegraf/telegraf.env <<EOF
 MQTT_PASSWORD="$(secret mosquitto/telegraf)"
 INFLUXDB_PASSWORD="$(secret influxdb/telegraf)"
 EOF
-umask 022
+  umask 022
+}
 
-# --- Grafana ---
-
-cat >/etc/grafana/grafana.ini <<EOF
+configure_grafana() {
+  cat >/etc/grafana/grafana.ini <<EOF
 [paths]
 data = /var/lib/grafana
 logs = /var/log/grafana
@@ -232,56 +267,96 @@ level = warn
 [smtp]
 enabled = false
 EOF
-rm -rf /etc/grafana/provisioning
-cp -r "$files"/etc/grafana/dashboards "$files"/etc/grafana/provisioning /etc/grafana/
-mkdir -p /etc/grafana/secrets/provisioning /var/lib/grafana/plugins
-secret grafana/admin >/etc/grafana/secrets/admin_password
-secret grafana/secret_key >/etc/grafana/secrets/secret_key
-secret influxdb/grafana >/etc/grafana/secrets/provisioning/influx.password
-chown -R root:grafana /etc/grafana
-chown grafana:grafana /var/lib/grafana/plugins
-find /etc/grafana -type f -exec chmod 0640 {} +
-
-# --- Node-RED ---
-
-mkdir -p /etc/node-red
-cp -r "$files"/etc/node-red/. /etc/node-red/
-cp "$files"/etc/systemd/system/node-red.service /etc/systemd/system/
-install -d -o node-red -g node-red -m 0750 /var/lib/node-red
-install -o node-red -g node-red -m 0600 "$files"/var/lib/node-red/*.json /var/lib/node-red/
-chgrp node-red /etc/node-red/*
-
-# --- run ---
-
-systemctl daemon-reload
-systemctl restart systemd-journald
-systemctl enable --quiet chrony mosquitto influxdb telegraf grafana-server node-red
-systemctl restart --no-block chrony mosquitto influxdb node-red
-
-# The database first has nobody, and then nobody gets in without an account.
-answers http://127.0.0.1:8086/ping
-umask 077
-printf 'user = "admin:%s"\n' "$(secret influxdb/admin)" >/root/influxdb.curl
-umask 022
-influxql() { # statements on standard input
-  curl --silent --show-error --fail --config /root/influxdb.curl --data-urlencode q@- http://127.0.0.1:8086/query >/root/influxdb.answer
-  if grep error /root/influxdb.answer; then exit 1; fi
+  rm -rf /etc/grafana/provisioning
+  cp -r "$files"/etc/grafana/dashboards "$files"/etc/grafana/provisioning /etc/grafana/
+  mkdir -p /etc/grafana/secrets/provisioning /var/lib/grafana/plugins
+  secret grafana/admin >/etc/grafana/secrets/admin_password
+  secret grafana/secret_key >/etc/grafana/secrets/secret_key
+  secret influxdb/grafana >/etc/grafana/secrets/provisioning/influx.password
+  chown -R root:grafana /etc/grafana
+  chown grafana:grafana /var/lib/grafana/plugins
+  find /etc/grafana -type f -exec chmod 0640 {} +
 }
-echo "CREATE USER admin WITH PASSWORD '$(secret influxdb/admin)' WITH ALL PRIVILEGES" | influxql
-influxql <<EOF
-CREATE DATABASE iot;
-CREATE RETENTION POLICY averages ON iot DURATION 0s REPLICATION 1;
-CREATE RETENTION POLICY host ON iot DURATION 30d REPLICATION 1 SHARD DURATION 1d;
-CREATE CONTINUOUS QUERY averages ON iot BEGIN
-  SELECT mean(*) INTO "iot"."averages".:MEASUREMENT FROM "iot"."autogen"."mqtt_consumer"
-  WHERE "device" != 'tig-pi-probe' GROUP BY time(10m), *
-END;
-CREATE USER telegraf WITH PASSWORD '$(secret influxdb/telegraf)';
-GRANT WRITE ON iot TO telegraf;
-CREATE USER grafana WITH PASSWORD '$(secret influxdb/grafana)';
-GRANT READ ON iot TO grafana
-EOF
-rm /root/influxdb.curl /root/influxdb.answer
-systemctl restart telegraf grafana-server
-answers http://127.0.0.1:3000/api/health
-answers http://127.0.0.1:1880/auth/login
+
+configure_node_red() {
+  mkdir -p /etc/node-red
+  cp -r "$files"/etc/node-red/. /etc/node-red/
+  cp "$files"/etc/systemd/system/node-red.service /etc/systemd/system/
+  install -d -o node-red -g node-red -m 0750 /var/lib/node-red
+  install -o node-red -g node-red -m 0600 "$files"/var/lib/node-red/*.json /var/lib/node-red/
+  chgrp node-red /etc/node-red/*
+}
+
+# --- the two ways ---
+
+one_by_one() {
+  apt-get update --quiet
+  install_packages chrony
+  configure_time_and_journal
+  systemctl restart systemd-journald
+  start chrony
+
+  install_packages mosquitto
+  configure_mosquitto
+  start mosquitto
+
+  vendor influxdata
+  hold influxdb '1.*'
+  apt-get update --quiet
+  install_packages influxdb
+  configure_influxdb
+  start influxdb
+  create_accounts_in_influxdb
+
+  hold telegraf '1.39.3*'
+  install_packages telegraf
+  configure_telegraf
+  start telegraf
+
+  vendor grafana
+  apt-get update --quiet
+  install_packages grafana
+  configure_grafana
+  start grafana-server
+  answers http://127.0.0.1:3000/api/health
+
+  vendor node-red
+  apt-get update --quiet
+  install_packages node-red
+  configure_node_red
+  start node-red
+  answers http://127.0.0.1:1880/auth/login
+}
+
+at_once() {
+  vendor tig-pi-feed
+  hold influxdb '1.*'
+  hold telegraf '1.39.3*'
+  # They start below, with their configuration in place.
+  printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+  chmod +x /usr/sbin/policy-rc.d
+  apt-get update --quiet
+  install_packages chrony mosquitto influxdb telegraf grafana node-red
+  rm /usr/sbin/policy-rc.d
+
+  configure_time_and_journal
+  configure_mosquitto
+  configure_influxdb
+  configure_telegraf
+  configure_grafana
+  configure_node_red
+
+  systemctl daemon-reload
+  systemctl restart systemd-journald
+  systemctl enable --quiet chrony mosquitto influxdb telegraf grafana-server node-red
+  systemctl restart --no-block chrony mosquitto influxdb node-red
+  create_accounts_in_influxdb
+  systemctl restart telegraf grafana-server
+  answers http://127.0.0.1:3000/api/health
+  answers http://127.0.0.1:1880/auth/login
+}
+
+case $2 in
+  one-by-one) one_by_one ;;
+  at-once) at_once ;;
+esac

@@ -348,6 +348,7 @@ def rendered(**changes) -> list[dict]:
         "site_topic_prefix": "tig",
         "site_alert_topic": "tig-alert",
         "site_extra_topics": ["mats/test"],
+        "site_devices": [{"name": "greenhouse"}],
         "site_readings": READINGS,
         "site_forward": {},
         **changes,
@@ -567,6 +568,19 @@ class TestThreshold:
             "qos": 1,
             "retain": True,
         }
+
+    def test_an_alert_of_a_device_that_is_gone_is_cleared_after_a_day(self, tab):
+        day = 86400
+        made = tab.alerts(
+            reading("removed", time=1000, outsidetemp=1),
+            reading("greenhouse", time=1000, outsidetemp=1),
+            reading("other", time=1000 + day, outsidetemp=10),
+            reading("other", time=1001 + day, outsidetemp=10),
+        )
+        assert [[(alert["topic"], bool(alert["payload"])) for alert in alerts] for alerts in made[2:]] == [
+            [("tig-alert/other/outsidetemp", True)],
+            [("tig-alert/removed/outsidetemp", False)],
+        ]
 
     def test_memory_is_bounded(self, tab):
         steps = tab.run("threshold", *(reading(f"d{i}", outsidetemp=10) for i in range(1005)))

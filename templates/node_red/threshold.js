@@ -3,6 +3,7 @@
 // changes between low, ok and high; all that is known when the connection comes up, so that no alert is lost with it.
 const site = env.get("SITE");
 const LARGEST = 1000; // device and field pairs that are remembered
+const DAY = 86400;
 
 const known = context.get("known") || {};
 
@@ -36,10 +37,18 @@ if (msg.status !== undefined) {
     return connected ? [Object.keys(known).map((key) => alert(key, known[key].alert))] : null;
 }
 
+// Its threshold was taken back, or its device: nobody shall find the old alert. A device that is not declared has a day.
+function gone({ alert: { device, field }, seen }) {
+    return (
+        !site.readings.some((reading) => reading.field === field) ||
+        (!site.devices.includes(device) && msg.time - seen > DAY)
+    );
+}
+
 const out = [];
 for (const key of Object.keys(known)) {
-    if (!site.readings.some((reading) => reading.field === known[key].alert.field)) {
-        out.push(alert(key, "")); // its threshold was taken back: nobody shall find the old alert
+    if (gone(known[key])) {
+        out.push(alert(key, ""));
         delete known[key];
     }
 }

@@ -72,7 +72,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 ansible_facts:
-  description: What is installed, and what runs.
+  description: What is installed, what runs, and what time it is there.
   type: dict
   returned: always
   contains:
@@ -82,12 +82,11 @@ ansible_facts:
     services:
       description: Each service that systemd has loaded, by the name of its unit, with RV(ignore:state) and RV(ignore:status).
       type: dict
+    timezone:
+      description: The time zone that is set, as C(timedatectl list-timezones) spells it; empty where none is.
+      type: str
 architecture:
   description: The architecture as dpkg says it; a 32-bit userland may have a 64-bit kernel.
-  type: str
-  returned: always
-timezone:
-  description: The time zone that is set, as C(timedatectl list-timezones) spells it; empty where none is.
   type: str
   returned: always
 waited_for:
@@ -361,9 +360,12 @@ def main() -> None:
         module.fail_json(msg=" ".join(problems), problems=problems)
     module.exit_json(
         changed=False,
-        ansible_facts={"packages": preflight.packages(), "services": preflight.services()},
+        ansible_facts={
+            "packages": preflight.packages(),
+            "services": preflight.services(),
+            "timezone": timezone(),
+        },
         architecture=preflight.architecture,
-        timezone=timezone(),
         waited_for=preflight.waited_for,
     )
 

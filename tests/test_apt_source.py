@@ -1,0 +1,61 @@
+"""Sources of apt: what the filter renders, apt itself has to understand."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from ansible.plugins.loader import filter_loader
+from conftest import REPOSITORY
+
+KEY = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmDMEZ\n=abcd\n-----END PGP PUBLIC KEY BLOCK-----\n"
+
+
+@pytest.fixture
+def apt_source():
+    filter_loader.add_directory(str(REPOSITORY / "plugins/filter"))
+    return filter_loader.get("apt_source").j2_function
+
+
+def test_the_key_is_in_the_source_and_its_empty_line_a_dot(apt_source):
+    text = apt_source("https://example.org/debian", "stable", "main", KEY)
+    assert text.splitlines() == [
+        "# Ansible managed",
+        "Types: deb",
+        "URIs: https://example.org/debian",
+        "Suites: stable",
+        "Components: main",
+        "Signed-By:",
+        " -----BEGIN PGP PUBLIC KEY BLOCK-----",
+        " .",
+        " mDMEZ",
+        " =abcd",
+        " -----END PGP PUBLIC KEY BLOCK-----",
+    ]
+
+
+def test_a_flat_repository_has_no_components(apt_source):
+    assert "Components" not in apt_source("file:///srv/tig-pi-feed", "./", "", KEY)
+
+
+@pytest.mark.parametrize(
+    ("suites", "components", "expected"),
+    [
+        ("stable", "main", "https://example.org/debian/dists/stable/InRelease"),
+        ("./", "", "https://example.org/debian/./InRelease"),
+    ],
+)
+def test_apt_reads_it(apt_source, tmp_path, suites, components, expected):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/vendor.sources").write_text(apt_source("https://example.org/debian", suites, components, KEY))
+    options = [
+        f"-oDir::Etc::SourceList={tmp_path}/none",
+        f"-oDir::Etc::SourceParts={tmp_path}/parts",
+        "-oDir::State=/dev/null",
+    ]
+    said = subprocess.run(
+        ["apt-get", *options, "indextargets", "--format=$(REPO_URI)"], capture_output=True, text=True, check=False
+    )
+    assert said.stderr == ""  # no complaint about the file
+    uris = subprocess.run(["apt-get", *options, "update", "--print-uris"], capture_output=True, text=True, check=False)
+    assert expected.replace("/./", "/") in uris.stdout.replace("/./", "/"), uris
