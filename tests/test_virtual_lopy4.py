@@ -130,6 +130,20 @@ def test_runs_boot_and_main_and_stops_at_ctrl_c(make, profile):
         assert b"KeyboardInterrupt" in host.prompt()
 
 
+def test_ctrl_c_before_boot_py_interrupts_nothing(make, profile):
+    with Host(make(profile=profile).port) as host:
+        for _ in range(3):
+            host.raw()
+            host.write(b"\x02")
+            host.prompt()
+            host.write(b"\x04")  # a soft reset
+            for _ in range(200):
+                host.write(b"\x03")
+                time.sleep(0.002)
+            host.raw()
+            assert host.ask("import machine\nprint(hasattr(machine, 'WDT'))") == "True"
+
+
 def test_ctrl_f_is_a_hard_reset_into_safe_boot_on_pycom(make):
     device = make()
     with Host(device.port) as host:

@@ -124,7 +124,7 @@ class Child:
         self.sockets = {}
         self.hidden = frozenset()
         self.objects = []
-        self.interrupting = signal.SIGINT
+        self.starting = True
         self.ticks_mask = 0xFFFFFFFF if self.profile == "pycom" else 0x3FFFFFFF
 
     def run(self):
@@ -159,6 +159,7 @@ class Child:
         self.offer(b"_native_block", 3, self.block)
         self.offer(b"_native_clock", 2, self.clock)
         self.library.pyexec_file(self.configuration["shim"].encode())
+        self.starting = False
         self.hidden = frozenset(name.encode() for name in self.configuration["hidden"])
         if not self.configuration["safe_boot"]:
             if self.library.pyexec_file_if_exists(b"boot.py") & PYEXEC_FORCED_EXIT:
@@ -298,7 +299,7 @@ class Child:
 
         def set_interrupt_char(char):
             char &= 0xFF
-            if char == CTRL_C:
+            if char == CTRL_C and not self.starting:  # a board's frozen part is over before anybody can press a key
                 libc.signal(signal.SIGINT, self.table.address("mp_sched_keyboard_interrupt"))
                 libc.siginterrupt(signal.SIGINT, 1)
                 self.page.interrupt_char = char
