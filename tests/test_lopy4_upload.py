@@ -319,6 +319,25 @@ def test_lost_bytes_are_sent_again(device, monkeypatch):
         repl.reset()
 
 
+def test_a_reset_between_two_attempts_is_made_good(device, monkeypatch):
+    """A device that does not come to its prompt in time is reset, and knows nothing any more."""
+    stream, streams = lopy4_upload.Upload._stream, []
+
+    def stalls_once(self, *arguments):
+        streams.append(arguments)
+        if len(streams) == 1:
+            device.ctl("reset")
+            self.repl.interrupt()
+            return False
+        return stream(self, *arguments)
+
+    Visit(device, program("1"), "1")
+    monkeypatch.setattr(lopy4_upload.Upload, "_stream", stalls_once)
+    visit = Visit(device, program("2"), "2")
+    assert visit.works
+    assert visit.upload.trouble == 1
+
+
 def boots(device, versions: tuple[str, ...]) -> str:
     """The version that runs after the device got its power back."""
     for version in versions:

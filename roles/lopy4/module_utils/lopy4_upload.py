@@ -243,6 +243,13 @@ class Upload:
             self.repl.run(f"exec(inflate(a2b_base64({code!r})).read())")
             self.can_change = True
 
+    def _define_again(self) -> None:
+        """What was defined on the device is gone if only a reset brought it to its prompt (see Repl.enter)."""
+        if not self.repl.ask("'receive' in globals()"):
+            self.repl.run(compact(LOOK))
+            self.can_change = False
+            self._prepare()
+
     def _free_slot(self, other: str) -> str:
         """The slot to write into: never the last one that is known to work."""
         if not self.current:
@@ -361,6 +368,8 @@ class Upload:
             chunk = max(32, CHUNKS[self.platform] >> (2 * attempt))
             window = (4 if self.platform == "mainline" else 2) if attempt < 2 else 1
             try:
+                if attempt:
+                    self._define_again()
                 self.repl.start(f"print(receive({len(wire)}, {chunk}, {is_packed}, {sha!r}))")
                 if self._stream(wire, chunk, window, done, total) and self.repl.finish(60).endswith("True\n"):
                     return
