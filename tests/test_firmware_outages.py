@@ -28,6 +28,11 @@ SENSORS = [
 ]
 
 
+# Seconds of a clock that runs twenty times as fast: so late may a busy machine be. A reading that is missing, or has the
+# time of its arrival, is out by an interval of 15.
+LATE = 5
+
+
 class House:
     """Broker, time server and device of one test; all of it is gone at its end."""
 
@@ -89,7 +94,7 @@ def house(tmp_path):
 def spaced(readings) -> bool:
     """The readings have their own times, one interval apart, in order."""
     times = [r["time"] for r in readings]
-    return all(14 <= b - a <= 16 for a, b in itertools.pairwise(times))
+    return all(abs(b - a - 15) <= LATE for a, b in itertools.pairwise(times))
 
 
 def test_a_reading_is_the_tutorials_message(house):
@@ -354,7 +359,7 @@ def test_broker_and_name_server_are_away_and_readings_are_made_all_the_same(hous
     house.arrive(16)
     assert house.listener.lost() == set()
     times = [r["time"] for r in house.listener.readings]
-    late = [b - a for a, b in itertools.pairwise(times) if b - a > 16]
+    late = [b - a for a, b in itertools.pairwise(times) if b - a > 15 + LATE]
     assert len(late) <= 1, late
 
 
@@ -410,8 +415,8 @@ def test_without_a_time_server(house, mode):
     assert house.listener.lost() == set()
     timed = sorted((r for r in house.listener.readings if "time" in r), key=lambda r: r["number"])
     assert timed[0]["number"] == 0
-    # each has the time at which it was made, also those from before the clock
+    # each has the time at which it was made, also those from before the clock; an answer of the time server may be late
     for a, b in itertools.pairwise(timed):
-        assert abs(b["time"] - a["time"] - 15 * (b["number"] - a["number"])) <= 2
+        assert abs(b["time"] - a["time"] - 15 * (b["number"] - a["number"])) < 15
     earliest = datetime.now(UTC) - timedelta(minutes=30)
     assert all(r["time"] > earliest.timestamp() for r in timed)
