@@ -44,6 +44,7 @@ fault: .venv/.controller ## break something in the demo and watch; the same once
 	@bin/fault $(WHAT) $(DEVICE)
 
 feed: .venv/.controller ## fill a directory with all packages for a Pi that cannot reach the vendors
+	@bin/prerequisites feed
 	@$(play) playbooks/feed.yml $(ARGS)
 
 check: .venv/.test ## lint and unit tests, two minutes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from conftest import REPOSITORY
 ROLES = sorted(path for path in (REPOSITORY / "roles").iterdir() if (path / "tasks/main.yml").exists())
 PLAYBOOKS = sorted((REPOSITORY / "playbooks").glob("*.yml"))
 SECRET = re.compile(r"password|secret_key|credential_secret|lookup\('secret'|query\('secret'")
+# Programs that every Debian has: of its essential packages, and apt's own.
+EVERYWHERE = {"apt-config", "apt-get", "dpkg", "dpkg-deb", "env", "nice", "sh", "stat", "tar"}
 # Modules and actions that keep a secret to themselves: their arguments are never logged.
 KEEPS_SECRETS = {"tree", "mqtt_message"}
 
@@ -128,3 +131,33 @@ def test_no_lookup_of_a_secret_is_written_twice_by_hand():
         if role.name not in ("site", "lopy4"):
             for path in role.rglob("*.yml"):
                 assert "lookup('secret'" not in re.sub(r"#.*", "", path.read_text()), path
+
+
+def programs(path):
+    """What a Python program runs: the first words of the commands that it holds as lists."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        command = None
+        if isinstance(node, ast.Call) and node.args and re.search(r"run$|Popen$|nice$", ast.unparse(node.func)):
+            command = node.args[0]
+        elif isinstance(node, ast.Assign) and any("command" in ast.unparse(target) for target in node.targets):
+            command = node.value
+        if isinstance(command, ast.List) and len(command.elts) > 1 and isinstance(command.elts[0], ast.Constant):
+            yield command.elts[0].value
+
+
+def test_every_program_that_the_demo_runs_is_a_prerequisite():
+    """A fresh machine has nothing else; one on which somebody works has most of it by chance."""
+    needs = (REPOSITORY / "bin/prerequisites").read_text()
+    listed = {line.split()[1] for line in re.findall(r"^[a-z0-9-]+ [a-z-]+\b", needs, re.MULTILINE)} | {"ssh"}
+    with_their_package = {"ssh-keygen": "ssh", "gpgconf": "gpg"}
+    used = {
+        name: path.relative_to(REPOSITORY)
+        for path in (REPOSITORY / "virtual").rglob("*.py")
+        if "modules" not in path.parts  # which run on the virtual LoPy4
+        for name in programs(path)
+    }
+    assert {"podman", "gpg"} & used.keys()
+    missing = {
+        name: path for name, path in used.items() if not {name, with_their_package.get(name)} & (listed | EVERYWHERE)
+    }
+    assert missing == {}
