@@ -11,6 +11,8 @@ pi device flash feed: INVENTORY ?= inventories/home
 status verify: INVENTORY ?= $(if $(wildcard $(demo)/.virtual/pi.json),$(demo),inventories/home)
 
 export RELEASE PYTHON
+# Python keeps what it has compiled: each of Ansible's workers would compile its plugins anew.
+export PYTHONDONTWRITEBYTECODE :=
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .PHONY: help demo pi device flash status verify fault feed check test bench clean image demo-feed

@@ -10,23 +10,25 @@ description:
   - A Pi that has just booted may still be at its first-boot set-up, hold apt's lock, or have no idea of the time.
     The module waits for each by its event, within O(timeout), and then names everything that stands in the way.
   - Nothing is changed. In check mode nothing is waited for.
-  - What the host has already comes back as facts, in the form that M(ansible.builtin.package_facts) and
-    M(ansible.builtin.service_facts) give them. Those would cost two more calls, of which each takes more than a second.
+  - What the host has already comes back as facts, packages and services in the form that M(ansible.builtin.package_facts)
+    and M(ansible.builtin.service_facts) give them. Those and M(ansible.builtin.setup) would cost three more calls, of which
+    each takes a second and more.
+  - Without options it demands nothing, and only looks.
 options:
   releases:
-    description: Code names of the Debian releases that are supported.
+    description: Code names of the Debian releases that are supported; [] for any.
     type: list
     elements: str
-    required: true
+    default: []
   architectures:
-    description: Architectures that are supported, as dpkg calls them.
+    description: Architectures that are supported, as dpkg calls them; [] for any.
     type: list
     elements: str
-    required: true
+    default: []
   minimum_disk_mb:
     description: Free space that /var needs, in MB of 10^6 bytes.
     type: int
-    required: true
+    default: 0
   ports:
     description: Ports that the stack will listen on, each with the service that may hold it already.
     type: list
@@ -49,7 +51,7 @@ options:
   wait_for_clock:
     description: Whether the clock has to be synchronised. In a container it is the host's and never waited for.
     type: bool
-    default: true
+    default: false
   timeout:
     description: Seconds to wait at the most, for everything together.
     type: int
@@ -72,7 +74,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 ansible_facts:
-  description: What is installed, what runs, and what time it is there.
+  description: What is installed, what runs, what time it is there, and whether it is a container.
   type: dict
   returned: always
   contains:
@@ -84,6 +86,9 @@ ansible_facts:
       type: dict
     timezone:
       description: The time zone that is set, as C(timedatectl list-timezones) spells it; empty where none is.
+      type: str
+    container:
+      description: What kind of container the host is, as systemd-detect-virt(1) calls it; empty where it is none.
       type: str
 architecture:
   description: The architecture as dpkg says it; a 32-bit userland may have a 64-bit kernel.
@@ -187,7 +192,7 @@ class Preflight:
         return True
 
     def clock_is_right(self) -> bool:
-        if not self.wanted["wait_for_clock"] or self.output("systemd-detect-virt", "--container") not in ("", "none"):
+        if not self.wanted["wait_for_clock"] or self.container():
             return True
         while True:  # neither timesyncd nor chrony tells by an event that can be waited for
             if (
@@ -200,6 +205,9 @@ class Preflight:
             time.sleep(1)
 
     # --- what is there
+
+    def container(self) -> str:
+        return self.output("systemd-detect-virt", "--container").removeprefix("none")
 
     def packages(self) -> dict[str, list[dict[str, str]]]:
         found: dict[str, list[dict[str, str]]] = {}
@@ -238,12 +246,16 @@ class Preflight:
             if "=" in line
         )
         name, code_name = release.get("PRETTY_NAME", "something unknown"), release.get("VERSION_CODENAME")
-        if release.get("ID") in ("debian", "raspbian") and code_name in self.wanted["releases"]:
+        if not self.wanted["releases"] or (
+            release.get("ID") in ("debian", "raspbian") and code_name in self.wanted["releases"]
+        ):
             return None
         return f"This is {name}; the stack runs on Raspberry Pi OS and Debian {' and '.join(self.wanted['releases'])}."
 
     def architecture_problem(self) -> str | None:
         self.architecture = self.output("dpkg", "--print-architecture")
+        if not self.wanted["architectures"]:
+            return None
         if os.uname().machine.startswith("armv6"):
             return "This Pi has an ARMv6 processor (Pi 1, Zero, Zero W); the stack needs ARMv7 or newer: a Pi 2, 3, 4, 5 or Zero 2 W."
         if self.architecture not in self.wanted["architectures"]:
@@ -334,9 +346,9 @@ def program_name(pid: int) -> str:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "releases": {"type": "list", "elements": "str", "required": True},
-            "architectures": {"type": "list", "elements": "str", "required": True},
-            "minimum_disk_mb": {"type": "int", "required": True},
+            "releases": {"type": "list", "elements": "str", "default": []},
+            "architectures": {"type": "list", "elements": "str", "default": []},
+            "minimum_disk_mb": {"type": "int", "default": 0},
             "ports": {
                 "type": "list",
                 "elements": "dict",
@@ -347,7 +359,7 @@ def main() -> None:
                     "unit": {"type": "str", "required": True},
                 },
             },
-            "wait_for_clock": {"type": "bool", "default": True},
+            "wait_for_clock": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 300},
         },
         supports_check_mode=True,
@@ -364,6 +376,7 @@ def main() -> None:
             "packages": preflight.packages(),
             "services": preflight.services(),
             "timezone": timezone(),
+            "container": preflight.container(),
         },
         architecture=preflight.architecture,
         waited_for=preflight.waited_for,

@@ -1,6 +1,8 @@
-"""Sources of apt."""
+"""What apt has to know of a package that Debian does not have: where it comes from, and which version is wanted."""
 
 from __future__ import annotations
+
+CHOSEN = "`apt upgrade` keeps to the version that the site has chosen."
 
 
 def apt_source(uri: str, suites: str, components: str, key: str) -> str:
@@ -22,6 +24,19 @@ def apt_source(uri: str, suites: str, components: str, key: str) -> str:
     return "\n".join(["# Ansible managed", *lines, ""])
 
 
+def apt_pin(package: str, pin: str, *, why: str = CHOSEN, priority: int = 995) -> str:
+    """The text of a file in /etc/apt/preferences.d (apt_preferences(5)).
+
+    Args:
+        package: name, or several separated by blanks.
+        pin: which of its versions, such as `version 1.*`.
+        why: the explanation, in one line.
+        priority: 995 is above what `apt upgrade` would take and never goes back by itself; 1001 goes back, too.
+    """
+    fields = {"Explanation": why, "Package": package, "Pin": pin, "Pin-Priority": priority}
+    return "\n".join(["# Ansible managed", *(f"{name}: {value}" for name, value in fields.items()), ""])
+
+
 class FilterModule:
     def filters(self) -> dict:
-        return {"apt_source": apt_source}
+        return {"apt_source": apt_source, "apt_pin": apt_pin}
