@@ -96,8 +96,8 @@ def _downloaded(package: str) -> list[Path]:
     return [max(folder.glob(f"{name}_*.deb"), key=lambda path: path.stat().st_mtime) for name in names]
 
 
-def _libraries(program: str) -> dict[str, str]:
-    """What an unpacked program needs to find the libraries that were unpacked with it."""
+def libraries(program: str) -> dict[str, str]:
+    """The environment in which an unpacked program finds the libraries that were unpacked with it."""
     root = Path(program).parents[2]
     if CACHE not in root.parents:
         return {}
@@ -134,7 +134,7 @@ class Program:
 
     def __init__(self, command: list[str], log: Path, environment: dict | None = None) -> None:
         self.command, self.log = command, log
-        self.environment = {**_libraries(command[0]), **(environment or {})}
+        self.environment = {**libraries(command[0]), **(environment or {})}
         self.process: subprocess.Popen | None = None
 
     def start(self) -> None:

@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from firmware.network import free_port
+from chain import free_port
 
 from firmware import FIRMWARE, MICROPYTHON, environment, evaluate
 

@@ -8,7 +8,8 @@ import threading
 import time
 
 import pytest
-from firmware.network import Device, TimeServer, free_port, until
+from chain import free_port
+from firmware.network import Device, TimeServer, until
 
 from firmware import evaluate
 

@@ -415,8 +415,10 @@ def test_without_a_time_server(house, mode):
     assert house.listener.lost() == set()
     timed = sorted((r for r in house.listener.readings if "time" in r), key=lambda r: r["number"])
     assert timed[0]["number"] == 0
-    # each has the time at which it was made, also those from before the clock; an answer of the time server may be late
-    for a, b in itertools.pairwise(timed):
-        assert abs(b["time"] - a["time"] - 15 * (b["number"] - a["number"])) < 15
+    # Each has the time at which it was made, also those from before the clock. The time server's answer may be late: that
+    # shifts the ones before it against the ones after it.
+    out = [abs(b["time"] - a["time"] - 15 * (b["number"] - a["number"])) for a, b in itertools.pairwise(timed)]
+    assert max(out) < 15
+    assert len([seconds for seconds in out if seconds > LATE]) <= 1, out
     earliest = datetime.now(UTC) - timedelta(minutes=30)
     assert all(r["time"] > earliest.timestamp() for r in timed)

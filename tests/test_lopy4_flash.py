@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from chain import Program, free_port, program, wait_until
+from chain import Program, free_port, libraries, program, wait_until
 from lopy4_bench import REPOSITORY, Device
 
 # Device seconds a second: a program that finds no broker takes a minute until it is taken for good.
@@ -79,7 +79,7 @@ def broker(site, tmp_path):
     for name in ("one", "tig-pi-probe"):
         (site / "secrets/mosquitto" / name).write_text(f"secret-of-{name}\n")
         command = [program("mosquitto_passwd", "mosquitto"), "-b", passwords, name, f"secret-of-{name}"]
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run(command, check=True, capture_output=True, env={**os.environ, **libraries(command[0])})
     passwords.chmod(0o644)
     configuration = tmp_path / "mosquitto.conf"
     configuration.write_text(

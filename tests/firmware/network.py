@@ -18,6 +18,7 @@ from pathlib import Path
 
 import paho.mqtt.client as mqtt
 
+from chain import Program, free_port, libraries, program
 from firmware import FIRMWARE, MICROPYTHON, environment
 
 SECRETS = ("wifi-geheim", "broker-geheim")
@@ -41,12 +42,6 @@ class Sensor:
         return {"number": Sensor.number - 1}
 '''
 COUNTING = [{"driver": "counter", "fields": {"number": "number"}}]
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def until(condition: Callable, seconds: float = 20, what: str = ""):
@@ -86,15 +81,14 @@ class Broker:
 
     def account(self, name: str, password: str) -> None:
         create = [] if self.passwords.exists() else ["-c"]
-        subprocess.run(["mosquitto_passwd", "-b", *create, str(self.passwords), name, password], check=True)
+        command = [program("mosquitto_passwd", "mosquitto"), "-b", *create, str(self.passwords), name, password]
+        subprocess.run(command, env={**os.environ, **libraries(command[0])}, check=True)
 
     def start(self) -> None:
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [shutil.which("mosquitto", path="/usr/sbin:/usr/bin"), "-c", str(self.folder / "mosquitto.conf")],
-                stdout=log,
-                stderr=log,
-            )
+        command = [program("mosquitto", "mosquitto"), "-c", str(self.folder / "mosquitto.conf")]
+        broker = Program(command, self.folder / "log")
+        broker.start()
+        self.process = broker.process
         until(self._answers, what="mosquitto listens")
 
     def _answers(self) -> bool:
