@@ -1,4 +1,4 @@
-"""Sources of apt: what the filter renders, apt itself has to understand."""
+"""Sources and pins of apt: what the filters render, apt itself has to understand."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ import pytest
 from ansible.plugins.loader import filter_loader
 from conftest import REPOSITORY
 
+filter_loader.add_directory(str(REPOSITORY / "plugins/filter"))
 KEY = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmDMEZ\n=abcd\n-----END PGP PUBLIC KEY BLOCK-----\n"
 
 
 @pytest.fixture
 def apt_source():
-    filter_loader.add_directory(str(REPOSITORY / "plugins/filter"))
     return filter_loader.get("apt_source").j2_function
+
+
+@pytest.fixture
+def apt_pin():
+    return filter_loader.get("apt_pin").j2_function
 
 
 def test_the_key_is_in_the_source_and_its_empty_line_a_dot(apt_source):
@@ -59,3 +64,20 @@ def test_apt_reads_it(apt_source, tmp_path, suites, components, expected):
     assert said.stderr == ""  # no complaint about the file
     uris = subprocess.run(["apt-get", *options, "update", "--print-uris"], capture_output=True, text=True, check=False)
     assert expected.replace("/./", "/") in uris.stdout.replace("/./", "/"), uris
+
+
+@pytest.mark.parametrize(
+    ("package", "pin", "options", "priority"),
+    [
+        ("dpkg", "version *", {}, "995"),
+        ("apt dpkg", "version *", {"priority": 1001}, "1001"),
+        ("dpkg", "version 0.*", {}, None),  # no such version, so none is held
+    ],
+)
+def test_apt_holds_to_the_version(apt_pin, tmp_path, package, pin, options, priority):
+    (tmp_path / "pin").write_text(apt_pin(package, pin, **options))
+    options = ["-oDir::Etc::Preferences=/dev/null", f"-oDir::Etc::PreferencesParts={tmp_path}"]
+    said = subprocess.run(["apt-cache", "policy", "dpkg", *options], capture_output=True, text=True, check=True)
+    assert said.stderr == ""  # no complaint about the file
+    found = set(said.stdout.partition("Version table:")[2].split())
+    assert {"995", "1001"} & found == ({priority} if priority else set()), said.stdout

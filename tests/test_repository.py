@@ -15,7 +15,22 @@ ROLES = sorted(path for path in (REPOSITORY / "roles").iterdir() if (path / "tas
 PLAYBOOKS = sorted((REPOSITORY / "playbooks").glob("*.yml"))
 SECRET = re.compile(r"password|secret_key|credential_secret|lookup\('secret'|query\('secret'")
 # Programs that every Debian has, of its essential packages and apt's own; make, with which everything begins; and .venv's.
-EVERYWHERE = set("apt-config apt-get cat dpkg dpkg-deb env nice sh sleep stat tar umount make ansible-playbook".split())
+EVERYWHERE = {
+    "apt-cache",
+    "apt-config",
+    "apt-get",
+    "cat",
+    "dpkg",
+    "dpkg-deb",
+    "env",
+    "nice",
+    "sh",
+    "sleep",
+    "stat",
+    "tar",
+    "umount",
+}
+EVERYWHERE |= {"make", "ansible-playbook"}
 # Modules and actions that keep a secret to themselves: their arguments are never logged.
 KEEPS_SECRETS = {"tree", "mqtt_message"}
 
