@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import json
 import os
 import platform
@@ -15,6 +16,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.parse
@@ -51,6 +53,7 @@ SITE = {
 }
 
 
+@functools.cache
 def program(name: str, package: str) -> str:
     """Path of a program: installed here, or unpacked from a deb of the feed, or of the distribution's own.
 
@@ -68,7 +71,9 @@ def program(name: str, package: str) -> str:
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         if path := _in_package(_downloaded(package), name):
             return path
-    raise FileNotFoundError(f"{name} is not here, and no feed has the package {package}; `make test` fills one.")
+    raise FileNotFoundError(
+        f"{name} is not here, and the package {package} is in no feed and does not come from apt; `make test` fills a feed."
+    )
 
 
 def _in_package(debs: list[Path], name: str) -> str | None:
@@ -92,7 +97,10 @@ def _downloaded(package: str) -> list[Path]:
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     names = [line.split()[1].partition("_")[0] for line in listed if line.startswith("'")]
     names.sort(key=lambda name: name != package)
-    subprocess.run(["apt-get", "download", *names], cwd=folder, capture_output=True, check=True)
+    with tempfile.TemporaryDirectory(dir=folder) as unfinished:  # several tests may fetch the same
+        subprocess.run(["apt-get", "download", *names], cwd=unfinished, capture_output=True, check=True)
+        for path in Path(unfinished).glob("*.deb"):
+            path.replace(folder / path.name)
     return [max(folder.glob(f"{name}_*.deb"), key=lambda path: path.stat().st_mtime) for name in names]
 
 

@@ -72,6 +72,7 @@ def test_apt_reads_it(apt_source, tmp_path, suites, components, expected):
         ("dpkg", "version *", {}, "995"),
         ("apt dpkg", "version *", {"priority": 1001}, "1001"),
         ("dpkg", "version 0.*", {}, None),  # no such version, so none is held
+        ("apt dpkg", "version *", {"priority": -1}, "-1"),
     ],
 )
 def test_apt_holds_to_the_version(apt_pin, tmp_path, package, pin, options, priority):
@@ -80,4 +81,4 @@ def test_apt_holds_to_the_version(apt_pin, tmp_path, package, pin, options, prio
     said = subprocess.run(["apt-cache", "policy", "dpkg", *options], capture_output=True, text=True, check=True)
     assert said.stderr == ""  # no complaint about the file
     found = set(said.stdout.partition("Version table:")[2].split())
-    assert {"995", "1001"} & found == ({priority} if priority else set()), said.stdout
+    assert {"995", "1001", "-1"} & found == ({priority} if priority else set()), said.stdout

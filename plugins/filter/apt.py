@@ -31,7 +31,8 @@ def apt_pin(package: str, pin: str, *, why: str = CHOSEN, priority: int = 995) -
         package: name, or several separated by blanks.
         pin: which of its versions, such as `version 1.*`.
         why: the explanation, in one line.
-        priority: 995 is above what `apt upgrade` would take and never goes back by itself; 1001 goes back, too.
+        priority: 995 comes before every other version that is newer than the installed one, 1001 also if it is older; -1 is
+            never installed.
     """
     fields = {"Explanation": why, "Package": package, "Pin": pin, "Pin-Priority": priority}
     return "\n".join(["# Ansible managed", *(f"{name}: {value}" for name, value in fields.items()), ""])

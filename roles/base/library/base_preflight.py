@@ -13,7 +13,7 @@ description:
   - What the host has already comes back as facts, packages and services in the form that M(ansible.builtin.package_facts)
     and M(ansible.builtin.service_facts) give them. Those and M(ansible.builtin.setup) would cost three more calls, of which
     each takes a second and more.
-  - Without options it demands nothing, and only looks.
+  - Without options it waits for nothing, demands nothing, and only looks.
 options:
   releases:
     description: Code names of the Debian releases that are supported; [] for any.
@@ -48,10 +48,14 @@ options:
         description: The systemd unit of the service that shall listen there.
         type: str
         required: true
-  wait_for_clock:
-    description: Whether the clock has to be synchronised. In a container it is the host's and never waited for.
+  wait:
+    description: Whether to wait until the host is ready.
     type: bool
     default: false
+  wait_for_clock:
+    description: Whether it is ready with a synchronised clock only. In a container it is the host's and never waited for.
+    type: bool
+    default: true
   timeout:
     description: Seconds to wait at the most, for everything together.
     type: int
@@ -67,6 +71,7 @@ EXAMPLES = r"""
     releases: [bookworm, trixie]
     architectures: [amd64, arm64, armhf]
     minimum_disk_mb: 1000
+    wait: true
     ports:
       - port: 1883
         unit: mosquitto.service
@@ -275,6 +280,8 @@ class Preflight:
         return None
 
     def port_problems(self) -> list[str]:
+        if not self.wanted["ports"]:
+            return []
         listening = {key: inodes for protocol in LISTENING for key, inodes in sockets(protocol).items()}
         owners = socket_owners({inode for inodes in listening.values() for inode in inodes}) if listening else {}
         problems = []
@@ -359,13 +366,14 @@ def main() -> None:
                     "unit": {"type": "str", "required": True},
                 },
             },
-            "wait_for_clock": {"type": "bool", "default": False},
+            "wait": {"type": "bool", "default": False},
+            "wait_for_clock": {"type": "bool", "default": True},
             "timeout": {"type": "int", "default": 300},
         },
         supports_check_mode=True,
     )
     preflight = Preflight(module)
-    if not module.check_mode:
+    if module.params["wait"] and not module.check_mode:
         preflight.wait()
     problems = preflight.problems()
     if problems:
