@@ -11,6 +11,9 @@ pi device flash feed: INVENTORY ?= inventories/home
 status verify: INVENTORY ?= $(if $(wildcard $(demo)/.virtual/pi.json),$(demo),inventories/home)
 
 export RELEASE PYTHON
+# Python's and Ansible's settings that were meant for something else stay out, and ansible.cfg counts also where others may write.
+unexport PYTHONPATH PYTHONHOME
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 # Python keeps what it has compiled: each of Ansible's workers would compile its plugins anew.
 export PYTHONDONTWRITEBYTECODE :=
 MAKEFLAGS += --no-print-directory
@@ -37,7 +40,7 @@ flash: .venv/.controller ## put program and settings on the sensor nodes (DEVICE
 	@$(play) playbooks/flash.yml $(if $(DEVICE),--limit $(DEVICE),) $(ARGS)
 
 status: .venv/.controller ## services, accounts, last readings, what is not set (FORMAT=json)
-	@bin/status $(INVENTORY) $(if $(FORMAT),--format $(FORMAT)) $(ARGS)
+	@bin/status $(INVENTORY) $(if $(ASK),--ask-pass --ask-become-pass) $(if $(FORMAT),--format $(FORMAT)) $(ARGS)
 
 verify: .venv/.controller ## follow a reading through the whole chain, from outside
 	@ANSIBLE_STDOUT_CALLBACK=lines $(play) playbooks/verify.yml $(ARGS)
@@ -97,7 +100,7 @@ check-tests:
 	@$(bin)/python -m pytest --quiet --numprocesses=$(JOBS) --dist=worksteal -m 'not slow'
 
 check-ansible-lint:
-	@PATH=$(CURDIR)/$(bin):$$PATH ansible-lint -q
+	@PATH="$(CURDIR)/$(bin):$$PATH" ansible-lint -q
 
 check-syntax:
 	@for inventory in $(demo) inventories/home; do \

@@ -6,6 +6,7 @@ import getpass
 import grp
 import os
 import stat
+import time
 
 import pytest
 import yaml
@@ -131,3 +132,29 @@ def test_a_bad_declaration_is_told(tree, file, complaint):
     result = tree([file])
     assert result.returncode != 0
     assert complaint in result.stdout
+
+
+def test_a_file_that_its_service_has_not_read_yet_counts_as_changed(tree, tmp_path, monkeypatch):
+    """As after a run that was ended between writing and restarting."""
+    (tmp_path / "bin").mkdir()
+    systemctl = tmp_path / "bin/systemctl"
+    monkeypatch.setenv("PATH", str(systemctl.parent), prepend=os.pathsep)
+    path = tmp_path / "configuration"
+    files = [{"dest": str(path), "content": "a\n"}]
+    read_by = [{"unit": "a.service", "files": [str(path)]}]
+
+    def run(state, seconds_ago, *options):
+        microseconds = int((time.monotonic() - seconds_ago) * 1e6)
+        shown = f"ActiveState={state}\\nStateChangeTimestampMonotonic={microseconds}\\n"
+        systemctl.write_text(f"#!/bin/sh\nprintf '{shown}'\n")
+        systemctl.chmod(0o755)
+        return tree(files, *options, read_by=read_by).stdout
+
+    assert "changed=1" in run("active", 100)  # written
+    out = run("active", 100, "--diff")
+    assert "changed=1" in out
+    assert "not read yet by a.service" in out
+    assert "changed=0" in run("inactive", 100)  # it reads it when it starts
+    assert "changed=0" in run("active", -1)  # started since then
+    os.utime(path, (0, 0))
+    assert "changed=0" in run("active", 100)

@@ -28,6 +28,24 @@ options:
     type: list
     elements: dict
     default: []
+  read_by:
+    description: >-
+      Services that read some of the C(files) when they start or are reloaded, and only then. Such a file that is younger than
+      the service's C(unit) in its present state counts as changed: a run that was ended between writing and restarting is
+      made up for by the next one. A service that does not run reads them when it starts.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      unit:
+        description: The systemd unit of the service.
+        type: str
+        required: true
+      files:
+        description: What it reads, a directory for what comes and goes in it.
+        type: list
+        elements: path
+        required: true
   validate:
     description: >-
       A command that proves the whole set. Before anything is moved, all declared files are laid out below a
@@ -63,7 +81,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changed_files:
-  description: Paths that were written, removed or given another owner or mode.
+  description: Paths that were written, removed or given another owner or mode, or that their service has not read yet.
   type: list
   elements: str
   returned: always
@@ -80,6 +98,7 @@ import shlex
 import shutil
 import stat
 import tempfile
+import time
 import zlib
 
 from ansible.module_utils.basic import AnsibleModule
@@ -191,7 +210,32 @@ class Tree:
         declared = {entry.dest for entry in self.entries if entry.kind != "absent"}
         for rule in self.module.params["purge"]:
             found += [self.removal(path, False) for path in strays(rule, declared)]
+        return found + self.not_read_yet({change.path for change in found})
+
+    def not_read_yet(self, changed: set[str]) -> list[Change]:
+        """The files that are as declared, and that a running service has in an older form."""
+        found = []
+        for rule in self.module.params["read_by"]:
+            files = [path for path in rule["files"] if path not in changed and os.path.exists(path)]
+            if files and (since := self.running_since(rule["unit"])) is not None:
+                found += [
+                    Change(path, "", f"(not read yet by {rule['unit']})\n", lambda: None)
+                    for path in files
+                    if os.lstat(path).st_mtime > since
+                ]
         return found
+
+    def running_since(self, unit: str) -> float | None:
+        """When a service was started or reloaded last, in seconds since 1970; None if it does not run.
+
+        Reckoned from the clock that never jumps: a Pi starts its services before it knows what time it is.
+        """
+        properties = "--property=ActiveState,StateChangeTimestampMonotonic"
+        code, out, _err = self.module.run_command(["systemctl", "show", properties, unit])
+        shown = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+        if code != 0 or shown.get("ActiveState") != "active":
+            return None
+        return time.time() - (time.monotonic() - int(shown["StateChangeTimestampMonotonic"]) / 1e6)
 
     def change_of(self, entry: Entry) -> Change | None:
         kind, content = entry.current()
@@ -324,6 +368,15 @@ def main() -> None:
             # What the action plugin makes of O(files). The host's log would hold a parameter that is not no_log.
             "packed": {"type": "str", "required": True, "no_log": True},
             "purge": {"type": "list", "elements": "dict", "default": []},
+            "read_by": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "unit": {"type": "str", "required": True},
+                    "files": {"type": "list", "elements": "path", "required": True},
+                },
+            },
             "validate": {"type": "str"},
         },
         supports_check_mode=True,

@@ -202,6 +202,19 @@ def test_a_validation_leaves_the_store_alone(client, host, converge):
     assert client("reader", client_id="waiting", persistent=True).next() == ("tig/greenhouse/reading", b"kept")
 
 
+@pytest.mark.parametrize(("path", "restarts"), [(CONFIGURATION, True), ("/etc/mosquitto/acl", False)])
+def test_the_next_run_makes_up_for_one_that_was_ended_too_soon(host, converge, path, restarts):
+    """The file is written, as it seems just now, and the broker has not read it."""
+    process = "systemctl show mosquitto --property=MainPID"
+    before = host.run(process).stdout
+    host.run_expect([0], f"touch {path}")
+    run = converge()
+    assert run.returncode == 0, run.stdout
+    assert " changed=0 " not in run.stdout
+    assert (host.run(process).stdout != before) == restarts
+    assert " changed=0 " in converge().stdout
+
+
 def test_each_tag_works_alone(tags_work_alone):
     tags_work_alone("mosquitto", "mosquitto_sys_interval", (11, 10), CONFIGURATION, "sys_interval {}\n")
 

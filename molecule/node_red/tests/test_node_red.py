@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pathlib
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.parse
@@ -353,6 +357,20 @@ def test_a_downgrade_is_a_choice(host, converge):
     assert refused.returncode != 0
     assert "or node_red_allow_downgrade to true" in " ".join(refused.stdout.split())
     assert not host.file("/etc/apt/preferences.d/node-red").exists
+
+
+def test_a_package_that_the_controller_made_is_installed(host, editor, converge):
+    """As on a Pi for which nobody has filled a feed."""
+    feed = pathlib.Path(os.environ["MOLECULE_PROJECT_DIRECTORY"], "virtual/feed/feed.py")
+    architecture = host.check_output("dpkg --print-architecture")
+    command = [sys.executable, feed, "deb", f"--architecture={architecture}"]
+    package = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    host.run_expect([0], "apt-get --yes remove node-red nodejs")
+    run = converge(node_red_repository_uri="", node_red_package=package)
+    assert changed(run), run.stdout
+    editor.wait()
+    assert editor.log_in(editor.password)[0] == 200
+    assert not changed(converge(node_red_repository_uri="", node_red_package=package))
 
 
 def test_each_tag_works_alone(tags_work_alone):
