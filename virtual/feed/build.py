@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -79,8 +80,15 @@ def telegraf(arch: str, cache: Path, output: Path) -> Package:
     go = toolchain(cache) / "go/bin/go"
     log = cache / f"feed/logs/telegraf-{arch}.log"
     log.unlink(missing_ok=True)
-    environment = {name: value for name, value in os.environ.items() if name not in ("GOROOT", "GOOS", "GOBIN")} | {
+    environment = {name: value for name, value in os.environ.items() if name not in ("GOROOT", "GOOS", "GOBIN")}
+    # All that Go keeps goes into the cache, its checksum database (GOPATH) and counters (XDG_CONFIG_HOME) too; what the
+    # user has set with `go env -w` counts nevertheless.
+    user_settings = os.path.join(environment.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "go/env")
+    environment = {"GOENV": user_settings} | environment
+    environment |= {
+        "XDG_CONFIG_HOME": str(cache / "go/config"),
         "GOTOOLCHAIN": "local",
+        "GOPATH": str(cache / "go"),
         "GOMODCACHE": str(cache / "go/mod"),
         "GOCACHE": str(cache / "go/build"),
         "GOFLAGS": "-modcacherw -trimpath -buildvcs=false",
@@ -158,7 +166,10 @@ def node_red(arch: str, cache: Path, output: Path) -> Package:
         shutil.copyfile(HERE / "node-red" / name, home / name)
     command = [node / "bin/node", node / "lib/node_modules/npm/bin/npm-cli.js", "ci", "--omit=dev", "--ignore-scripts"]
     command += ["--os=linux", f"--cpu={NPM_ARCHITECTURE[arch]}", "--libc=glibc", "--cache", cache / "npm"]
-    environment = os.environ | {"PATH": f"{node / 'bin'}:{os.environ['PATH']}", "HOME": str(output)}
+    # Node has a list of CAs of its own, in which this machine's private ones are missing.
+    bundle = ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
+    environment = {"NODE_EXTRA_CA_CERTS": bundle} | os.environ
+    environment |= {"PATH": f"{node / 'bin'}:{os.environ['PATH']}", "HOME": str(output)}
     run(nice([*command, "--prefer-offline"]), log, env=environment, cwd=home)
 
     (home / ".npmrc").unlink()

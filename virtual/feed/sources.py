@@ -190,10 +190,12 @@ def from_vendor(
 
 
 DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+# Debian's own, for a host whose apt uses no mirror of Debian, as Ubuntu's; mmdebstrap takes the same.
+DEBIAN_MIRROR = "http://deb.debian.org/debian"
 
 
 def debian_mirror() -> str:
-    """The mirror of Debian that this host's own apt uses; TIG_PI_DEBIAN_MIRROR where it uses none."""
+    """TIG_PI_DEBIAN_MIRROR, else the mirror of Debian that this host's own apt uses, else Debian's own."""
     if mirror := os.environ.get("TIG_PI_DEBIAN_MIRROR"):
         return mirror
     output = subprocess.run(
@@ -207,15 +209,12 @@ def debian_mirror() -> str:
     for fields in found:
         if fields[1:] == ["Debian", "Debian"] or (len(fields) == 1 and fields[0].rstrip("/").endswith("/debian")):
             return fields[0]
-    return ""
+    return DEBIAN_MIRROR
 
 
 def from_debian(names: list[str], release: str, architecture: str, keep: Path, work: Path) -> list[Package]:
-    mirror = debian_mirror()
-    if not mirror or not DEBIAN_KEYRING.exists():
-        raise OutOfReach(
-            "This host's apt knows no Debian mirror: set TIG_PI_DEBIAN_MIRROR and install debian-archive-keyring."
-        )
+    if not DEBIAN_KEYRING.exists():
+        raise FeedError("Debian's keys are missing on this host: install debian-archive-keyring.")
     apt = Apt(work, architecture)
-    apt.update(mirror, release, "main", DEBIAN_KEYRING)
+    apt.update(debian_mirror(), release, "main", DEBIAN_KEYRING)
     return [Package.read(apt.download(name, "", keep), "debian", f"Debian {release}") for name in names]
