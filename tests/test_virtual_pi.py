@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import tomllib
+from types import SimpleNamespace
 
 import pytest
 from conftest import REPOSITORY
@@ -158,6 +160,115 @@ class TestBoot:
         with pi.Boot(tmp_path) as boot, open(read) as death:
             os.close(write)
             assert not boot.wait(60, death)
+
+
+class Containers:
+    """podman, as far as `up` asks it: which containers there are."""
+
+    def __init__(self):
+        self.containers = {}
+        self.said = []
+
+    def pis(self):
+        return {name: {"state": "running", "labels": labels} for name, labels in self.containers.items()}
+
+    def succeeds(self, *arguments):
+        return True
+
+    def run(self, *arguments, **options):
+        self.said.append(arguments[0])
+        match arguments[0]:
+            case "create":
+                name = next(a.removeprefix("--name=") for a in arguments if a.startswith("--name="))
+                labels = [a.removeprefix("--label=tig-pi.") for a in arguments if a.startswith("--label=tig-pi.")]
+                self.containers[name] = dict(label.split("=", 1) for label in labels)
+            case "rm":
+                (name,) = (argument for argument in arguments[1:] if not argument.startswith("-"))
+                self.containers.pop(name, None)
+        return ""
+
+
+class TestUp:
+    @pytest.fixture
+    def up(self, monkeypatch, tmp_path):
+        """`pi.py up` with these arguments; what it made and removed."""
+        podman = Containers()
+        image = SimpleNamespace(ensure=str, stem="trixie-amd64", release="trixie", architecture="amd64", tag="image")
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+        monkeypatch.setattr(pi, "Image", lambda *arguments: image)
+        monkeypatch.setattr(pi, "collect_garbage", lambda *arguments: [])
+        monkeypatch.setattr(pi, "start_or_remove", lambda pi, timeout: None)
+
+        def run(*names):
+            podman.said.clear()
+            options = pi.parser().parse_args(["up", *names, "--release=trixie", f"--state={tmp_path / 'state'}"])
+            pi.up(podman, tmp_path / "cache", options)
+            return [verb for verb in podman.said if verb in ("create", "rm")]
+
+        return run
+
+    def test_a_pi_that_is_there_stays(self, up):
+        assert up("one", "two") == ["create", "create"]
+        assert up("one", "two") == []
+
+    def test_a_pi_whose_files_are_gone_is_made_anew(self, up, tmp_path):
+        up("one", "two")
+        shutil.rmtree(tmp_path / "state")
+        assert sorted(up("one", "two")) == ["create", "create", "rm", "rm"]
+        assert (tmp_path / "state/one.json").is_file()
+        assert up("one", "two") == []
+
+    @pytest.mark.parametrize("lost", ["one.json", "id_ed25519", "id_ed25519.pub", "host_ed25519.pub"])
+    def test_a_pi_that_lost_a_file_is_made_anew(self, up, tmp_path, lost):
+        up("one", "two")
+        (tmp_path / "state" / lost).unlink()
+        expected = ["rm", "create"] if lost == "one.json" else ["rm", "rm", "create", "create"]
+        assert up("one", "two") == expected
+        assert up("one", "two") == []
+
+    @pytest.mark.parametrize("lost", ["ssh_config", "known_hosts"])
+    def test_what_follows_from_the_other_files_is_written_again(self, up, tmp_path, lost):
+        up("one")
+        text = (tmp_path / "state" / lost).read_text()
+        (tmp_path / "state" / lost).unlink()
+        assert up("one") == []
+        assert (tmp_path / "state" / lost).read_text() == text
+
+    def test_a_pi_that_was_killed_in_the_making_is_made_anew(self, up, tmp_path, monkeypatch):
+        def killed(*arguments):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(pi.Pi, "identity", killed)
+            with pytest.raises(KeyboardInterrupt):
+                up("one")
+        assert up("one") == ["rm", "create"]
+
+
+class TestRoot:
+    @pytest.fixture
+    def prefix(self, monkeypatch, tmp_path):
+        """How podman is called by this user."""
+
+        def of(user, programs=("env", "podman", "sudo"), settings=""):
+            monkeypatch.setattr(pi.os, "geteuid", lambda: user)
+            monkeypatch.setattr(pi.shutil, "which", lambda name: name if name in programs else None)
+            monkeypatch.setattr(pi, "host_containers_conf", lambda: settings)
+            return " ".join(pi.Podman(tmp_path).prefix)
+
+        return of
+
+    def test_is_had_through_sudo(self, prefix):
+        assert prefix(1000) == "sudo"
+
+    def test_sudo_sets_what_podman_needs_itself(self, prefix, tmp_path):
+        """So that a rule in sudoers for podman will do: env would need one that allows everything."""
+        assert prefix(1000, settings="[engine]") == f"sudo CONTAINERS_CONF={tmp_path / 'containers.conf'}"
+        assert prefix(0, settings="[engine]") == f"env CONTAINERS_CONF={tmp_path / 'containers.conf'}"
+
+    def test_that_cannot_be_had_is_told(self, prefix):
+        with pytest.raises(pi.Failure, match="there is no sudo here"):
+            prefix(1000, programs=("env", "podman"))
 
 
 def test_the_image_follows_its_inputs(monkeypatch, tmp_path):

@@ -60,6 +60,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 LABEL = "tig-pi"  # prefix of our labels, networks and images
 RELEASES = ("trixie", "bookworm")  # what Raspberry Pi OS is built on
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "armhf"}  # uname -m: dpkg's name
+KEYS = tuple(key + end for key in ("id_ed25519", "host_ed25519") for end in ("", ".pub"))  # of a state directory
 CAP_SYS_RESOURCE = 24  # linux/capability.h
 CGROUP2_SUPER_MAGIC = 0x63677270  # linux/magic.h
 
@@ -307,13 +308,15 @@ class Podman:
     def __init__(self, cache: pathlib.Path) -> None:
         if not shutil.which("podman"):
             raise Failure("podman is missing; bin/prerequisites installs it")
-        self.prefix = [] if os.geteuid() == 0 else ["sudo"]
+        self.prefix = ["env"] if os.geteuid() == 0 else ["sudo"]
+        if not shutil.which(self.prefix[0]):
+            raise Failure("podman has to run as root, and there is no sudo here: do this as root")
         if settings := host_containers_conf():
             path = cache / "containers.conf"
             if not path.is_file() or path.read_text() != settings:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 replace_file(path, settings)
-            self.prefix += ["env", f"CONTAINERS_CONF={path}"]
+            self.prefix.append(f"CONTAINERS_CONF={path}")  # sudo sets it without env, for which it would need a rule
 
     def run(self, *arguments: str, data: bytes | None = None, check: bool = True) -> str:
         """podman's standard output; a Failure with what it said on standard error where it fails and `check` is on."""
@@ -575,10 +578,16 @@ class Pi:
             "image": image.tag,
             "ssh_config": str(self.state / "ssh_config"),
         }
-        replace_file(self.state / f"{self.alias}.json", json.dumps(description, indent=2) + "\n")
         if (feed / "feed.asc").is_file():
             replace_file(self.state / "feed.asc", (feed / "feed.asc").read_bytes())
+        # The last one, since it says that the Pi is complete (is_lost); ssh_config follows from it.
+        replace_file(self.state / f"{self.alias}.json", json.dumps(description, indent=2) + "\n")
         self.write_ssh_config()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nobody can reach it any more: its files were removed, or whoever made it was killed meanwhile."""
+        return not all((self.state / name).is_file() for name in (f"{self.alias}.json", *KEYS))
 
     def identity(self) -> bytes:
         """What makes the blank image this Pi: its host key, and the key with which user pi lets us in."""
@@ -671,15 +680,11 @@ class Pi:
         (self.state / f"{self.alias}.json").unlink(missing_ok=True)
         shutil.rmtree(self.boot_folder, ignore_errors=True)
         if list(self.state.glob("*.json")):
-            self.write_ssh_config()
+            with contextlib.suppress(FileNotFoundError):  # the keys may be lost
+                self.write_ssh_config()
             return
         self.podman.run("network", "rm", self.network, check=False)
-        for name in (
-            "ssh_config",
-            "known_hosts",
-            "feed.asc",
-            *[key + end for key in ("id_ed25519", "host_ed25519") for end in ("", ".pub")],
-        ):
+        for name in ("ssh_config", "known_hosts", "feed.asc", *KEYS):
             (self.state / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             (self.state / ".lock").unlink(missing_ok=True)
@@ -719,6 +724,11 @@ def up(podman: Podman, cache: pathlib.Path, options: argparse.Namespace) -> None
     starting = []
     with lock(cache / "pis.lock", "another run, which is making a Pi"):
         pis = podman.pis()
+        known = [Pi.existing(podman, cache, name, pis) for name in options.names if name in pis]
+        for pi in [pi for pi in known if pi.is_lost]:
+            say(f"{pi.name} has lost its files in {pi.state}: making it anew")
+            pi.remove(harvest=False)
+            del pis[pi.name]
         for name in options.names:
             if name in pis:
                 pi = Pi.existing(podman, cache, name, pis)
@@ -732,6 +742,7 @@ def up(podman: Podman, cache: pathlib.Path, options: argparse.Namespace) -> None
                     raise Failure(
                         f"{name} is there already, without port {', '.join(missing)}; `pi.py down {name}` first"
                     )
+                pi.write_ssh_config()
                 if pis[name]["state"] != "running":
                     starting.append(pi)
                 continue
