@@ -1,0 +1,195 @@
+"""bin/prerequisites and bin/venv: what they find out about a machine, and what they say."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+import termios
+
+import pytest
+from conftest import REPOSITORY
+
+# sudo, as far as it matters here: it asks on the terminal, and sets variables for the command.
+SUDO_THAT_ASKS = """
+{ printf 'password: ' && read -r password; } <>/dev/tty >&0 2>/dev/null || {
+  echo 'sudo: a terminal is required to read the password' >&2
+  exit 1
+}
+exec env "$@"
+"""
+
+
+class Machine:
+    """A machine of an ordinary user, in a directory, on which nothing is missing but sudo."""
+
+    def __init__(self, root):
+        self.root = root
+        for name in ("bin", "path", "virtual/pi"):
+            (root / name).mkdir(parents=True)
+        shutil.copy(REPOSITORY / "bin/venv", root / "bin")
+        text = (REPOSITORY / "bin/prerequisites").read_text()
+        programs = re.findall(r"^[a-z-]+ ([a-z_-]+)\b", text, re.MULTILINE)
+        files = re.findall(r"^[a-z-]+ /([^\"\n]+)", text, re.MULTILINE)
+        assert "podman" in programs
+        assert "etc/ssl/certs/ca-certificates.crt" in files
+        for name in (*programs, "ssh"):
+            self.add(name)
+        for name in files:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).touch()
+        text = re.sub(r"^([a-z-]+) /", rf"\1 {root}/", text, flags=re.MULTILINE)
+        (root / "bin/prerequisites").write_text(text)
+        for name in ("dirname", "env", "setsid", "sh"):
+            (root / "path" / name).symlink_to(shutil.which(name))
+        self.add("id", '[ "${1:-}" = -u ] && echo 1000 || echo mats')
+        self.add("python3", f'exec {sys.executable} "$@"')
+        self.add("../virtual/pi/pi.py", "exec sudo podman ps")  # which has it done by sudo where a user is not root
+
+    def add(self, name: str, script: str = "") -> None:
+        path = self.root / "path" / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def run(self, verb: str, terminal: int | None = None) -> subprocess.CompletedProcess:
+        def take_terminal():
+            if terminal is not None:
+                fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+
+        return subprocess.run(
+            ["/bin/sh", self.root / "bin/prerequisites", verb],
+            env={"PATH": str(self.root / "path")},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            start_new_session=True,
+            preexec_fn=take_terminal,
+            timeout=30,
+            check=False,
+        )
+
+
+@pytest.fixture
+def machine(tmp_path) -> Machine:
+    return Machine(tmp_path)
+
+
+@pytest.fixture
+def terminal():
+    """One on which somebody types a password."""
+    ours, theirs = os.openpty()
+    os.write(ours, b"password\n")
+    yield theirs
+    os.close(ours)
+    os.close(theirs)
+
+
+class TestSudo:
+    @pytest.mark.parametrize("verb", ["demo", "test"])
+    def test_is_needed_for_podman(self, machine, verb):
+        result = machine.run(verb)
+        assert result.returncode == 1
+        assert result.stderr == "podman has to run as root, and there is no sudo here: do this as root.\n"
+
+    @pytest.mark.parametrize("verb", ["pi", "feed"])
+    def test_is_not_needed_for_nothing(self, machine, verb):
+        assert machine.run(verb).returncode == 0
+
+    @pytest.mark.parametrize("verb", ["demo", "test"])
+    def test_without_a_password_will_do(self, machine, verb):
+        machine.add("sudo", 'exec env "$@"')
+        result = machine.run(verb)
+        assert (result.returncode, result.stderr) == (0, "")
+
+    @pytest.mark.parametrize("verb", ["demo", "test"])
+    def test_that_cannot_ask_is_told_before_anything_begins(self, machine, verb):
+        machine.add("sudo", SUDO_THAT_ASKS)
+        result = machine.run(verb)
+        assert result.returncode == 1
+        assert "sudo: a terminal is required" in result.stderr
+        assert "mats ALL=(root) NOPASSWD:SETENV: /usr/bin/podman, /usr/bin/mmdebstrap\n" in result.stderr
+
+    def test_may_ask_for_the_demo(self, machine, terminal):
+        machine.add("sudo", SUDO_THAT_ASKS)
+        result = machine.run("demo", terminal)
+        assert (result.returncode, result.stderr) == (0, "")
+
+    def test_may_not_ask_for_the_tests_whose_jobs_have_no_terminal(self, machine, terminal):
+        machine.add("sudo", SUDO_THAT_ASKS)
+        result = machine.run("test", terminal)
+        assert result.returncode == 1
+        assert "NOPASSWD" in result.stderr
+
+
+def test_the_keys_of_debian_are_a_prerequisite_of_the_feed(machine):
+    (machine.root / "usr/share/keyrings/debian-archive-keyring.gpg").unlink()
+    assert "Missing on this machine: debian-archive-keyring." in machine.run("feed").stderr
+    assert machine.run("pi").returncode == 0
+
+
+def venv(clone, *arguments):
+    environment = {**os.environ, "PYTHON": sys.executable}
+    subprocess.run([clone / "bin/venv", *arguments], env=environment, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A clone in which bin/venv has been."""
+    clone = tmp_path_factory.mktemp("made") / "clone"
+    (clone / "bin").mkdir(parents=True)
+    shutil.copy(REPOSITORY / "bin/venv", clone / "bin")
+    venv(clone)
+    return clone
+
+
+@pytest.fixture
+def clone(made):
+    """That clone, whose .venv make takes for finished; as it was again after the test."""
+    kept = made.with_name("kept")
+    shutil.copytree(made, kept, symlinks=True)
+    (made / ".venv/.test").touch()
+    yield made
+    shutil.rmtree(made)
+    kept.rename(made)
+
+
+class TestVenv:
+    def test_that_is_usable_stays(self, clone):
+        venv(clone, "--check")
+        venv(clone)
+        assert (clone / ".venv/.test").exists()
+
+    def test_that_is_missing_is_no_error(self, clone):
+        shutil.rmtree(clone / ".venv")
+        venv(clone, "--check")
+
+    def spoil(self, clone, how):
+        (packages,) = clone.glob(".venv/lib/python3.*/site-packages")
+        match how:
+            case "interrupted":  # while pip was coming into it
+                shutil.rmtree(packages / "pip")
+            case "interrupted at the end":
+                (clone / ".venv/bin/pip").unlink()
+            case "upgraded":  # Python finds the packages of its own version only
+                packages.parent.rename(packages.parent.with_name("python3.0"))
+            case "without Python":
+                (clone / ".venv/bin/python").unlink()
+                (clone / ".venv/bin/python").symlink_to("/nonexistent")
+            case "moved":
+                pip = clone / ".venv/bin/pip"
+                pip.write_text(pip.read_text().replace(str(clone), "/elsewhere"))
+
+    @pytest.mark.parametrize("how", ["interrupted", "interrupted at the end", "upgraded", "without Python", "moved"])
+    def test_that_is_not_usable_goes_with_all_stamps(self, clone, how):
+        self.spoil(clone, how)
+        venv(clone, "--check")
+        assert not (clone / ".venv").exists()
+
+    def test_that_is_not_usable_is_made_anew(self, clone):
+        self.spoil(clone, "interrupted")
+        venv(clone)
+        assert not (clone / ".venv/.test").exists()
+        subprocess.run([clone / ".venv/bin/pip", "--version"], check=True, capture_output=True)
