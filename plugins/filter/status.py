@@ -15,8 +15,16 @@ def points(results: list[Mapping], statement: int) -> dict[str, dict]:
     return found
 
 
+def is_number(value) -> bool:
+    """A measurement that is older than tig-pi has tags of its own, and the answer holds them among the fields."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def device_states(devices: list[Mapping], results: list[Mapping], now: float) -> list[dict]:
-    """One entry a device: its state, what it waits for, and its last reading with its age in seconds (None: never)."""
+    """One entry a device: its state, what it waits for, and its last reading with its age in seconds (None: never).
+
+    The name is "" for what was stored without a device.
+    """
     readings, states = points(results, 0), points(results, 1)
     known = {device["name"] for device in devices}
     rows = []
@@ -33,9 +41,7 @@ def device_states(devices: list[Mapping], results: list[Mapping], now: float) ->
                 "version": state.get("version") or "",
                 "failed": state.get("failed") or "",
                 "age": None if seen is None else max(0, int(now - seen)),
-                "reading": {
-                    field: value for field, value in reading.items() if field != "device" and value is not None
-                },
+                "reading": {field: value for field, value in reading.items() if is_number(value)},
             }
         )
     return rows
@@ -67,7 +73,7 @@ def status_text(status: Mapping) -> str:
         ["DEVICE", "STATE", "WAITS FOR", "LAST READING", ""],
         (
             [
-                d["name"],
+                d["name"] or "(no device)",
                 d["state"] + (f", failed: {d['failed']}" if d["failed"] else ""),
                 d["waiting_for"],
                 age(d["age"]),

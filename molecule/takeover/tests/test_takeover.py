@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 testinfra_hosts = ["ansible://servers"]
 
@@ -19,7 +20,16 @@ def test_it_has_the_older_release(host):
 
 def test_what_was_measured_is_still_there(host, inventory):
     answer = influxql(host, inventory, "grafana", 'SELECT "outsidetemp", "soilhumidity" FROM "mqtt_consumer"')
-    assert answer["results"][0]["series"][0]["values"] == [["2021-07-12T12:40:39Z", 25, 0.6999512]]
+    values = answer["results"][0]["series"][0]["values"]
+    assert values[0] == ["2021-07-12T12:40:39Z", 25, 0.6999512]
+    assert values[1][1:] == [26, None]
+
+
+def test_status_has_a_row_for_what_the_old_telegraf_wrote_last(playbook):
+    """Its points have no device, and tags that are no readings."""
+    result = playbook("status.yml")
+    assert result.returncode == 0, result.stdout
+    assert re.search(r"\(no device\) +unknown .*outsidetemp=26\n", result.stdout), result.stdout
 
 
 def test_grafana_s_user_may_read_and_no_more(host, inventory):
