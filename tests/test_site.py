@@ -114,6 +114,58 @@ def spoil_variable(name, value, host="pi"):
             spoil_variable("site_timezon", "x"),
             "site_timezon (host pi): there is no such variable. Did you mean site_timezone?",
         ),
+        (
+            spoil_variable("lopy4_sensors", [SENSORS[0], "dht11"], "matslopy4"),
+            "host_vars/matslopy4.yml: lopy4_sensors: entry 2 is 'dht11'; write it like {'driver': 'dht11', 'pin': 'P11'",
+        ),
+        (
+            spoil_variable("lopy4_sensors", {"driver": "dht11"}, "matslopy4"),
+            "lopy4_sensors is {'driver': 'dht11'}; write",
+        ),
+        (
+            spoil_variable("lopy4_sensors", [SENSORS[0] | {"fields": "outsidetemp"}], "matslopy4"),
+            "lopy4_sensors: entry 1: fields is 'outsidetemp'; write it like {'temperature': 'outsidetemp'}.",
+        ),
+        (
+            spoil_variable("lopy4_sensors", [SENSORS[1] | {"fields": {"pressure": ["airpressure"]}}], "matslopy4"),
+            "there is no reading ['airpressure'] in site_readings",
+        ),
+        (
+            spoil_variable("site_readings", ["outsidetemp"]),
+            "site_readings: entry 1 is 'outsidetemp'; write it like {'field",
+        ),
+        (spoil_variable("site_readings", None), "site_readings is None; write it like [{'field'"),
+        (spoil_reading(sensor=["dht11"]), "site_readings: entry 1: sensor is ['dht11']; write it like 'dht11'."),
+        (
+            spoil_variable("site_extra_topics", "mats/test"),
+            "site_extra_topics is 'mats/test'; write it like ['mats/test'].",
+        ),
+        (spoil_variable("site_extra_topics", [1]), "site_extra_topics: entry 1 is 1; write it like 'mats/test'."),
+        (
+            spoil_variable("site_accounts", {"name": "mats"}),
+            "site_accounts is {'name': 'mats'}; write it like [{'name'",
+        ),
+        (
+            spoil_variable("site_accounts", [{"name": "mats"}, {"name": "eva", "publish": "mats/test"}]),
+            "site_accounts: entry 2: publish is 'mats/test'; write it like ['mats/test'].",
+        ),
+        (
+            spoil_variable("site_contact_point", "you@example.org"),
+            "site_contact_point is 'you@example.org'; write it like {'ty",
+        ),
+        (
+            spoil_variable("site_forward", ["test.mosquitto.org"]),
+            "site_forward is ['test.mosquitto.org']; write it like {'host",
+        ),
+        (
+            spoil_variable("site_forward", {"host": "a", "topic": "b", "devices": "matslopy4"}),
+            "site_forward: devices is 'matslopy4'; write it like ['matslopy4'].",
+        ),
+        (spoil_variable("site_topic_prefix", 2024), "site_topic_prefix is 2024; write it like 'tig'."),
+        (
+            spoil_variable("site_timezone", ["Etc/UTC"]),
+            "site_timezone is ['Etc/UTC']; write it like 'Europe/Stockholm'.",
+        ),
         (lambda _hostvars, groups: groups.update(brokers=[]), "group brokers needs exactly one host, and has none"),
         (lambda _hostvars, groups: groups.pop("flows"), "group flows needs exactly one host"),
     ],
@@ -128,6 +180,22 @@ def test_host_vars_of_nobody_are_named(described, tmp_path):
     assert problems(described) == [
         "host_vars/greenhous.yml: there is no host greenhous in hosts.yml. Did you mean greenhouse?"
     ]
+
+
+@pytest.mark.parametrize(
+    "name", [".matslopy4.yml.swp", ".DS_Store", "matslopy4.yml~", "matslopy4.yml.bak", "greenhous~", "#matslopy4.yml#"]
+)
+def test_what_editors_leave_beside_host_vars_is_nobody_s(described, tmp_path, name):
+    (tmp_path / "host_vars" / name).touch()
+    assert problems(described) == []
+
+
+def test_what_is_left_empty_is_left_out(described):
+    hostvars, _groups = described
+    hostvars["pi"]["site_accounts"] = [{"name": "mats", "publish": None}]
+    assert problems(described) == []
+    (account,) = site.broker_accounts([], hostvars["pi"]["site_accounts"], "tig", "tig-alert", [])[len(site.PROGRAMS) :]
+    assert account == {"name": "mats", "topics": []}
 
 
 def test_a_device_has_the_fields_that_its_sensors_measure(described):

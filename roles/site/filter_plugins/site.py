@@ -36,6 +36,33 @@ FORWARD_KEYS = {"host", "port", "tls", "username", "topic", "devices", "fields"}
 FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # one level of a topic, an account, a file name and a label alike
 RESERVED_FIELDS = {"device", "time", "sensortime"}
+# The parts of a description as they are written; what is of another type is answered with them.
+EXAMPLES = {
+    "site_timezone": "Europe/Stockholm",
+    "site_topic_prefix": "tig",
+    "site_alert_topic": "tig-alert",
+    "site_extra_topics": ["mats/test"],
+    "site_accounts": [{"name": "mats", "publish": ["mats/test"], "subscribe": ["tig/#"]}],
+    "site_readings": [
+        {
+            "field": "outsidetemp",
+            "title": "Temperature",
+            "unit": "celsius",
+            "sensor": "dht11",
+            "quantity": "temperature",
+        }
+    ],
+    "site_contact_point": {"type": "webhook", "url": "https://ntfy.sh/your-topic"},
+    "site_forward": {
+        "host": "test.mosquitto.org",
+        "topic": "mats/forwarded",
+        "devices": ["matslopy4"],
+        "fields": ["soilhumidity"],
+    },
+    "lopy4_sensors": [{"driver": "dht11", "pin": "P11", "fields": {"temperature": "outsidetemp"}}],
+}
+# What Ansible reads of host_vars; editors and file managers leave other things there.
+VARIABLE_FILES = ("", ".yml", ".yaml", ".json")
 
 
 def drivers() -> dict[str, tuple[str, ...]]:
@@ -101,7 +128,8 @@ def broker_accounts(
         own = [f"{topic}/reading", f"{topic}/status", f"{topic}/crash"]
         accounts.append(account(device["name"], write=own, read=[f"{topic}/command"]))
     for person in people:
-        accounts.append(account(person["name"], write=person.get("publish", []), read=person.get("subscribe", [])))
+        write, read = (person.get(key) or [] for key in ("publish", "subscribe"))
+        accounts.append(account(person["name"], write=write, read=read))
     return accounts
 
 
@@ -138,6 +166,10 @@ def site_problems(variables: Mapping, hostvars: Mapping, groups: Mapping) -> lis
     `variables` holds what the inventory says of the site as a whole, by the names of the role's variables.
     """
     devices = groups.get("devices", [])
+    # First, since all other checks rely on it.
+    misshapen = list(_misshapen(variables, devices, hostvars))
+    if misshapen:
+        return misshapen
     checks = (
         _functions(groups),
         _strays(variables["inventory_dir"], groups),
@@ -155,6 +187,26 @@ def site_problems(variables: Mapping, hostvars: Mapping, groups: Mapping) -> lis
     return [problem for check in checks for problem in check]
 
 
+def _misshapen(variables: Mapping, devices: list[str], hostvars: Mapping) -> Iterator[str]:
+    """What is of another type than it has to be. Ansible itself takes one word for a list, and the roles its letters."""
+    for name in [name for name in EXAMPLES if name in variables]:
+        yield from _unlike(EXAMPLES[name], variables[name], name)
+    for host in devices:
+        sensors = hostvars[host].get("lopy4_sensors") or []
+        yield from _unlike(EXAMPLES["lopy4_sensors"], sensors, f"host_vars/{host}.yml: lopy4_sensors")
+
+
+def _unlike(example, value, where: str) -> Iterator[str]:
+    if not isinstance(value, type(example)):
+        yield f"{where} is {value!r}; write it like {example!r}."
+    elif isinstance(value, list):
+        for place, entry in enumerate(value, start=1):
+            yield from _unlike(example[0], entry, f"{where}: entry {place}")
+    elif isinstance(value, Mapping):
+        for key in [key for key in example if value.get(key) is not None]:
+            yield from _unlike(example[key], value[key], f"{where}: {key}")
+
+
 def _functions(groups: Mapping) -> Iterator[str]:
     for function in FUNCTIONS:
         hosts = groups.get(function, [])
@@ -164,8 +216,9 @@ def _functions(groups: Mapping) -> Iterator[str]:
 
 
 def _strays(inventory: str, groups: Mapping) -> Iterator[str]:
-    for path in sorted(Path(inventory, "host_vars").glob("*")):
-        if path.stem not in groups["all"] and path.name not in groups["all"]:
+    for path in sorted(Path(inventory, "host_vars").glob("[!.]*")):
+        is_read = path.suffix in VARIABLE_FILES and not path.name.endswith("~")
+        if is_read and path.stem not in groups["all"] and path.name not in groups["all"]:
             yield f"host_vars/{path.name}: there is no host {path.stem} in hosts.yml.{_perhaps(path.stem, groups['all'])}"
 
 
@@ -284,7 +337,7 @@ def _devices(hosts: list[str], hostvars: Mapping, readings: list[Mapping]) -> It
             mapping = sensor_fields(sensor, readings)
             if not mapping:
                 yield f"{where}: no reading of the site names sensor {driver}; add one to site_readings."
-            for quantity, field in mapping.items():
+            for quantity, field in ((quantity, str(field)) for quantity, field in mapping.items()):
                 filled[field] += 1
                 if quantity not in catalogue[driver]:
                     yield f"{where}: {driver} has no {quantity}; it measures {_list(catalogue[driver])}."
