@@ -13,7 +13,10 @@ from conftest import REPOSITORY
 
 ROLES = sorted(path for path in (REPOSITORY / "roles").iterdir() if (path / "tasks/main.yml").exists())
 PLAYBOOKS = sorted((REPOSITORY / "playbooks").glob("*.yml"))
-SECRET = re.compile(r"password|secret_key|credential_secret|lookup\('secret'|query\('secret'")
+# A secret, or a variable that holds some among other things.
+SECRET = re.compile(
+    r"password|secret_key|credential_secret|(lookup|query)\('secret'|[a-z]_(admin|users|accounts|credentials|secrets)\b"
+)
 # Programs that every Debian has, of its essential packages and apt's own; make, with which everything begins; and .venv's.
 EVERYWHERE = {
     "apt-cache",
@@ -126,6 +129,29 @@ def test_tasks_of_playbooks_with_a_secret_are_not_logged(playbook):
         arguments.pop("url_password", None)  # which the module itself keeps secret
         if SECRET.search(yaml.safe_dump(arguments)):
             assert "no_log" in task, task.get("name")
+
+
+@pytest.mark.parametrize("playbook", **named(PLAYBOOKS))
+def test_playbooks_ask_the_services_past_any_proxy(playbook):
+    """One in the environment is for the world outside, and would be asked even for 127.0.0.1."""
+    for play in yaml.safe_load(playbook.read_text()):
+        if any("ansible.builtin.uri" in task for task in tasks([play])):
+            defaults = play.get("module_defaults", {}).get("ansible.builtin.uri", {})
+            assert defaults.get("use_proxy") is False, play["name"]
+
+
+@pytest.mark.parametrize(
+    ("task", "is_secret"),
+    [
+        ("users: '{{ influxdb_users }}'", True),
+        ("content: '{{ mosquitto_accounts | mosquitto_acl_file }}'", True),
+        ("admin: '{{ influxdb_admin }}'", True),
+        ("owner: '{{ grafana_admin_user }}'", False),
+        ("name: Converge users, databases and accounts", False),
+    ],
+)
+def test_a_secret_is_known_by_the_name_of_its_variable(task, is_secret):
+    assert bool(SECRET.search(task)) is is_secret
 
 
 def test_every_play_of_the_site_stops_at_the_first_error():
