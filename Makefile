@@ -11,6 +11,10 @@ pi device flash feed: INVENTORY ?= inventories/home
 status verify: INVENTORY ?= $(if $(wildcard $(demo)/.virtual/pi.json),$(demo),inventories/home)
 
 export RELEASE PYTHON
+# A .venv that cannot be used is none, however new its stamps are.
+ifeq ($(MAKELEVEL),0)
+$(shell bin/venv --check)
+endif
 # Python's and Ansible's settings that were meant for something else stay out, and ansible.cfg counts also where others may write.
 unexport PYTHONPATH PYTHONHOME
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg

@@ -229,9 +229,15 @@ def test_debian_s_packages_come_from_the_host_s_mirror(apt_uses):
     assert sources.debian_mirror() == "http://mirror.example/debian/"
 
 
-def test_debian_s_packages_on_another_distribution(apt_uses, monkeypatch):
+def test_debian_s_packages_on_another_distribution(apt_uses, monkeypatch, tmp_path):
     apt_uses("http://mirror.example/ubuntu/ Ubuntu Ubuntu")
-    assert sources.debian_mirror() == "http://deb.debian.org/debian"
+    mmdebstrap = tmp_path / "path/mmdebstrap"
+    mmdebstrap.write_text("#!/usr/bin/perl\n    my $mirror    = 'http://debian.example/debian';\n")
+    mmdebstrap.chmod(0o755)
+    assert sources.debian_mirror() == "http://debian.example/debian"
+    mmdebstrap.write_text("#!/usr/bin/perl\n")
+    with pytest.raises(sources.OutOfReach, match="TIG_PI_DEBIAN_MIRROR"):
+        sources.debian_mirror()
     monkeypatch.setenv("TIG_PI_DEBIAN_MIRROR", "http://other.example/debian")
     assert sources.debian_mirror() == "http://other.example/debian"
 

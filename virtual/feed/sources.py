@@ -6,6 +6,7 @@ its date, the hashes of the index and of each package, and it knows the host's p
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -190,12 +191,12 @@ def from_vendor(
 
 
 DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-# Debian's own, for a host whose apt uses no mirror of Debian, as Ubuntu's; mmdebstrap takes the same.
-DEBIAN_MIRROR = "http://deb.debian.org/debian"
 
 
 def debian_mirror() -> str:
-    """TIG_PI_DEBIAN_MIRROR, else the mirror of Debian that this host's own apt uses, else Debian's own."""
+    """TIG_PI_DEBIAN_MIRROR, else the mirror of Debian that this host's own apt uses, else the one that mmdebstrap takes by
+    default, which makes the Pi's image: on Ubuntu, say.
+    """
     if mirror := os.environ.get("TIG_PI_DEBIAN_MIRROR"):
         return mirror
     output = subprocess.run(
@@ -209,7 +210,11 @@ def debian_mirror() -> str:
     for fields in found:
         if fields[1:] == ["Debian", "Debian"] or (len(fields) == 1 and fields[0].rstrip("/").endswith("/debian")):
             return fields[0]
-    return DEBIAN_MIRROR
+    with contextlib.suppress(OSError):
+        program = Path(shutil.which("mmdebstrap") or "").read_text(encoding="utf-8")
+        if default := re.search(r"my \$mirror\s*= '([^']+)'", program):
+            return default[1]
+    raise OutOfReach("This host's apt knows no mirror of Debian: name one in TIG_PI_DEBIAN_MIRROR.")
 
 
 def from_debian(names: list[str], release: str, architecture: str, keep: Path, work: Path) -> list[Package]:
