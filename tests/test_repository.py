@@ -140,6 +140,13 @@ def test_playbooks_ask_the_services_past_any_proxy(playbook):
             assert defaults.get("use_proxy") is False, play["name"]
 
 
+@pytest.mark.parametrize("role", **named(ROLES))
+def test_roles_ask_their_service_past_any_proxy(role):
+    for path in [*role.glob("tasks/*.yml"), *role.glob("handlers/*.yml")]:
+        for task in tasks(yaml.safe_load(path.read_text())):
+            assert task.get("ansible.builtin.uri", {"use_proxy": False}).get("use_proxy") is False, task["name"]
+
+
 @pytest.mark.parametrize(
     ("task", "is_secret"),
     [
