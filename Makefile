@@ -15,7 +15,8 @@ export RELEASE PYTHON
 ifeq ($(MAKELEVEL),0)
 $(shell bin/venv --check)
 endif
-# Python's and Ansible's settings that were meant for something else stay out, and ansible.cfg counts also where others may write.
+# Settings of Python and Ansible that were meant for something else stay out. Named so, ansible.cfg counts also in a folder
+# in which others may write.
 unexport PYTHONPATH PYTHONHOME
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 # Python keeps what it has compiled: each of Ansible's workers would compile its plugins anew.
