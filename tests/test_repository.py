@@ -19,6 +19,7 @@ SECRET = re.compile(
 )
 # Programs that every Debian has, of its essential packages and apt's own; make, with which everything begins; and .venv's.
 EVERYWHERE = {
+    "ansible-playbook",
     "apt-cache",
     "apt-config",
     "apt-get",
@@ -26,6 +27,7 @@ EVERYWHERE = {
     "dpkg",
     "dpkg-deb",
     "env",
+    "make",
     "nice",
     "sh",
     "sleep",
@@ -33,7 +35,6 @@ EVERYWHERE = {
     "tar",
     "umount",
 }
-EVERYWHERE |= {"make", "ansible-playbook"}
 # Modules and actions that keep a secret to themselves: their arguments are never logged.
 KEEPS_SECRETS = {"tree", "mqtt_message"}
 

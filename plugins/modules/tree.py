@@ -200,9 +200,7 @@ class Tree:
             if not os.path.isabs(entry.dest) or os.path.normpath(entry.dest) != entry.dest:
                 self.fail(f"{entry.dest}: a destination is an absolute path in its shortest form.")
             if entry.dest in seen:
-                self.fail(
-                    f"{entry.dest} is declared twice, with different content; keep one of the two, or name one otherwise."
-                )
+                self.fail(f"{entry.dest} is declared twice; keep one of the two, or give one of them another name.")
             seen.add(entry.dest)
 
     def changes(self) -> list[Change]:
