@@ -148,12 +148,10 @@ def start():
             point(slot, "good", 0)
         print("slot %s works" % slot)  # whoever uploaded it waits for this
 
-    from machine import WDT
-
+    sys.path.insert(0, "%s/%s/lib" % (ROOT, slot))
     try:
-        WDT(timeout=START_MS)
+        watchdog(START_MS)
         try:
-            sys.path.insert(0, "%s/%s/lib" % (ROOT, slot))
             from tig.main import run
 
             run("%s/%s" % (ROOT, slot), confirm)
@@ -167,12 +165,27 @@ def start():
         soon = not trial and time.ticks_diff(time.ticks_ms(), started) < SOON_S * 1000
         pause = REST_S if soon else PAUSE_S
         print("restart in %d s, Ctrl-C stops" % pause)
-        WDT(timeout=START_MS)
+        watchdog(START_MS)
         time.sleep(pause)
         restart()
     except KeyboardInterrupt:
-        WDT(timeout=CONSOLE_MS)  # it cannot be stopped
+        watchdog(CONSOLE_MS)  # it cannot be stopped
         raise
+
+
+def watchdog(ms):
+    """Arm it; for less where the board cannot wait so long (RP2: 8388 ms), which its file in the program knows."""
+    from machine import WDT
+
+    try:
+        WDT(timeout=ms)
+    except ValueError:
+        try:
+            from tig.board import board
+
+            board.watchdog(ms)
+        except Exception as e:
+            print("no watchdog:", e)
 
 
 def restart():

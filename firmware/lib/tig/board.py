@@ -4,7 +4,9 @@ A platform module has
 
     uid()                           the chip's id, hexadecimal
     reset_cause()                   power_on, hard, watchdog, deepsleep, soft, brownout or unknown
-    watchdog(ms)                    arm it, or arm it anew with another time; returns the function that feeds it
+    WATCHDOG_MS                     the longest time that its watchdog takes (RP2: 8388, ESP8266: 5000)
+    watchdog(ms)                    arm it, or arm it again with another time, for WATCHDOG_MS at the most; returns the
+                                    function that feeds it
     led(colour)                     0xRRGGBB; 0 is off
     quiet()                         switch off what the platform opens by itself: access point, telnet, FTP, Pybytes
     output(pin)                     a function of 0 or 1 that drives the pin

@@ -14,6 +14,7 @@ _GPIO = {  # the LoPy4's pins by Pycom's names
     "P12": 21, "P13": 36, "P14": 37, "P15": 38, "P16": 39, "P17": 35, "P18": 34, "P19": 32, "P20": 33, "P21": 26,
     "P22": 25, "P23": 14,
 }  # fmt: skip
+WATCHDOG_MS = 0x3FFFFFFF  # twelve days
 _CAUSES = (
     ("PWRON_RESET", "power_on"),
     ("HARD_RESET", "hard"),
@@ -49,7 +50,7 @@ def reset_cause():
 
 
 def watchdog(ms):
-    return WDT(timeout=ms).feed
+    return WDT(timeout=min(ms, WATCHDOG_MS)).feed
 
 
 def led(colour):

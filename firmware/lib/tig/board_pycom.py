@@ -10,6 +10,7 @@ from network import WLAN, Server
 
 from tig import buses, pulses
 
+WATCHDOG_MS = 0x3FFFFFFF  # twelve days
 _CAUSES = (
     ("PWRON_RESET", "power_on"),
     ("HARD_RESET", "hard"),
@@ -50,7 +51,7 @@ def _wanted():
 
 
 def watchdog(ms):
-    return WDT(timeout=ms).feed
+    return WDT(timeout=min(ms, WATCHDOG_MS)).feed
 
 
 def led(colour):
