@@ -161,12 +161,14 @@ def test_a_crash_is_reported_once_and_loses_no_reading(house):
     driver = house.device.folder / "a/lib/tig/drivers/counter.py"
     whole = driver.read_text()
     house.device.stop()
+    # What a driver raises fails its sensor alone: this one breaks the program at its fifth reading.
     driver.write_text(
-        whole.replace("    number = 0\n", "    number = 0\n    limit = 4\n").replace(
+        whole.replace(
             "        Sensor.number += 1\n",
-            "        Sensor.number += 1\n        if Sensor.number > self.limit:\n"
-            "            raise MemoryError('out of it')\n",
+            "        Sensor.number += 1\n        if Sensor.number > 4:\n"
+            "            from tig.ring import Ring\n            Ring.push = broken\n",
         )
+        + "\n\ndef broken(*_):\n    raise MemoryError('out of it')\n"
     )
     house.device.start()
     house.device.process.wait(20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import textwrap
 
 import pytest
 
@@ -112,12 +113,14 @@ class Bus:
         if register == 0xF4:
             return bytes([self.command & 0x1F | (0x20 if fault == "busy" else 0)])
         if self.command == 0x2E:
+            if fault == "hot":
+                return (45000).to_bytes(2, "big")
             return b"\\x00\\x00" if fault == "ut0" else b"\\xff\\xff" if fault == "utf" else (27898).to_bytes(2, "big")
         if fault == "up0":
             return bytes(3)
         if fault == "upf":
             return b"\\xff\\xff\\xff"
-        return (23843 << 8).to_bytes(3, "big")
+        return ((43000 if fault == "low pressure" else 23843) << 8).to_bytes(3, "big")
 
     def writeto_mem(self, address, register, what):
         assert address == 0x77 and register == 0xF4
@@ -172,8 +175,11 @@ def test_dht11_values_that_it_cannot_say_are_left_out():
     good = sample({"frame": frame(53, 25)})[0]
     assert good[:2] == [[53, 25], []]
     # An all-zero frame has a right checksum: its temperature is no more to be believed than its humidity.
-    for bad in ([0, 0, 0, 0, 0], frame(120, 25), frame(53, 90), [255, 255, 255, 255, 252], None, [53, 0, 25, 0, 0]):
+    for bad in ([0, 0, 0, 0, 0], [255, 255, 255, 255, 252], None, [53, 0, 25, 0, 0]):
         assert sample({"frame": bad})[0][:2] == [[None, None], ["dht11"]], bad
+    # One that is out of range says nothing against the other.
+    assert sample({"frame": frame(120, 25)})[0][:2] == [[None, 25], ["dht11"]]
+    assert sample({"frame": frame(53, 90)})[0][:2] == [[53, None], ["dht11"]]
 
 
 # --- BMP180 ---
@@ -251,6 +257,14 @@ FAULTS += [f"word{kind}{index}" for kind in "0f" for index in (0, 3, 10)]
 def test_bmp180_bus_faults_leave_the_fields_out():
     for fault, answer in zip(FAULTS, sample(*({"sensors": [BMP180], "fault": f} for f in FAULTS)), strict=True):
         assert answer[:2] == [[None, None, None], ["bmp180"]], fault
+
+
+def test_bmp180_a_pressure_out_of_range_leaves_the_temperature_and_a_temperature_takes_what_is_worked_out_from_it_along():
+    pressure, temperature = sample(
+        {"sensors": [BMP180], "fault": "low pressure"}, {"sensors": [BMP180], "fault": "hot"}
+    )
+    assert pressure[:2] == [[None, None, 15], ["bmp180"]]
+    assert temperature[:2] == [[None, None, None], ["bmp180"]]
 
 
 def test_bmp180_that_fails_later_is_noticed():
@@ -341,13 +355,105 @@ def test_soil_power_is_on_only_while_sampling():
     assert soil([2000, 2000, None])[2] == [0, 1, 0]
 
 
+# --- drivers of one's own ---
+
+STEADY = """
+QUANTITIES = {"a": (0, 10, 0), "b": (-5, 5, 1)}
+class Sensor:
+    def __init__(self, board, config):
+        pass
+    def read(self):
+        return {"a": 3, "b": 0.5}
+"""
+READ = 'return {"a": 3, "b": 0.5}'
+OWN = """
+from tig import log
+from tig.sampling import Sampler
+result = []
+for number in range(data):
+    said = []
+    log.say = said.append
+    sampler = Sampler(None, [
+        {"driver": "own%d" % number, "fields": {"a": "a", "b": "b"}},
+        {"driver": "steady", "fields": {"a": "steady"}},
+    ])
+    sampler.sample()
+    result.append([sampler.sample(), sampler.failed, said])
+"""
+LOST = [None, None]
+# What a driver does; the values of a and b that are sent; what the console says of it.
+OWN_CASES = {
+    "no module": ("import nowhere\n" + STEADY, LOST, "ImportError: no module named 'nowhere'"),
+    "no syntax": ("def read(:\n", LOST, "SyntaxError: invalid syntax"),
+    "raises when it is imported": ("raise MemoryError('at import')\n" + STEADY, LOST, "MemoryError: at import"),
+    "exits when it is imported": ("import sys\nsys.exit(3)\n" + STEADY, LOST, "SystemExit: 3"),
+    "no quantities": ("class Sensor:\n    pass\n", LOST, "AttributeError: "),
+    "no decimals": (STEADY.replace(", 1)", ")"), LOST, "ValueError: "),
+    "no class": ('QUANTITIES = {"a": (0, 10, 0), "b": (-5, 5, 1)}\n', LOST, "AttributeError: "),
+    **{
+        f"raises {what} in {where}": (STEADY.replace(line, f"raise {what}"), LOST, said)
+        for what, said in {
+            "ZeroDivisionError('by nothing')": "ZeroDivisionError: by nothing",
+            "MemoryError": "MemoryError: ",
+            "SystemExit": "SystemExit: ",
+            "OSError(5)": "OSError: ",
+            "StopIteration": "StopIteration: ",
+            "GeneratorExit": "GeneratorExit: ",
+            "type('Own', (Exception,), {})('mine')": "Own: mine",
+            "type('Own', (BaseException,), {})('mine')": "Own: mine",
+            "__import__('tig.drivers').drivers.SensorError": "SensorError: ",
+            "__import__('tig.drivers').drivers.SensorError('silent')": "silent",
+            "'a text'": "TypeError: ",
+        }.items()
+        for where, line in {"__init__": "pass", "read": READ}.items()
+    },
+    **{
+        f"returns {what}": (STEADY.replace(READ, f"return {what}"), sent, said)
+        for what, sent, said in (
+            ("None", LOST, "says NoneType instead of its quantities"),
+            ("'21.5'", LOST, "says str instead of its quantities"),
+            ("3", LOST, "says int instead of its quantities"),
+            ("[3, 0.5]", LOST, "says list instead of its quantities"),
+            ("{}", LOST, "no a, no b"),
+            ("{'a': 3}", [3, None], "no b"),
+            ("{'a': 3, 'b': None}", [3, None], "no b"),
+            ("{'a': '3', 'b': 0.5}", [None, 0.5], "a is no number"),
+            ("{'a': True, 'b': 0.5}", [None, 0.5], "a is no number"),
+            ("{'a': [3], 'b': 1j}", LOST, "a is no number, b is no number"),
+            ("{'a': 3, 'b': 0.5, 'c': 1}", [3, 0.5], "undeclared quantity c"),
+            ("{'a': 3, 'b': 0.5, 7: 1}", [3, 0.5], "undeclared quantity 7"),
+            ("{'a': 11, 'b': 0.5}", [None, 0.5], "a out of range"),
+            ("{'a': 3, 'b': -5.1}", [3, None], "b out of range"),
+            ("{'a': float('nan'), 'b': float('-inf')}", LOST, "a out of range, b out of range"),
+            ("{'a': 10 ** 30, 'b': 0.5}", [None, 0.5], "a out of range"),
+        )
+    },
+}
+
+
+def test_whatever_a_driver_does_it_is_named_and_the_others_are_sent():
+    drivers = {f"own{number}": text for number, (text, _, _) in enumerate(OWN_CASES.values())}
+    answers = evaluate(OWN, len(drivers), drivers={"steady": STEADY, **drivers})
+    for (name, (_, sent, said)), (number, answer) in zip(OWN_CASES.items(), enumerate(answers), strict=True):
+        values, failed, lines = answer
+        assert values == [*sent, 3], name
+        assert failed == [f"own{number}"], name
+        assert len(lines) == 1, name  # once, not at every reading
+        assert lines[0].startswith(f"sensor own{number}: {said}"), lines
+
+
+def test_ctrl_c_in_a_driver_ends_the_program():
+    code = f"try:\n{textwrap.indent(OWN, '    ')}\nexcept KeyboardInterrupt:\n    result = 'stopped'\n"
+    own = STEADY.replace(READ, "raise KeyboardInterrupt")
+    assert evaluate(code, 1, drivers={"steady": STEADY, "own0": own}) == "stopped"
+
+
 # --- settings of the sensors ---
 
 
 @pytest.mark.parametrize(
     ("sensor", "words"),
     [
-        ({**DHT11, "driver": "dht99"}, "no driver dht99"),
         ({**DHT11, "fields": {"wind": "w"}}, "dht11 has no quantity wind"),
         ({**DHT11, "fields": {"humidity": "x", "temperature": "x"}}, "x is measured twice"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,10 +21,18 @@ def environment(profile: str = "pycom", speed: float = 1, *more: Path) -> dict[s
     return {**os.environ, "MICROPYPATH": ":".join(map(str, path)), "SPEED": str(speed)}
 
 
-def evaluate(code: str, data=None, profile: str = "pycom", speed: float = 1, timeout: float = 60):
-    """Run code in the real MicroPython with `data` in hand; returns what it leaves in `result`, as JSON carries it."""
+def evaluate(code: str, data=None, profile: str = "pycom", speed: float = 1, timeout: float = 60, drivers=None):
+    """Run code in the real MicroPython with `data` in hand; returns what it leaves in `result`, as JSON carries it.
+
+    drivers: name -> text of further drivers in the program.
+    """
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "data.json").write_text(json.dumps(data))
+        library = FIRMWARE / "lib"
+        if drivers:
+            library = Path(shutil.copytree(library, Path(folder, "lib"), ignore=shutil.ignore_patterns("__pycache__")))
+            for name, text in drivers.items():
+                (library / "tig/drivers" / f"{name}.py").write_text(text)
         Path(folder, "run.py").write_text(
             'import json\nwith open("data.json") as f:\n    data = json.load(f)\nresult = None\n'
             f'{code}\nwith open("result.json", "w") as f:\n    json.dump(result, f)\n'
@@ -31,7 +40,7 @@ def evaluate(code: str, data=None, profile: str = "pycom", speed: float = 1, tim
         ran = subprocess.run(
             [MICROPYTHON, "-X", "heapsize=32M", "run.py"],
             cwd=folder,
-            env=environment(profile, speed, FIRMWARE / "lib"),
+            env=environment(profile, speed, library),
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -1,13 +1,28 @@
-"""Ask every sensor of the settings, and let nothing through that is not a value the sensor can truly say."""
+"""Ask every sensor of the settings, and let nothing through that is not a value the sensor can truly say.
+
+Whatever ails one driver, the other sensors go on: it is listed in `failed`, and the console says what it is.
+"""
 
 from tig import log
 from tig.drivers import SensorError
 from tig.settings import SettingsError
 
 
+class _Sensor:
+    def __init__(self, name, config):
+        self.name = name
+        self.config = config
+        self.driver = None
+        self.quantities = {}  # name -> (smallest, largest value, decimals)
+        self.wanted = []  # (quantity, index of its field)
+        self.broken = None  # why the driver cannot be used at all
+        self.instance = None
+        self.fault = ""
+
+
 class Sampler:
     def __init__(self, board, sensors):
-        """sensors: the list in settings.json. Raises SettingsError for a driver or quantity that does not exist."""
+        """sensors: the list in settings.json. Raises SettingsError for a quantity that does not exist."""
         self._board = board
         self._sensors = []
         self.fields = []  # names, in the order of the values
@@ -17,64 +32,78 @@ class Sampler:
             self._add(config)
 
     def _add(self, config):
-        driver_name = config["driver"]
-        try:
-            driver = __import__("tig.drivers." + driver_name, None, None, ("Sensor",))
-        except ImportError:
-            raise SettingsError("settings.json: there is no driver " + driver_name)
-        name = config.get("name", driver_name)
+        driver = config["driver"]
+        name = config.get("name", driver)
         number = 2
-        while name in [sensor[0] for sensor in self._sensors]:
-            name = "%s-%d" % (driver_name, number)
+        while name in [sensor.name for sensor in self._sensors]:
+            name = "%s-%d" % (driver, number)
             number += 1
-        wanted = []
+        sensor = _Sensor(name, config)
+        try:
+            sensor.driver = __import__("tig.drivers." + driver, None, None, ("Sensor",))
+            for quantity, (smallest, largest, decimals) in sensor.driver.QUANTITIES.items():
+                sensor.quantities[quantity] = (smallest, largest, int(decimals))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as e:
+            sensor.broken = _words(e)
         for quantity in sorted(config["fields"]):
-            if quantity not in driver.QUANTITIES:
-                raise SettingsError("settings.json: driver %s has no quantity %s" % (driver_name, quantity))
-            decimals = driver.QUANTITIES[quantity][2]
+            if quantity not in sensor.quantities and not sensor.broken:
+                raise SettingsError("settings.json: driver %s has no quantity %s" % (driver, quantity))
             field = config["fields"][quantity]
             if field in self.fields:
                 raise SettingsError("settings.json: field %s is measured twice" % field)
-            wanted.append((quantity, len(self.fields)))
+            sensor.wanted.append((quantity, len(self.fields)))
             self.fields.append(field)
-            self.formats.append("%%.%df" % decimals)
-        self._sensors.append([name, driver, config, None, wanted, None])
+            self.formats.append("%%.%df" % sensor.quantities.get(quantity, (0, 0, 0))[2])
+        self._sensors.append(sensor)
 
     def sample(self):
         """A list with one value per field, None where there is none."""
         values = [None] * len(self.fields)
         failed = []
         for sensor in self._sensors:
-            fault = self._read(sensor, values)
+            fault = sensor.broken or self._read(sensor, values)
             if fault:
-                failed.append(sensor[0])
-            if fault != sensor[5]:
-                sensor[5] = fault
-                log.say("sensor %s: %s" % (sensor[0], fault or "working"))
+                failed.append(sensor.name)
+            if fault != sensor.fault:
+                sensor.fault = fault
+                log.say("sensor %s: %s" % (sensor.name, fault or "working"))
         self.failed = failed
         return values
 
     def _read(self, sensor, values):
-        name, driver, config, instance, wanted, _ = sensor
+        """Note what one sensor says; returns what is wrong with it."""
         try:
-            if instance is None:
-                instance = driver.Sensor(self._board, config)
-                sensor[3] = instance
-            measured = instance.read()
-        except MemoryError:
+            if sensor.instance is None:
+                sensor.instance = sensor.driver.Sensor(self._board, sensor.config)
+            return _take(sensor, sensor.instance.read(), values)
+        except KeyboardInterrupt:
             raise
-        except Exception as e:  # whatever ails one driver, the others go on
-            sensor[3] = None
-            return str(e) if isinstance(e, SensorError) else "%s %s" % (type(e).__name__, e)
-        # A sensor that says one thing it cannot say is not believed in the others either.
-        for quantity in measured:
-            smallest, largest, _ = driver.QUANTITIES[quantity]
-            if not smallest <= measured[quantity] <= largest:
-                return quantity + " out of range"
-        fault = None
-        for quantity, index in wanted:
-            if quantity in measured:
-                values[index] = measured[quantity]
-            else:
-                fault = "no " + quantity
-        return fault
+        except BaseException as e:
+            sensor.instance = None
+            return _words(e)
+
+
+def _take(sensor, measured, values):
+    if not isinstance(measured, dict):
+        return "says %s instead of its quantities" % type(measured).__name__
+    faults = ["undeclared quantity %s" % quantity for quantity in measured if quantity not in sensor.quantities]
+    for quantity, index in sensor.wanted:
+        value = measured.get(quantity)
+        smallest, largest, _ = sensor.quantities[quantity]
+        if value is None:
+            faults.append("no " + quantity)
+        elif type(value) not in (int, float):
+            faults.append(quantity + " is no number")
+        elif not smallest <= value <= largest:
+            faults.append(quantity + " out of range")
+        else:
+            values[index] = value
+    return ", ".join(faults)
+
+
+def _words(error):
+    if isinstance(error, SensorError) and str(error):
+        return str(error)
+    return "%s: %s" % (type(error).__name__, error)

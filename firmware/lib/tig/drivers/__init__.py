@@ -11,7 +11,9 @@ A module `tig.drivers.<name>` has
         def read(self)
             -> {quantity: number}, leaving out what is not known. Raises SensorError or OSError; never makes a value up.
 
-What the settings ask for and a value's range are checked by tig.sampling, for every driver alike.
+What the settings ask for and a value's range are checked by tig.sampling, for every driver alike: a value that is out of
+range is left out, and the sensor's others are sent. Where one is worked out from another, leave it out, too. Whatever else a
+driver raises or returns, its import included, fails its own sensor alone.
 """
 
 

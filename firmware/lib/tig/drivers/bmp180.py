@@ -65,7 +65,11 @@ class Sensor:
         ut = self._convert(0x2E, _WAIT_MS[0], 2)
         up = self._convert(0x34 + (self._oss << 6), _WAIT_MS[self._oss], 3) >> 8 - self._oss
         temperature, pressure = compensate(self._cal, ut, up, self._oss)
-        values = {"pressure": pressure / 100, "temperature": temperature / 10}
+        values = {"temperature": temperature / 10}
+        smallest, largest, _ = QUANTITIES["temperature"]
+        if not smallest <= values["temperature"] <= largest:
+            return values  # the others are worked out from it
+        values["pressure"] = pressure / 100
         if pressure > 0:
             values["altitude"] = altitude(pressure, self._sealevel)
         return values

@@ -17,6 +17,8 @@ def decode(frame):
     """(humidity in %, temperature in C) from the five bytes; raises SensorError."""
     if (frame[0] + frame[1] + frame[2] + frame[3]) & 0xFF != frame[4]:
         raise SensorError("checksum")
+    if not frame[0] and not frame[2]:
+        raise SensorError("empty answer")  # its checksum is right, and 0 % is nothing that the sensor measures
     temperature = frame[2] + (frame[3] & 0x7F) / 10
     return frame[0], -temperature if frame[3] & 0x80 else temperature
 
