@@ -43,6 +43,7 @@ SITE = {
     "site_extra_topics": ["mats/test"],
     "site_measurement": "mqtt_consumer",
     "site_database": "iot",
+    "site_minutes_ahead": 5,
     "telegraf_max_undelivered_messages": 10000,
     "site_readings": [
         {"field": "outsidetemp", "title": "Outside temperature"},
@@ -257,17 +258,23 @@ class Chain:
         for one in (self.telegraf, self.broker, self.database):
             one.stop()
 
-    def query(self, text: str, login: bool = True) -> list[dict]:
-        """The series of an InfluxQL query: name, tags, columns, values; times in nanoseconds."""
-        parameters = {"q": text, "db": "iot", "epoch": "ns"}
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.http_port}/query", data=urllib.parse.urlencode(parameters).encode()
-        )
+    def ask(self, path: str, data: bytes, login: bool = True) -> bytes:
+        """What the database answers to a POST."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}/{path}", data=data)
         if login:
             credentials = base64.b64encode(f"admin:{PASSWORD}".encode()).decode()
             request.add_header("Authorization", f"Basic {credentials}")
         with urllib.request.urlopen(request, timeout=30) as response:
-            answer = json.load(response)
+            return response.read()
+
+    def write(self, *lines: str) -> None:
+        """Store points past Telegraf, in the line protocol."""
+        self.ask("write?db=iot", "\n".join(lines).encode())
+
+    def query(self, text: str, login: bool = True) -> list[dict]:
+        """The series of an InfluxQL query: name, tags, columns, values; times in nanoseconds."""
+        parameters = {"q": text, "db": "iot", "epoch": "ns"}
+        answer = json.loads(self.ask("query", urllib.parse.urlencode(parameters).encode(), login))
         errors = [result["error"] for result in answer["results"] if "error" in result]
         if errors:
             raise RuntimeError(f"{text}: {errors}")

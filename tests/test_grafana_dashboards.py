@@ -301,3 +301,30 @@ def test_the_table_of_devices_has_a_line_for_each(database):
     found = queries(provisioned(site({"a": READINGS, "b": READINGS})))
     for query in [query for where, query in found.items() if "/table/" in where or "pi/2 " in where]:
         assert {series["tags"]["device"] for series in database.query(asked(query))} == {"a", "b"}
+
+
+def test_a_point_that_was_stored_far_ahead_hides_nothing(database):
+    """Neither the real values nor a device's silence, from people or from alerts."""
+    tomorrow = (int(time.time()) + 80000) * 10**9
+    later = {
+        "mqtt_consumer,device=a outsidetemp=77,airpressure=77,soilhumidity=77,light=77",
+        'device_status,device=a online=77,held=77,uptime=77,free=77,dropped=77,waiting_for="77"',
+        "disk,host=raspberrypi,path=/ used_percent=77",
+    }
+    database.write(*(f"{line} {tomorrow}" for line in sorted(later)))
+    found = queries(provisioned(site({"a": READINGS, "b": READINGS})))
+    told = {
+        where: database.query(asked(query))
+        for where, query in found.items()
+        if "$timeFilter" not in query and "FIELD KEYS" not in query  # Grafana's own filter ends now
+    }
+    assert len(told) > 10
+    for where, series in told.items():
+        assert not {77, "77", tomorrow} & {cell for one in series for row in one["values"] for cell in row}, where
+
+
+def test_a_reading_far_ahead_does_not_count_as_one_that_has_arrived(database):
+    tomorrow = (int(time.time()) + 80000) * 10**9
+    database.write(f"mqtt_consumer,device=silent outsidetemp=20 {tomorrow}")
+    query = queries(provisioned(site({"silent": READINGS})))["silent-silent/A"]
+    assert values(database.query(query)) == []

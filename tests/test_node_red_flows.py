@@ -12,6 +12,7 @@ import os
 import pwd
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import bcrypt
@@ -351,6 +352,7 @@ def rendered(**changes) -> list[dict]:
         "site_devices": [{"name": "greenhouse"}],
         "site_readings": READINGS,
         "site_forward": {},
+        "site_minutes_ahead": 5,
         **changes,
     }
     templar = Templar(DataLoader(), variables)
@@ -475,6 +477,12 @@ class TestReading:
     def test_an_implausible_time_is_now(self, tab, time):
         made = self.parse(tab, "tig/lopy/reading", {"outsidetemp": 1, "time": time})
         assert 1577836800 < made["time"] < 99999999999
+
+    @pytest.mark.parametrize(("ahead", "kept"), [(240, True), (360, False)])
+    def test_a_time_further_ahead_than_allowed_is_now(self, tab, ahead, kept):
+        now = int(time.time())
+        made = self.parse(tab, "tig/lopy/reading", {"outsidetemp": 1, "time": now + ahead})
+        assert (made["time"] == now + ahead) is kept
 
     def test_prototype_is_just_a_name(self, tab):
         assert self.parse(tab, "tig/__proto__/reading", '{"__proto__": 1, "constructor": 2}')["device"] == "__proto__"

@@ -12,10 +12,16 @@ from zoneinfo import ZoneInfo
 import paho.mqtt.client as mqtt
 import pytest
 import yaml
-from chain import Chain, running, wait_until
+from chain import SITE, TEMPLATES, Chain, render, running, wait_until
 
 TABLE = yaml.safe_load(Path(__file__).with_name("data").joinpath("messages.yml").read_text(encoding="utf-8"))
 STOCKHOLM = ZoneInfo("Europe/Stockholm")
+ADDRESSES = {
+    "site_broker_address": "127.0.0.1",
+    "site_broker_port": 1883,
+    "site_database_address": "127.0.0.1",
+    "site_database_port": 8086,
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +50,8 @@ def payload_of(row: dict) -> bytes:
         return base64.b64decode(row["base64"])
     if "digits" in row:
         return row["payload"].replace("DIGITS", "9" * row["digits"]).encode()
-    return row["payload"].encode() * row.get("repeat", 1)
+    text = row["payload"].replace("AHEAD", str(int(time.time()) + row.get("ahead", 0)))
+    return text.encode() * row.get("repeat", 1)
 
 
 def points(chain: Chain, measurement: str = "mqtt_consumer", device: str | None = None) -> list[dict]:
@@ -71,7 +78,8 @@ def test_what_becomes_of_a_message(chain, publish, row):
     counted = wait_until(chain.counters, "the counters are written")
     before = time.time_ns()
     # What follows in the same queue tells when this one has been dealt with.
-    publish(row["topic"], payload_of(row))
+    payload = payload_of(row)
+    publish(row["topic"], payload)
     publish("tig/marker/reading", '{"marker": 1, "time": 1600000000}')
     wait_until(lambda: points(chain, device="marker"), "the marker is stored")
     found = [point for point in points(chain) if point["tags"] != {"device": "marker"}]
@@ -84,6 +92,8 @@ def test_what_becomes_of_a_message(chain, publish, row):
         assert point["fields"] == wanted["fields"]
         if wanted["time"] == "arrival":
             assert before < point["time"] < time.time_ns()
+        elif wanted["time"] == "ahead":
+            assert point["time"] == json.loads(payload)["time"] * 10**9
         else:
             assert point["time"] == nanoseconds(wanted["time"])
 
@@ -147,6 +157,29 @@ def test_a_status_that_is_none_is_counted(chain, publish):
     publish("tig/bad/status", "junk", '{"state": "asleep"}', b"\xff", "")
     wait_until(lambda: chain.counters()["bad_status"] == before["bad_status"] + 3, "three are counted", 5)
     assert points(chain, "device_status", "bad") == []
+
+
+def test_a_status_of_the_future_is_stored_at_its_arrival(chain, publish):
+    before = wait_until(lambda: "bad_status_clock" in chain.counters() and chain.counters(), "it is counted")
+    now = int(time.time())
+    publish(
+        "tig/fast/status", f'{{"state": "online", "time": {now + 240}}}', f'{{"state": "offline", "time": {now + 360}}}'
+    )
+    found = wait_until(
+        lambda: found if len(found := points(chain, "device_status", "fast")) == 2 else None, "both are stored"
+    )
+    assert {point["fields"]["state"]: point["time"] // 10**9 - now > 200 for point in found} == {
+        "online": True,
+        "offline": False,
+    }
+    wait_until(lambda: chain.counters()["bad_status_clock"] == before["bad_status_clock"] + 1, "one is counted", 5)
+
+
+@pytest.mark.parametrize("template", sorted(TEMPLATES.glob("*.conf.j2")), ids=lambda path: path.name)
+def test_a_changed_title_does_not_restart_telegraf(template):
+    """Its files hold what it works with, and not what people call it."""
+    renamed = [reading | {"title": f"My {reading['title']}"} for reading in SITE["site_readings"]]
+    assert render(template, ADDRESSES | SITE | {"site_readings": renamed}) == render(template, ADDRESSES | SITE)
 
 
 def test_the_broker_s_own_figures(chain, publish):

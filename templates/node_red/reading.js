@@ -23,7 +23,7 @@ if (typeof device !== "string" || !/^[^/+#\u0000-\u001f]{1,64}$/.test(device) ||
 }
 
 const now = Math.round(Date.now() / 1000);
-const plausible = Number.isFinite(reading.time) && reading.time >= EARLIEST && reading.time <= now + 86400;
+const plausible = Number.isFinite(reading.time) && reading.time >= EARLIEST && reading.time <= now + site.ahead;
 const values = {};
 for (const field of Object.keys(reading)) {
     if (field !== "time" && Number.isFinite(reading[field])) {

@@ -79,7 +79,8 @@ def publish(pi, secret):
 def payload_of(row: dict) -> bytes:
     if "base64" in row:
         return base64.b64decode(row["base64"])
-    return row["payload"].replace("DIGITS", "9" * row.get("digits", 0)).encode() * row.get("repeat", 1)
+    text = row["payload"].replace("DIGITS", "9" * row.get("digits", 0))
+    return text.replace("AHEAD", str(int(time.time()) + row.get("ahead", 0))).encode() * row.get("repeat", 1)
 
 
 def counters(query) -> dict[str, float]:
