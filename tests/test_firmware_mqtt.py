@@ -129,6 +129,85 @@ def test_publish_and_its_acknowledgement():
     assert speaker.heard.endswith(b"\x32\xd5\x01" + b"\x00\x09t/reading" + b"\x00\x01" + b"x" * 200)
 
 
+def test_an_acknowledgement_that_is_late_is_waited_for_while_the_broker_answers_pings():
+    answers = [WELCOME, b""] + [b"\xd0\x00"] * 4 + [b"\xd0\x00\x40\x02\x00\x01"]
+    speaker = Speaker(*answers)
+    found, seconds = speaker.play(publish=True)
+    assert found == "arrived"
+    assert seconds >= 25  # a ping every five seconds
+    assert speaker.heard.count(b"\xc0\x00") == 5
+
+
+PATIENCE = """
+from tig import mqtt
+now = 0
+mqtt.time.ticks_ms = lambda: now
+
+class Socket:
+    def __getattr__(self, name):
+        return lambda *_: None
+    def send(self, data):
+        sent.append(bytes(data[:1]))
+        return len(data)
+    def recv(self, size):
+        if heard:
+            return heard.pop(0)
+        raise OSError(11)
+
+class Sockets:
+    AF_INET = SOCK_STREAM = 0
+    def socket(self, *_):
+        return Socket()
+
+mqtt.socket = Sockets()
+client = mqtt.Client("me", "", "", 60, "t", b"")
+result = []
+for seconds, answer in data:
+    # a message to a broker that welcomes at once, and acknowledges after so long or never
+    sent = []
+    heard = [b"\\x20\\x02\\x00\\x00"]
+    client.connect(None)
+    client.step()
+    client.publish("t", b"")
+    started = now
+    said = None
+    while said is None:
+        now += 100
+        if answer and now - started >= seconds * 1000:
+            heard.append(b"\\x40\\x02" + bytes([client.pending >> 8, client.pending & 255]))
+        elif not answer and now - started >= seconds * 1000:
+            heard.append(b"\\xd0\\x00")
+        try:
+            if client.step():
+                said = "arrived"
+        except mqtt.MqttError as e:
+            said = str(e)
+    result.append([said, (now - started) // 1000, sent.count(b"\\xc0")])
+"""
+
+
+def test_a_broker_that_answers_nothing_in_time_is_given_twice_as_much_the_next_time():
+    answers = evaluate(PATIENCE, [[60, True]] * 5 + [[1, True], [999, True]])
+    waited = [(said, seconds) for said, seconds, _ in answers]
+    assert waited == [
+        *[("broker is silent", seconds) for seconds in (10, 20, 40)],
+        ("arrived", 60),
+        ("arrived", 60),
+        ("arrived", 1),
+        ("broker is silent", 10),  # it is quick again
+    ]
+    assert all(pings <= 1 for _, _, pings in answers)  # one that is not answered is not followed by another
+
+
+def test_patience_has_an_end():
+    answers = evaluate(PATIENCE, [[9999, True]] * 7)
+    assert [seconds for _, seconds, _ in answers] == [10, 20, 40, 80, 160, 160, 160]
+
+
+def test_a_broker_that_answers_pings_and_never_acknowledges_is_given_up_too():
+    assert evaluate(PATIENCE, [[0, False]])[0][:2] == ["no acknowledgement", 600]
+
+
 def test_a_message_that_nobody_asked_for_is_passed_over():
     stray = b"\x30\x07\x00\x03t/xhi"
     assert Speaker(WELCOME, stray + b"\x40\x02\x00\x01").play(publish=True)[0] == "arrived"

@@ -398,7 +398,7 @@ def test_what_the_ring_cannot_hold_is_counted(house):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["silent", "unsynchronised", "ancient"])
+@pytest.mark.parametrize("mode", ["silent", "unsynchronised", "unset", "ancient"])
 def test_without_a_time_server(house, mode):
     """Readings arrive without a time, and none has a made-up one; when the time comes, those that waited get theirs."""
     house.time.mode = mode

@@ -211,16 +211,22 @@ def ntp(*date):
         (answer(ntp(2026, 7, 1), fraction=2**31), [1782864000, 500]),
         (answer(ntp(2026, 7, 1), fraction=2**32 - 1), [1782864000, 999]),
         (answer(ntp(2036, 2, 7, 6, 28, 15)), [2085978495, 0]),  # the last second of the first era
-        (answer(ntp(2036, 2, 7, 6, 28, 16)), [2085978496, 0]),
+        (answer(ntp(2036, 2, 7, 6, 28, 16), fraction=2**31), [2085978496, 500]),
+        (answer(ntp(2036, 2, 7, 6, 28, 17)), [2085978497, 0]),
         (answer(ntp(2060, 1, 1)), [2840140800, 0]),
+        (answer(ntp(2024, 1, 1)), [1704067200, 0]),
+        (answer(ntp(2100, 12, 31, 23, 59, 59)), [4133980799, 0]),
+        (answer(0), "server has no time itself"),  # a transmit time that was never set, and is 2036 in the next era
         (answer(ntp(2026, 7, 1), first=0xE4), "server has no time itself"),  # leap indicator 3
         (answer(ntp(2026, 7, 1), stratum=0), "server has no time itself"),  # kiss of death
         (answer(ntp(2026, 7, 1), stratum=16), "server has no time itself"),
         (answer(ntp(2026, 7, 1), first=0x23), "not a server's answer"),
         (answer(ntp(2026, 7, 1), cookie=bytes(8)), "answer to another question"),
         (answer(ntp(2026, 7, 1), length=44), "short answer"),
-        (answer(ntp(1970, 1, 1)), "server's time is before 2020"),
-        (answer(ntp(2019, 12, 31)), "server's time is before 2020"),
+        (answer(ntp(1970, 1, 1)), "server's time is not of 2024 to 2100"),
+        (answer(ntp(2023, 12, 31, 23, 59, 59)), "server's time is not of 2024 to 2100"),
+        (answer(ntp(2101, 1, 1)), "server's time is not of 2024 to 2100"),
+        (answer(ntp(2104, 1, 1)), "server's time is not of 2024 to 2100"),
     ],
 )
 def test_an_answer_is_believed_only_where_it_is_one(message, expected):

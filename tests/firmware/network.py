@@ -155,7 +155,7 @@ class Listener:
 
 
 class TimeServer(threading.Thread):
-    """An NTP server: `mode` is ok, silent, unsynchronised (leap indicator 3) or ancient (1970)."""
+    """An NTP server: `mode` is ok, silent, unsynchronised (leap indicator 3), unset (a transmit time of 0) or ancient (1970)."""
 
     def __init__(self, mode: str = "ok"):
         super().__init__(daemon=True)
@@ -179,7 +179,7 @@ class TimeServer(threading.Thread):
                 continue
             now = (0 if self.mode == "ancient" else time.time()) + 2208988800
             first = 0xE4 if self.mode == "unsynchronised" else 0x24
-            stamp = struct.pack(">II", int(now), int(now % 1 * 2**32))
+            stamp = bytes(8) if self.mode == "unset" else struct.pack(">II", int(now), int(now % 1 * 2**32))
             answer = struct.pack(">BBbb12x", first, 2, 0, -20) + stamp + question[40:48] + stamp + stamp
             self.socket.sendto(answer, sender)
 

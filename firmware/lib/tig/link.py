@@ -57,6 +57,7 @@ class Link:
         self._again = False
         self._said = None  # the status key that was sent last
         self._said_at = 0
+        self._said_last = False  # what was sent last is the status
         self._crashed = crash.report() is not None
         self.delivered = False  # a reading was acknowledged
 
@@ -141,6 +142,7 @@ class Link:
             log.say("broker: connected to %s:%d" % (self._broker.host, self._broker.port))
             self._ready_at = self._clock.uptime()  # ticks would not tell more than six days
             self._said = None
+            self._said_last = False
             self._again = self._sending is not None
         elif arrived:
             self._arrived()
@@ -166,6 +168,7 @@ class Link:
         what, number = self._sending or (None, 0)
         if what == "status" or (what is None and self._status_due()):
             self._sending = ("status", 0)
+            self._said_last = True
             self._said = self._status.key()
             self._said_at = time.ticks_ms()
             self._publish("/status", self._status.message(), True, False)
@@ -180,12 +183,13 @@ class Link:
             what = None
         if what is None:
             number = self._next_reading()
-        if number is None or not self._ring.has(number) or not self._sendable(number):
+        if not self._sendable(number):
             # Nothing, or what was under way has made room or become too old to be sent without a time.
             self._sending = None
             return False
         record = self._ring.get(number)
         self._sending = ("reading", number)
+        self._said_last = False
         self._publish("/reading", self._encode(record[2:], record[1]), False, again)
         return True
 
@@ -193,6 +197,8 @@ class Link:
         self._client.publish(self._topic + branch, message, retain, again)
 
     def _status_due(self):
+        if self._said_last and self._sendable(self._next_reading()):
+            return False  # a broker that takes a minute for each message would get nothing but the status
         if self._said is None or time.ticks_diff(time.ticks_ms(), self._said_at) > PERIOD_MS:
             return True
         return self._said != self._status.key()
@@ -206,7 +212,9 @@ class Link:
         return ring.first + ring.count - 1
 
     def _sendable(self, number):
-        """A reading has its time, or is fresh enough for the time of its arrival to be right."""
+        """A reading is there, and has its time, or is fresh enough for the time of its arrival to be right."""
+        if number is None or not self._ring.has(number):
+            return False
         uptime, stamp = self._ring.get(number)[:2]
         if stamp:
             return True

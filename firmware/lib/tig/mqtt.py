@@ -4,6 +4,10 @@ Nothing here waits for ever. Sending and connecting have a time-out; receiving i
 the caller; a broker that is silent for too long (half-open connection) is an error. After any error the connection is
 closed, and the caller connects again and sends what was under way once more, as a duplicate.
 
+A broker may be slow and alive: while an acknowledgement is late it is asked by a ping, and waited for as long as it answers.
+One that answers nothing meanwhile, such as on a card that takes a minute to write, is given twice the time after each failure,
+since sending again for ever would never get anywhere, and after an acknowledgement twice the time that this took.
+
 Receiving never uses a non-blocking socket: on Pycom that returns b"" both for "nothing yet" and for "closed".
 """
 
@@ -12,7 +16,9 @@ import struct
 import time
 
 IO_MS = 4000  # connecting, or sending one packet
-ANSWER_MS = 10000  # CONNACK, PUBACK, PINGRESP
+ANSWER_MS = 10000  # any sign of life from a broker that owes an answer
+PATIENCE_MS = 160000  # the same of one that has been slow, at the most
+ACKNOWLEDGE_MS = 600000  # the acknowledgement itself, from a broker that answers pings
 LOOK_MS = 5
 LARGEST = 512  # bytes of a packet that is accepted
 
@@ -53,6 +59,10 @@ def _timed_out(error):
     return isinstance(error, _Timeout) or (error.args and error.args[0] in (11, 110, 116))
 
 
+def _since(ticks):
+    return time.ticks_diff(time.ticks_ms(), ticks)
+
+
 class Client:
     def __init__(self, client_id, user, password, keepalive, will_topic, will):
         """keepalive in seconds; the will is published retained at QoS 1 by the broker when the connection breaks."""
@@ -68,6 +78,7 @@ class Client:
         self._keepalive_ms = keepalive * 1000
         self._socket = None
         self._id = 0
+        self._patience = ANSWER_MS
         self.pending = 0  # packet id under way, 0: none
         self.ready = False  # logged in
 
@@ -77,12 +88,14 @@ class Client:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._received = b""
         self._acknowledged = 0
+        self._slowest = 0  # the longest silence while an answer was owed
         self._pinged = False
         self.pending = 0
         try:
             self._socket.settimeout(IO_MS / 1000)
             self._socket.connect(address)
             self._send(self._hello)
+            self._silent_since = self._sent_at
         except Exception:
             self.close()
             raise
@@ -104,25 +117,40 @@ class Client:
         self.pending = self._id
         body = text(topic) + struct.pack(">H", self.pending) + message
         self._send(packet(0x32 | (0x08 if again else 0) | (0x01 if retain else 0), body))
+        self._published_at = self._sent_at
+        self._slowest = 0
+        if not self._pinged:
+            self._silent_since = self._sent_at
 
     def step(self):
         """A look at what the broker sent. True when the message under way has arrived. Raises MqttError or OSError."""
         self._receive()
         if self.pending and self._acknowledged == self.pending:
             self.pending = 0
+            self._patience = max(ANSWER_MS, min(PATIENCE_MS, 2 * self._slowest))
             return True
         self._check_silence()
-        if self.ready and not self.pending and not self._pinged and self._quiet_ms() > self._keepalive_ms // 2:
+        if self.ready and not self._pinged and (
+            _since(self._sent_at) > self._keepalive_ms // 2
+            or (self.pending and _since(self._silent_since) > ANSWER_MS // 2)
+        ):
             self._send(b"\xc0\x00")
             self._pinged = True
+            if not self.pending:
+                self._silent_since = self._sent_at
         return False
 
-    def _quiet_ms(self):
-        return time.ticks_diff(time.ticks_ms(), self._sent_at)
-
     def _check_silence(self):
-        if (self.pending or self._pinged or not self.ready) and self._quiet_ms() > ANSWER_MS:
+        if not self._owes():
+            return
+        if _since(self._silent_since) > self._patience:
+            self._patience = min(PATIENCE_MS, 2 * self._patience)
             raise MqttError("broker is silent")
+        if self.pending and _since(self._published_at) > ACKNOWLEDGE_MS:
+            raise MqttError("no acknowledgement")
+
+    def _owes(self):
+        return self.pending or self._pinged or not self.ready
 
     def _send(self, data):
         self._socket.settimeout(IO_MS / 1000)
@@ -144,6 +172,11 @@ class Client:
             raise
         if not data:
             raise MqttError("closed by the broker")
+        if self._owes():
+            took = _since(self._silent_since)
+            self._slowest = max(self._slowest, took)
+            self._patience = max(self._patience, min(PATIENCE_MS, 2 * took))
+        self._silent_since = time.ticks_ms()
         self._received += data
         while self._take():
             pass

@@ -1,8 +1,8 @@
 """Ask a time server (RFC 5905, client mode 3) and believe only an answer that is one.
 
 The platforms' own clients accept the answer of a server that has no time itself, such as a Pi that has just booted
-without a network. This one refuses: leap indicator 3, stratum 0 or above 15, a foreign or an old answer, a time before
-2020.
+without a network. This one refuses: leap indicator 3, stratum 0 or above 15, a foreign or an old answer, a transmit
+time of 0, which says that there is none, and any date outside 2024 to 2100.
 """
 
 import os
@@ -12,7 +12,8 @@ import time
 
 EPOCH = 2208988800  # 1900 to 1970, seconds
 ERA = 4294967296  # one NTP era, seconds
-EARLIEST = 1577836800  # 2020-01-01
+EARLIEST = 1704067200  # 2024-01-01
+LATEST = 4133980800  # 2101-01-01
 
 
 class NoTime(Exception):
@@ -30,11 +31,13 @@ def decode(answer, cookie):
     if answer[0] >> 6 == 3 or not 1 <= answer[1] <= 15:
         raise NoTime("server has no time itself")
     seconds, fraction = struct.unpack(">II", answer[40:48])
+    if not seconds and not fraction:
+        raise NoTime("server has no time itself")
     if seconds < 0x80000000:
         seconds += ERA  # after 7 February 2036
     seconds -= EPOCH
-    if seconds < EARLIEST:
-        raise NoTime("server's time is before 2020")
+    if not EARLIEST <= seconds < LATEST:
+        raise NoTime("server's time is not of 2024 to 2100")
     return seconds, (fraction >> 16) * 1000 >> 16
 
 
