@@ -90,7 +90,6 @@ max_packet_size 1048576
 max_inflight_messages 10000
 max_queued_messages 100000
 max_queued_bytes 33554432
-persistent_client_expiration 14d
 set_tcp_nodelay true
 persistence true
 persistence_location /var/lib/mosquitto/

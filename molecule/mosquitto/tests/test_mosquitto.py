@@ -158,7 +158,7 @@ def test_a_changed_password_converges_and_throws_nobody_out(client, converge, in
     ("variables", "sentence"),
     [
         ({"mosquitto_max_queued_messages": "many"}, "mosquitto_max_queued_messages"),
-        ({"mosquitto_persistent_client_expiration": "3x"}, "Invalid persistent_client_expiration duration"),
+        ({"mosquitto_log_types": ["shout"]}, "Invalid log_type value (shout)"),
         ({"mosquitto_listeners": [{"port": 1883, "address": "192.0.2.1"}]}, "this host has no such address"),
         ({"mosquitto_listeners": [{"port": 70000}]}, "port 70000 is not a number from 1 to 65535"),
         ({"mosquitto_accounts": [{"name": "a b", "password": "x"}]}, "account 'a b': a name is made of"),
@@ -195,7 +195,7 @@ def test_a_validation_leaves_the_store_alone(client, host, converge):
     store = "/var/lib/mosquitto/mosquitto.db"
     before = host.file(store).size
     assert converge("--check", mosquitto_max_connections=999).returncode == 0
-    assert converge(mosquitto_persistent_client_expiration="3x").returncode != 0
+    assert converge(mosquitto_log_types=["shout"]).returncode != 0
     assert host.file(store).size >= before  # the broker may have saved it anew meanwhile
     # What counts is what a broker reads that starts with it.
     host.run_expect([0], "systemctl kill --signal=KILL mosquitto; systemctl restart mosquitto")

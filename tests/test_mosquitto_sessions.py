@@ -1,0 +1,79 @@
+"""The broker keeps what it acknowledged: sessions and queues, whatever is done to it and whoever is away meanwhile."""
+
+from __future__ import annotations
+
+import itertools
+
+import paho.mqtt.client as mqtt
+import pytest
+from mosquitto_broker import Broker, Client
+
+ACCOUNTS = [
+    {"name": "telegraf", "topics": [{"topic": "tig/+/reading", "access": "read"}]},
+    {"name": "greenhouse", "topics": [{"topic": "tig/greenhouse/#", "access": "readwrite"}]},
+    {"name": "mats", "topics": [{"topic": "mats/#", "access": "readwrite"}]},
+]
+# Who is away: with a session for good, with one that expires in a week, and one whose last goodbye was never said.
+AWAY = {
+    "for good": {"version": mqtt.MQTTv311},
+    "for good, MQTT 5": {"version": mqtt.MQTTv5},
+    "for a week": {"version": mqtt.MQTTv5, "expiry": 7 * 86400},
+}
+SAMPLE = ["r", "rr"]
+
+
+@pytest.fixture
+def broker(tmp_path):
+    broker = Broker(tmp_path / "broker", ACCOUNTS)
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+def acknowledged_and_stored(
+    broker: Broker, order: str, away: dict, renamed: bool = False
+) -> tuple[list[str], list[str]]:
+    """What was acknowledged to a device, and what its reader got of it, when all of this has happened to the broker."""
+    acknowledged: list[str] = []
+    stored: list[str] = []
+    numbers = itertools.count()
+
+    def publish(count: int) -> None:
+        device = Client(broker, "greenhouse", "greenhouse-1")
+        acknowledged.extend(device.publish("tig/greenhouse/reading", *(str(next(numbers)) for _ in range(count))))
+        device.close()
+
+    def fetch() -> None:
+        reader = Client(broker, "telegraf", "telegraf-reading", persistent=True).subscribe("tig/+/reading")
+        stored.extend(reader.payloads())
+        reader.close()
+
+    fetch()
+    Client(broker, "mats", "mats-away", persistent=True, **away).subscribe("mats/#").close()
+    publish(20)
+    for step in order:
+        if step == "r":
+            if renamed:
+                broker.configure([*ACCOUNTS, {"name": f"new{next(numbers)}"}])
+            broker.reload()
+        else:
+            broker.restart()
+        publish(20)
+    back = Client(broker, "mats", "mats-away", persistent=True, **away)
+    assert back.session_present, "the one that was away has lost its session"
+    back.close()
+    for number in range(5):  # new sessions, and one that comes and goes
+        Client(broker, "mats", f"mats-new-{number}", persistent=True, **away).subscribe("mats/#").close()
+        fetch()
+        broker.settle()
+        publish(20)
+    fetch()
+    return acknowledged, stored
+
+
+@pytest.mark.parametrize("away", AWAY)
+@pytest.mark.parametrize("order", SAMPLE)
+def test_nothing_acknowledged_is_lost(broker, order, away):
+    acknowledged, stored = acknowledged_and_stored(broker, order, AWAY[away])
+    assert sorted(set(acknowledged) - set(stored), key=int) == []
+    assert "Expiring" not in broker.log()
