@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
+import subprocess
+
 import pytest
 from ansible.plugins.loader import filter_loader
 from conftest import REPOSITORY
@@ -12,7 +16,14 @@ def package(version: str) -> list[dict]:
 
 
 FACTS = {
-    "packages": {"telegraf": package("1.39.3-1"), "grafana": package("12.4.1"), "mosquitto": package("2.0.21-1")},
+    "packages": {
+        "telegraf": package("1.39.3-1"),
+        "grafana": package("12.4.1"),
+        "mosquitto": package("2.0.21-1"),
+        "stand-in": package("12.2.0~standin1"),
+        "built": package("1.39.3-1~tigpi2"),
+        "debian": package("1.6.7~rc0-2+b12"),
+    },
     "services": {
         "telegraf.service": {"state": "running", "status": "enabled"},
         "grafana-server.service": {"state": "running", "status": "disabled"},
@@ -47,6 +58,21 @@ def applied():
         ("grafana=13.*", False, True, False),
         ("influxdb=1.*", True, True, False),
         ("node-red", True, True, False),
+        # A package that was made in place of the vendor's gives way to it, and is older.
+        ("stand-in", False, True, False),
+        ("stand-in=*", False, True, False),
+        ("stand-in=12.*", False, True, False),
+        ("stand-in=12.2.0", False, True, False),
+        ("stand-in=12.2.0*", False, True, False),
+        ("stand-in=12.2.0~standin1", False, False, False),
+        ("stand-in=12.1.9", False, True, True),
+        ("built=1.39.3*", False, True, False),
+        ("built=1.39.3-1~tigpi2", False, False, False),
+        ("built=1.39.3-1", False, True, False),
+        # Debian's own, which has a tilde, too.
+        ("debian=1.*", False, False, False),
+        ("debian=1.6.7*", False, False, False),
+        ("debian=1.13.2~tigpi1", False, True, False),
     ],
 )
 def test_a_package_is_absent_unmet_or_newer(applied, wanted, absent, unmet, newer):
@@ -54,9 +80,36 @@ def test_a_package_is_absent_unmet_or_newer(applied, wanted, absent, unmet, newe
         assert applied(name, [wanted], FACTS) == ([wanted] if expected else []), name
 
 
-def test_a_version_that_cannot_be_compared_counts_as_newer(applied):
-    facts = {"packages": {"telegraf": package("1.39.rc1")}}
-    assert applied("newer_packages", ["telegraf=1.39.3"], facts) == ["telegraf=1.39.3"]
+@pytest.mark.skipif(shutil.which("dpkg") is None, reason="there is no dpkg to compare with")
+def test_versions_compare_as_in_dpkg(applied):
+    """Each of these with each: as a version that is installed and as the exact one that is wanted."""
+    versions = [
+        *(
+            "12.2.0~standin1-0",
+            "12.2.0-0",
+            "12.2.0-1",
+            "12.2.0-1~tigpi1",
+            "12.2.0+b1-0",
+            "12.2-0",
+            "12.10.0-0",
+            "12.2.a-0",
+        ),
+        *(
+            "1.6.7~rc0-2+b12",
+            "1.6.7-2",
+            "1.6.7~-1",
+            "1.6.7~~-1",
+            "1.6.7~rc0-2",
+            "1.13.2~tigpi1-0",
+            "1.13.2-1",
+            "1.06.7-2",
+        ),
+        *("2:0-1", "0:12.2.0-0", "1.0-rc1-1", "1.0+-1", "1.0.-1", "1.0a-1", "1.0~a-1", "01.00-01", "1-0", "1.39.rc1-1"),
+    ]
+    for installed, wanted in itertools.product(versions, versions):
+        facts = {"packages": {"x": package(installed)}}
+        newer = subprocess.run(["dpkg", "--compare-versions", installed, "gt", wanted], check=False).returncode == 0
+        assert bool(applied("newer_packages", [f"x={wanted}"], facts)) == newer, (installed, wanted)
 
 
 def test_a_service_is_up_when_it_runs_and_is_enabled(applied):

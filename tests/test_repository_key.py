@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import http.server
+import json
+import re
 import subprocess
 import threading
 
 import pytest
+import yaml
 from ansible.errors import AnsibleError, AnsibleFilterError
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import filter_loader, lookup_loader
@@ -81,6 +84,32 @@ def test_only_the_recorded_key_of_a_file_is_used(keys, lookup, tmp_path):
         home.mkdir(mode=0o700)
         shown = gpg(home, "--show-keys", "--with-colons", text=found)
         assert [line.split(":")[9] for line in shown.splitlines() if line.startswith("fpr:")] == [fingerprint]
+
+
+@pytest.mark.parametrize("between", ["", "\n", "another line\n"])
+def test_a_file_may_hold_several_blocks(keys, lookup, between):
+    single, _ = keys
+    text = between.join(single.values())
+    for fingerprint, block in single.items():
+        assert lookup(text, fingerprint) == lookup(block, fingerprint)
+    with pytest.raises(AnsibleError, match=" and ".join(single)):
+        lookup(text, "A" * 40)
+
+
+def test_a_block_that_breaks_off_is_no_key(keys, lookup):
+    first, other = keys[0].items()
+    with pytest.raises(AnsibleFilterError, match="no ASCII-armoured OpenPGP public key"):
+        lookup(first[1] + other[1].partition("-----END")[0], first[0])
+
+
+def test_the_vendors_keys_are_recorded_once():
+    """The feed trusts the keys that the roles trust, whose defaults are verified ones."""
+    vendors = json.loads((REPOSITORY / "virtual/feed/vendors.json").read_text())
+    for role, label in (("influxdb", "InfluxData"), ("telegraf", "InfluxData"), ("grafana", "Grafana Labs")):
+        defaults = yaml.safe_load((REPOSITORY / f"roles/{role}/defaults/main.yml").read_text())
+        for name in ("fingerprint", "key", "uri", "suites", "components"):
+            assert defaults[f"{role}_repository_{name}"] == vendors[label][name], (role, name)
+        assert re.fullmatch("[0-9A-F]{40}", vendors[label]["fingerprint"])
 
 
 def test_blanks_and_case_of_a_fingerprint_do_not_matter(keys, lookup):

@@ -31,8 +31,7 @@ def described(tmp_path):
         "site_accounts": [{"name": "mats", "publish": ["mats/test"]}],
         "inventory_dir": str(tmp_path),
     }
-    key = {"grafana_repository_fingerprint": "0123456789ABCDEF0123456789ABCDEF01234567"}
-    hosts = {"pi": key, "matslopy4": {"lopy4_sensors": SENSORS}, "greenhouse": {"lopy4_sensors": [SENSORS[0]]}}
+    hosts = {"pi": {}, "matslopy4": {"lopy4_sensors": SENSORS}, "greenhouse": {"lopy4_sensors": [SENSORS[0]]}}
     hostvars = {host: {**copy.deepcopy(common), **copy.deepcopy(own)} for host, own in hosts.items()}
     groups = {"all": list(hosts), "devices": ["matslopy4", "greenhouse"], **{name: ["pi"] for name in FUNCTIONS}}
     return hostvars, groups
@@ -100,7 +99,7 @@ def spoil_variable(name, value, host="pi"):
         (spoil_variable("site_accounts", [{"name": "greenhouse"}]), "there is an account greenhouse already"),
         (spoil_variable("site_accounts", [{"name": "mats", "topics": ["a"]}]), "mats: there is no key topics"),
         (spoil_variable("site_contact_point", {"type": "pigeon"}), "site_contact_point needs"),
-        (spoil_variable("grafana_repository_fingerprint", ""), "grafana_repository_fingerprint is not set"),
+        (spoil_variable("grafana_repository_fingerprint", ""), "grafana_repository_fingerprint is empty"),
         (spoil_variable("site_forward", {"host": "a"}), "site_forward has no topic"),
         (
             spoil_variable("site_forward", {"hots": "a", "topic": "b"}),

@@ -128,7 +128,6 @@ def said(tmp_path_factory):
             "grafana_http_port": server.server_port,
             "node_red_http_port": server.server_port,
             "mosquitto_listeners": [{"port": free_port()}],
-            "grafana_repository_fingerprint": "0" * 40,
         }
         functions = {name: {"hosts": {"pi": None}} for name in FUNCTIONS}
         (inventory / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {"pi": pi}, "children": functions}}))

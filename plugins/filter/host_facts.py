@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
 
-from ansible.module_utils.compat.version import LooseVersion
+# What the feed makes where a vendor is out of reach has such a version, which sorts before the vendor's own.
+MADE_HERE = re.compile(r"~(standin|tigpi)\d+")
 
 
 def absent_packages(wanted: list[str], facts: dict) -> list[str]:
@@ -14,11 +16,15 @@ def absent_packages(wanted: list[str], facts: dict) -> list[str]:
 
 
 def unmet_packages(wanted: list[str], facts: dict) -> list[str]:
-    """Those packages of which the wanted version is not installed."""
+    """Those packages of which the wanted version is not installed. A package that was made in place of the vendor's is wanted
+    only where its exact version is: apt takes the vendor's as soon as it can be had."""
     return [
         package
         for package in wanted
-        if not any(fnmatchcase(version, _pattern(package)) for version in _versions(package, facts))
+        if not any(
+            version == _pattern(package) or (_fits(version, package) and not MADE_HERE.search(version))
+            for version in _versions(package, facts)
+        )
     ]
 
 
@@ -26,8 +32,11 @@ def newer_packages(wanted: list[str], facts: dict) -> list[str]:
     """Those packages of which a newer version than the wanted one is installed, so that to meet it is to go back."""
     return [
         package
-        for package in unmet_packages(wanted, facts)
-        if any(_is_newer(version, _pattern(package).partition("*")[0]) for version in _versions(package, facts))
+        for package in wanted
+        if any(
+            not _fits(version, package) and _is_newer(version, _pattern(package).partition("*")[0])
+            for version in _versions(package, facts)
+        )
     ]
 
 
@@ -45,13 +54,37 @@ def _versions(package: str, facts: dict) -> list[str]:
     return [found["version"] for found in facts.get("packages", {}).get(package.partition("=")[0], [])]
 
 
+def _fits(version: str, package: str) -> bool:
+    return fnmatchcase(version, _pattern(package))
+
+
 def _is_newer(version: str, wanted: str) -> bool:
     if "-" not in wanted:  # no revision of the package was asked for
         version = version.rpartition("-")[0] or version
-    try:
-        return LooseVersion(version) > LooseVersion(wanted)
-    except TypeError:  # a letter against a number: whoever has it shall say what is to become of it
-        return True
+    return debian_version(version) > debian_version(wanted)
+
+
+def debian_version(version: str) -> tuple:
+    """A key that sorts versions of packages as dpkg does (deb-version(7)), which a controller need not have."""
+    epoch, _, rest = version.rpartition(":")
+    upstream, dash, revision = rest.rpartition("-")
+    return int(epoch or 0), _part(upstream if dash else rest), _part(revision if dash else "")
+
+
+def _part(text: str) -> tuple:
+    """Characters that are no digits, and numbers, in turn; the end comes after a tilde, and before all else."""
+    end = ((0,), 0)
+    pairs = [
+        ((*(_rank(character) for character in letters), 0), int(digits or 0))
+        for letters, digits in re.findall(r"([^0-9]*)([0-9]*)", text)
+    ]
+    while pairs and pairs[-1] == end:
+        pairs.pop()
+    return (*pairs, end)
+
+
+def _rank(character: str) -> int:
+    return -1 if character == "~" else ord(character) + (0 if character.isalpha() else 256)
 
 
 class FilterModule:

@@ -19,17 +19,15 @@ def openpgp_fingerprint(key: str) -> str:
     Raises:
         AnsibleFilterError: the text holds no such key.
     """
-    data = _dearmoured(key)
-    position = 0
-    while position < len(data):
-        tag, body, position = _packet(data, position)
-        if tag == PUBLIC_KEY:
-            return _fingerprint(body)
+    for fingerprint in openpgp_keys(key):
+        return fingerprint
     raise AnsibleFilterError("The text holds no OpenPGP public key.")
 
 
 def openpgp_keys(text: str) -> dict[str, str]:
-    """Every key of an ASCII-armoured block as a block of its own, by the fingerprint of its primary key."""
+    """Every key of a text with one or several ASCII-armoured blocks as a block of its own, by the fingerprint of its
+    primary key.
+    """
     data = _dearmoured(text)
     starts, position = [], 0
     while position < len(data):
@@ -61,16 +59,20 @@ def _crc24(data: bytes) -> int:
 
 
 def _dearmoured(text: str) -> bytes:
+    """The packets of all blocks of a text, one after the other."""
     lines = [line.strip() for line in text.splitlines()]
+    data, end = b"", 0
     try:
-        start = lines.index(BEGIN)
-        end = lines.index(END, start)
-        body = lines[start + 1 : end]
-        if "" in body:  # the armour's headers end with an empty line
-            body = body[body.index("") + 1 :]
-        return base64.b64decode("".join(line for line in body if not line.startswith("=")), validate=True)
+        while BEGIN in lines[end:] or not data:
+            start = lines.index(BEGIN, end)
+            end = lines.index(END, start)
+            body = lines[start + 1 : end]
+            if "" in body:  # the armour's headers end with an empty line
+                body = body[body.index("") + 1 :]
+            data += base64.b64decode("".join(line for line in body if not line.startswith("=")), validate=True)
     except (ValueError, binascii.Error) as error:
         raise AnsibleFilterError(f"This is no ASCII-armoured OpenPGP public key: {text[:60]!r}") from error
+    return data
 
 
 def _packet(data: bytes, position: int) -> tuple[int, bytes, int]:
