@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import socket
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import serial
-from virtual_lopy4 import Control, Device
+from virtual_lopy4 import Control, Device, cells
 from virtual_lopy4_host import REPOSITORY, Host
 
 PROGRAM = REPOSITORY / "virtual/lopy4/lopy4.py"
@@ -340,6 +341,44 @@ def test_power_fails_at_a_block_write(make, profile):
     with Host(device.port) as host:
         host.raw()
         host.ask("import os; print(os.listdir())")
+
+
+def test_cells_are_erased_to_ones_and_programmed_to_zeros():
+    assert cells.changed(cells.ERASE, b"\x00\x12", b"") == b"\xff\xff"
+    assert cells.changed(cells.PROGRAM, b"\xff\x0f\xf0", b"\x12\xff\xff") == b"\x12\x0f\xf0"
+    assert cells.changed(cells.WRITE, b"\x00\x00", b"\x12\xff") == b"\x12\xff"
+
+
+def test_a_cut_leaves_a_block_as_it_was_half_done_erased_or_anything():
+    old, new = bytes(8), bytes(range(1, 9))
+    left = [cells.torn(cells.WRITE, old, new, how) for how in range(len(cells.TORN))]
+    assert left[:3] == [old, new[:4] + b"\xff" * 4, b"\xff" * 8]  # a block that is written was erased before
+    assert left[3] not in left[:3]
+    assert cells.torn(cells.ERASE, old, b"\xff" * 8, cells.TORN.index("half")) == b"\xff" * 4 + old[4:]
+
+
+@pytest.mark.parametrize(("file_system", "neighbours"), [("fat", True), ("littlefs", False)])
+def test_a_cut_while_a_block_of_fat_is_erased_takes_the_neighbours_along(make, file_system, neighbours):
+    """Pycom's FAT has clusters of a quarter of a block, and writes what it changes in place."""
+    device = make(profile="pycom", file_system=file_system)
+    with Host(device.port) as host:
+        host.raw()
+        # As many small files as share a block with the one that is written when the power fails.
+        host.ask(
+            "for n in range(12):\n f = open('old%d' % n, 'w')\n f.write('whole' * 100)\n f.close()\n"
+            "f = open('old5', 'r+b')\nf.seek(0)"
+        )
+        device.ctl("power-cut", at_block_write=1, torn="erased")
+        host.write(b"f.write(b'x' * 700)\nf.flush()\x04")
+        end = time.monotonic() + 5
+        while device.status()["state"] != "off":
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    device.ctl("plug")
+    with Host(device.port) as host:
+        host.raw()
+        lost = host.ask("print([n for n in range(12) if n != 5 and open('old%d' % n, 'rb').read() != b'whole' * 100])")
+    assert (len(json.loads(lost)) > 0) is neighbours
 
 
 def test_fast_clock(make, profile):

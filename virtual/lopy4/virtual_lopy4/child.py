@@ -17,6 +17,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import cells
 import shared as shared_page
 
 SOFT_RESET_FRIENDLY = 40
@@ -208,26 +209,25 @@ class Child:
         return self.small_int(len(answer))
 
     def block(self, what, data, offset):
-        """Read (what = 2 * block) or write (2 * block + 1) in the file system's part of the flash, at an offset."""
+        """One operation (what = 4 * block + operation) in the file system's part of the flash, at an offset in the block."""
         what, offset = self.to_int(what), self.to_int(offset)
-        size = self.configuration["block_size"]
-        position = self.configuration["fs_offset"] + (what >> 1) * size + offset
-        if what & 1 == 0:
+        operation, size = what & 3, self.configuration["block_size"]
+        position = self.configuration["fs_offset"] + (what >> 2) * size + offset
+        if operation == 0:
             info = self.buffer(data, 2)
             libc.pread(self.flash, info.buf, info.len, position)
             return self.small_int(0)
         info = self.buffer(data, 1)
+        before = os.pread(self.flash, size if operation == cells.ERASE else info.len, position)
+        after = cells.changed(operation, before, ctypes.string_at(info.buf, info.len))
         page = self.page
         page.block_writes += 1
         if page.cut_at_write and page.block_writes >= page.cut_at_write:
-            if page.torn == 1:
-                libc.pwrite(self.flash, info.buf, info.len // 2, position)
-            elif page.torn == 2:
-                os.pwrite(self.flash, b"\xff" * info.len, position)
+            os.pwrite(self.flash, cells.torn(operation, before, after, page.torn), position)
             page.cut = 1
             os.kill(os.getpid(), signal.SIGKILL)
-        libc.pwrite(self.flash, info.buf, info.len, position)
-        if self.configuration["block_write_us"]:
+        os.pwrite(self.flash, after, position)
+        if self.configuration["block_write_us"] and operation != cells.PROGRAM:
             self.delay(self.configuration["block_write_us"])
         return self.small_int(0)
 

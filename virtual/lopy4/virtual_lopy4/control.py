@@ -4,6 +4,8 @@ import json
 import os
 import socket
 
+from .cells import TORN
+
 
 def _switch(word):
     if word in ("up", "on", True, "true", "1"):
@@ -61,11 +63,13 @@ def _plug(device):
 
 
 def _power_cut(device, at_block_write=None, torn="none"):
-    """Cut the power, now or at the n-th block write from here; torn says what that write leaves: none, half, erased."""
+    """Cut the power, now or at the n-th block write from here; torn says what that write leaves; see cells.TORN."""
     if at_block_write is None:
         device.unplug_for_good()
         return
-    device.page.torn = {"none": 0, "half": 1, "erased": 2}[torn]
+    if torn not in TORN:
+        raise ValueError(f"torn is one of {', '.join(TORN)}, not '{torn}'")
+    device.page.torn = TORN.index(torn)
     device.page.cut_at_write = device.page.block_writes + int(at_block_write)
 
 

@@ -20,9 +20,9 @@ class Shared(ctypes.Structure):
         ("speed", ctypes.c_double),  # device seconds per host second; 0: sleeping takes no time at all
         ("skipped_us", ctypes.c_int64),  # time that sleeps skipped at speed 0
         ("interrupt_char", ctypes.c_int64),  # what the receive interrupt takes for Ctrl-C, or NO_INTERRUPT
-        ("block_writes", ctypes.c_int64),  # blocks written to the file system since the device was made
+        ("block_writes", ctypes.c_int64),  # blocks erased or written since the device was made
         ("cut_at_write", ctypes.c_int64),  # power fails at this block write (0: never)
-        ("torn", ctypes.c_int64),  # what that write leaves: 0 the old block, 1 the first half, 2 an erased block
+        ("torn", ctypes.c_int64),  # what that write leaves of the block: a place in cells.TORN
         ("watchdog_us", ctypes.c_int64),  # timeout of the watchdog (0: not armed)
         ("watchdog_deadline", ctypes.c_int64),  # when it bites
         ("rtc_offset_us", ctypes.c_int64),  # RTC (since 1970) minus the device's clock
