@@ -4,8 +4,9 @@ ROLE = "main"  # tig-pi loader
 #
 # The program stands twice, in the slots a/ and b/. The pointer says which one runs: two records, slot.0 and slot.1, of 64 bytes
 # "<sequence> <slot> <trial|good> <tries> <crc32>"; the sound one with the higher sequence counts and the other one is
-# overwritten, so there is a sound one at every byte of the writing. A slot on trial that was started three times and did not
-# confirm hands back to the other slot. A good slot that fails before it confirmed is put on trial.
+# overwritten, so there is a sound one at every byte of the writing. <tries>: of a slot on trial how often it was started, of a
+# good one how often in a row it failed to start (it crashed before it confirmed, or the watchdog ended it). After three the
+# loader goes back to the other slot; so does a slot on trial that says that it reaches no broker.
 
 import os
 import sys
@@ -93,19 +94,47 @@ def complete(slot):
     return exists("%s/%s/manifest.json" % (ROOT, slot))
 
 
+def other_than(slot):
+    return "b" if slot == "a" else "a"
+
+
 def choose():
-    """The slot to start now, with its trial counted."""
+    """The slot to start now; what counts as a try is counted."""
     (_, slot, state, tries), _ = pointer()
     if not slot:
         return slot
-    other = "b" if slot == "a" else "a"
-    if complete(other) and (not complete(slot) or (state == "trial" and tries >= TRIES)):
+    other = other_than(slot)
+    counts = state == "trial" or starved()
+    if state == "good" and counts:
+        tries += 1
+    if complete(other) and (not complete(slot) or tries >= TRIES):
         print("slot %s did not start, back to slot %s" % (slot, other))
         slot = other
         point(slot, "good", 0)
     elif state == "trial" and tries < TRIES:
         point(slot, state, tries + 1)
+    elif state == "good" and counts and tries <= TRIES:
+        point(slot, state, tries)
     return slot
+
+
+def starved():
+    """Whether the watchdog ended what ran before, unasked."""
+    import machine
+
+    if machine.reset_cause() != machine.WDT_RESET:
+        return False
+    try:
+        import pycom
+
+        # Pycom resets by its watchdog also when it is asked to, and whoever asks leaves a 1. The program takes it away; one
+        # that does not come so far finds a 2 next time.
+        if pycom.nvs_get("tig_reset") == 1:
+            pycom.nvs_set("tig_reset", 2)
+            return False
+    except Exception:
+        pass  # another platform, or no such key: which exception that is depends on the release
+    return True
 
 
 # --- the two files ---
@@ -134,20 +163,36 @@ def repair(mine, other):
 # --- the start ---
 
 
+class Start:
+    """What the program is given as `confirm`: to be called once it works."""
+
+    def __init__(self, slot):
+        self.slot = slot
+        self.over = False  # it has confirmed, or handed back
+        # On trial beside a program that may be better: then it works only if it reaches the broker.
+        self.trial = pointer()[0][2] == "trial" and complete(other_than(slot))
+
+    def __call__(self):
+        self.over = True
+        if pointer()[0][1:] != [self.slot, "good", 0]:
+            point(self.slot, "good", 0)
+        print("slot %s works" % self.slot)  # whoever uploaded it waits for this
+
+    def back(self):
+        """Hand back to the program before; it runs after the reset."""
+        self.over = True
+        other = other_than(self.slot)
+        point(other, "good", 0)
+        print("slot %s reached no broker, back to slot %s" % (self.slot, other))
+
+
 def start():
     slot = choose()
     if not slot:
         print("no program in %s/a or %s/b" % (ROOT, ROOT))
         return
     started = time.ticks_ms()
-    confirmed = []
-
-    def confirm():
-        confirmed.append(True)
-        if pointer()[0][1:] != [slot, "good", 0]:
-            point(slot, "good", 0)
-        print("slot %s works" % slot)  # whoever uploaded it waits for this
-
+    confirm = Start(slot)
     sys.path.insert(0, "%s/%s/lib" % (ROOT, slot))
     try:
         watchdog(START_MS)
@@ -158,11 +203,13 @@ def start():
         except Exception as e:
             sys.print_exception(e)
             keep(e)
-        (_, _, state, tries), _ = pointer()
-        if not confirmed and state == "good":
-            point(slot, "trial", 1)
-        trial = not confirmed and state == "trial" and (tries < TRIES or complete("b" if slot == "a" else "a"))
-        soon = not trial and time.ticks_diff(time.ticks_ms(), started) < SOON_S * 1000
+        trying = False
+        if not confirm.over:
+            (_, _, state, tries), _ = pointer()
+            trying = tries > 0 and (tries < TRIES or complete(other_than(slot)))
+            if state == "good" and tries < TRIES:
+                point(slot, state, tries + 1)
+        soon = not trying and time.ticks_diff(time.ticks_ms(), started) < SOON_S * 1000
         pause = REST_S if soon else PAUSE_S
         print("restart in %d s, Ctrl-C stops" % pause)
         watchdog(START_MS)

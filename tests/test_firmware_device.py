@@ -6,8 +6,9 @@ import itertools
 import json
 
 import pytest
+from chain import free_port
 from firmware.network import NAME, SECRETS, Broker, Listener, TimeServer, until
-from lopy4_bench import LOADER, Visit, firmware
+from lopy4_bench import LOADER, Visit, execute, firmware
 from virtual_lopy4 import Device
 
 pytestmark = pytest.mark.slow
@@ -55,19 +56,19 @@ class Site:
         ).start()
         assert self.device.wait_for(b">>> ")
 
-    def upload(self, sensors=SENSORS, **files) -> Visit:
+    def upload(self, sensors=SENSORS, port: int | None = None, **files) -> Visit:
         settings = {
             "name": NAME,
             "topic": f"tig/{NAME}",
             "interval": 15,
             "wifi": {"ssid": "home", "password": SECRETS[0]},
-            "broker": {"host": "127.0.0.1", "port": self.broker.port, "user": NAME, "password": SECRETS[1]},
+            "broker": {"host": "127.0.0.1", "port": port or self.broker.port, "user": NAME, "password": SECRETS[1]},
             "time": {"server": "127.0.0.1", "port": self.time.port, "zone": "CET-1CEST,M3.5.0,M10.5.0/3"},
             "sensors": sensors,
         }
         program = firmware() | {"settings.json": json.dumps(settings).encode()}
         program |= {name.replace("__", "/"): text for name, text in files.items()}
-        visit = Visit(self.device, program, "1.0.0", root=LOADER)
+        visit = Visit(self.device, program, "1.0.0", root=LOADER, patience=90)
         self.device.ctl("speed", factor=10)
         return visit
 
@@ -190,5 +191,60 @@ def test_a_program_that_hangs_is_reset_by_the_watchdog_and_says_so(tmp_path, pro
         assert {s["reset"] for s in site.listener.of("status")} == {"hard" if profile == "pycom" else "soft"}
         until(lambda: site.listener.status.get("reset") == "watchdog", 60, site.console()[-800:])
         until(lambda: len(site.listener.readings) >= 4, 30)
+    finally:
+        site.stop()
+
+
+HANGS_AT_START = b"""
+def run(path, confirm):
+    while True:
+        pass
+"""
+
+
+@pytest.mark.parametrize("profile", ["pycom", "mainline"])
+def test_a_good_program_that_hangs_at_start_goes_back_after_three_watchdog_resets(tmp_path, profile):
+    site = Site(tmp_path, profile)
+    try:
+        site.upload()
+        site.upload(lib__tig__more=b"# version 2")
+        # What the loader has taken for good hangs from now on.
+        root = "/flash" if profile == "pycom" else ""
+        execute(
+            site.device,
+            f"f = open('{root}/b/lib/tig/main.py', 'wb')\nf.write({HANGS_AT_START!r})\nf.close()",
+        )
+        site.device.ctl("speed", factor=100)
+        had = site.device.ctl("status")["resets"].get("watchdog", 0)
+        assert site.device.wait_for(b"slot a works", 40), site.console()[-800:]
+        # One more on Pycom, where the reset that was asked for is the watchdog's, too.
+        assert site.device.ctl("status")["resets"]["watchdog"] - had in (3, 4)
+        assert site.console().count("slot b did not start, back to slot a") == 1
+    finally:
+        site.stop()
+
+
+@pytest.mark.parametrize("profile", ["pycom", "mainline"])
+def test_a_trial_that_reaches_no_broker_goes_back_and_its_readings_arrive(tmp_path, profile):
+    site = Site(tmp_path, profile)
+    try:
+        assert site.upload().works
+        until(lambda: site.listener.readings)
+        site.time.mode = "silent"
+        visit = site.upload(port=free_port())
+        assert (visit.works, visit.said) == (True, "runs, and has not reached the broker yet")
+        had = len(site.listener.readings)
+        site.device.ctl("speed", factor=30)
+        assert site.device.wait_for(b"slot b reached no broker, back to slot a", 60), site.console()[-800:]
+        site.time.mode = "ok"
+        site.device.ctl("speed", factor=10)
+        until(lambda: len(site.listener.readings) >= had + 42, 60, site.console()[-800:])
+        # None of the ten minutes is missing, and each has its own time, though nobody told it during the trial.
+        times = [r["time"] for r in site.listener.readings[had:]]
+        gaps = [b - a for a, b in itertools.pairwise(times)]
+        assert sorted(gaps)[-2] <= 20, gaps  # the largest is the way back
+        assert sum(gaps[:40]) == pytest.approx(600, abs=20)
+        assert site.listener.status["dropped"] == 0
+        assert site.listener.status["slot"] == "a"
     finally:
         site.stop()

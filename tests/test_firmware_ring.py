@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections import OrderedDict
 
+import pytest
+
 from firmware import evaluate
 
 PLAY = """
@@ -63,7 +65,7 @@ def test_the_newest_can_be_delivered_before_the_others():
         ["remove", 0],
         ["remove", 1],
     ]
-    assert [r[1] for r in evaluate(PLAY, [6, 1, steps])[-1][0]] == [2, 4294967295, 10]
+    assert [r[1] for r in evaluate(PLAY, [6, 1, steps])[-1][0]] == [2, -0x3FFFFFFF, 10]
     # the delivered one in the middle is passed over when its turn comes, and is not counted as dropped
     found, dropped = evaluate(PLAY, [6, 1, [*steps, ["remove", 2]]])[-1]
     assert ([r[1] for r in found], dropped) == ([10], 0)
@@ -109,7 +111,7 @@ from tig.ring import Ring
 ring = Ring(4, 2)
 for uptime, time, values in data["push"]:
     ring.push(uptime, time, values)
-ring.save("ring.bin", ["a", "b"])
+ring.save("ring.bin", ["a", "b"], data.get("reset"))
 with open("ring.bin", "rb") as f:
     whole = f.read()
 result = []
@@ -117,8 +119,9 @@ for length in data["lengths"]:
     with open("ring.bin", "wb") as f:
         f.write(whole[: len(whole) + length])
     again = Ring(4, len(data["fields"]))
-    loaded = again.load("ring.bin", data["fields"])
-    records = [again.get(n)[:3] for n in range(again.first, again.first + again.count)]
+    loaded = again.load("ring.bin", data["fields"], data.get("since"))
+    records = [again.get(n)[: None if "all" in data else 3] for n in range(again.first, again.first + again.count)]
+    records = [[value if value == value else "nan" for value in record] for record in records]
     result.append([loaded, records, again.dropped, "ring.bin" in os.listdir()])
 """
 KEPT = [[1, 101, [1, 2]], [2, None, [3, 4]], [3, 103, [5, 6]]]
@@ -129,10 +132,34 @@ def test_a_crash_keeps_the_readings_that_know_their_time():
     assert found == [[True, [[1, 101, 1], [3, 103, 5]], 1, False]]
 
 
-def test_a_file_that_was_cut_or_has_other_fields_is_not_taken():
+def test_a_file_that_was_cut_is_not_taken():
     found = evaluate(SAVE, {"push": KEPT, "fields": ["a", "b"], "lengths": range_below(40)})
     assert all(f == [False, [], 0, False] for f in found)
-    assert evaluate(SAVE, {"push": KEPT, "fields": ["a", "c"], "lengths": [0]}) == [[False, [], 0, False]]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (["b", "a"], [[1, 101, 2, 1], [3, 103, 6, 5]]),
+        (["c", "b"], [[1, 101, "nan", 2], [3, 103, "nan", 6]]),
+        (["a", "b", "c"], [[1, 101, 1, 2, "nan"], [3, 103, 5, 6, "nan"]]),
+        (["b"], [[1, 101, 2], [3, 103, 6]]),
+    ],
+)
+def test_a_program_with_other_sensors_takes_the_fields_that_it_has(fields, expected):
+    [[loaded, records, dropped, _]] = evaluate(SAVE, {"push": KEPT, "fields": fields, "lengths": [0], "all": True})
+    assert (loaded, records, dropped) == (True, expected, 1)
+
+
+def test_readings_of_which_nothing_is_left_are_counted():
+    assert evaluate(SAVE, {"push": KEPT, "fields": ["c"], "lengths": [0]}) == [[False, [], 3, False]]
+
+
+def test_what_has_no_time_yet_keeps_its_age_over_a_reset_whose_moment_is_known():
+    data = {"push": KEPT, "fields": ["a", "b"], "lengths": [0], "reset": 10, "since": 4}
+    assert evaluate(SAVE, data) == [[True, [[-13, 101, 1], [-12, 0, 3], [-11, 103, 5]], 0, False]]
+    data["since"] = None
+    assert evaluate(SAVE, data) == [[True, [[-9, 101, 1], [-7, 103, 5]], 1, False]]
 
 
 def range_below(count):

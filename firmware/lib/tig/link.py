@@ -59,6 +59,7 @@ class Link:
         self._said_at = 0
         self._said_last = False  # what was sent last is the status
         self._crashed = crash.report() is not None
+        self.reached = False  # the broker has let it in
         self.delivered = False  # a reading was acknowledged
 
     def step(self, room_ms):
@@ -139,6 +140,7 @@ class Link:
             return BUSY_MS
         self._waits(self._lack())
         if greeting:
+            self.reached = True
             log.say("broker: connected to %s:%d" % (self._broker.host, self._broker.port))
             self._ready_at = self._clock.uptime()  # ticks would not tell more than six days
             self._said = None

@@ -20,6 +20,8 @@ from tig.zone import Zone
 RING = "ring.bin"  # in the root of the file system: the readings that a crash found unsent
 AMPLE_MS = 60000  # room for whatever the link wants to begin
 SETTLED_S = 60  # so long without a crash: it works, though there is nobody to send to
+TRIAL_S = 600  # but a program on trial has to reach the broker within so long, where another one may reach it
+PAUSE_S = 5  # the loader's, before the reset by which it goes back
 TALK_MS = 250  # at least, between two readings: time for the link to send some
 
 
@@ -45,6 +47,10 @@ class Encoder:
         return (text + "}").encode()
 
 
+class NoBroker(Exception):
+    """A program on trial does not reach the broker."""
+
+
 class Program:
     def __init__(self, path, confirm):
         conf = settings.load(path + "/settings.json")
@@ -54,6 +60,9 @@ class Program:
         except ValueError as e:
             raise settings.SettingsError("settings.json: time.zone is %s" % e)
         self._confirm = confirm
+        self._trial = getattr(confirm, "trial", False)  # a loader of before has a function, and knows no such trial
+        self._warned = False
+        self._slot = path[-1:]
         self._interval_ms = conf["interval"] * 1000
         board.quiet()
         self._watchdog = Watchdog(board, conf["watchdog"])
@@ -61,8 +70,9 @@ class Program:
         self._clock = Clock()
         self._sampler = Sampler(board, conf["sensors"])
         self._ring = Ring(conf["ring"], len(self._sampler.fields))
-        if self._ring.load(RING, self._sampler.fields):
-            log.say("%d readings from before the crash" % self._ring.count)
+        since = time.ticks_ms() // 1000 - self._clock.uptime()  # the reset, where ticks begin with it
+        if self._ring.load(RING, self._sampler.fields, since if since < SETTLED_S else None):
+            log.say("%d readings from before the reset" % self._ring.count)
         self._status = Status(path[-1:], board.reset_cause(), self._clock, self._ring, self._sampler)
         self._link = Link(
             conf,
@@ -86,11 +96,23 @@ class Program:
         pause = self._link.step(AMPLE_MS if measured or self._interval_ms <= 10000 else room)
         self._led.say(self._status.waiting_for)
         room = time.ticks_diff(self._next, time.ticks_ms())
-        if self._confirm and (self._link.delivered or self._clock.uptime() >= SETTLED_S):
-            self._confirm()
-            self._confirm = None
+        if self._confirm:
+            self._settle()
         self._watchdog.progress(0 if measured else -room)
         return max(0, min(pause, room))
+
+    def _settle(self):
+        """Confirm once it works; raises NoBroker when it is to make room for the program before."""
+        uptime = self._clock.uptime()
+        if self._link.delivered or (uptime >= SETTLED_S and (self._link.reached or not self._trial)):
+            self._confirm()
+            self._confirm = None
+        elif uptime >= TRIAL_S:
+            raise NoBroker
+        elif uptime >= SETTLED_S and not self._warned:
+            self._warned = True
+            # Whoever uploaded it waits for this.
+            log.say("slot %s runs and has not reached the broker, back after %d s" % (self._slot, TRIAL_S))
 
     def forever(self):
         while True:
@@ -100,14 +122,18 @@ class Program:
         """Keep what is left for the next start: the readings, and the traceback. Where one finds no room, the other may."""
         log.say("crashed")
         sys.print_exception(error)
-        try:
-            self._ring.save(RING, self._sampler.fields)
-        except Exception as e:
-            log.say("readings not kept: %s" % e)
+        self.keep(None)
         try:
             crash.save(error, self._clock.now())
         except Exception as e:
             log.say("traceback not kept: %s" % e)
+
+    def keep(self, pause):
+        """Write the readings to the flash. pause: seconds until the reset, None if that is not known."""
+        try:
+            self._ring.save(RING, self._sampler.fields, None if pause is None else self._clock.uptime() + pause)
+        except Exception as e:
+            log.say("readings not kept: %s" % e)
 
     def _measure(self):
         values = self._sampler.sample()
@@ -128,12 +154,17 @@ class Program:
 
 
 def run(path, confirm):
-    """Run the program of a slot, for ever. Comes back after a crash, which it has noted; raises what happens before it runs.
+    """Run the program of a slot, for ever. Comes back after a crash, which it has noted, and when it has handed back to the
+    program before; raises what happens before it runs.
 
-    path: the slot's directory. confirm(): called once it works, so that the loader takes the slot for good.
+    path: the slot's directory. confirm(): called once it works, so that the loader takes the slot for good. confirm.trial:
+    whether another program waits for this one to fail; confirm.back() makes the loader go back to it.
     """
     program = Program(path, confirm)
     try:
         program.forever()
+    except NoBroker:
+        program.keep(PAUSE_S)
+        confirm.back()
     except Exception as e:
         program.crashed(e)

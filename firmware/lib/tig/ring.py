@@ -1,15 +1,15 @@
 """The newest readings, each with its own time, in one block of memory that is reserved once.
 
-A record is its uptime and its UTC time in seconds (0: not known yet) and one 32-bit float per field (NaN: left out).
-When the ring is full the oldest record makes room, and is counted in `dropped`.
+A record is its uptime and its UTC time in seconds (0: not known yet) and one 32-bit float per field (NaN: left out). The uptime
+of a reading that is older than the last reset is negative. When the ring is full the oldest record makes room, and is counted in `dropped`.
 """
 
 import os
 import struct
 
-_HEAD = struct.calcsize("<II")
+_HEAD = struct.calcsize("<iI")
 _NAN = float("nan")
-_DELIVERED = 0xFFFFFFFF
+_DELIVERED = -0x3FFFFFFF  # no uptime
 _END = b"\x00whole\x00"
 
 
@@ -20,7 +20,7 @@ def _signature(fields):
 class Ring:
     def __init__(self, capacity, fields):
         """capacity in records, fields per record."""
-        self._format = "<II" + "f" * fields
+        self._format = "<iI" + "f" * fields
         self._size = _HEAD + 4 * fields
         self._memory = bytearray(capacity * self._size)
         self.capacity = capacity
@@ -62,7 +62,7 @@ class Ring:
         elif number == self.first + self.count - 1:
             self.count -= 1
         else:
-            struct.pack_into("<I", self._memory, number % self.capacity * self._size, _DELIVERED)
+            struct.pack_into("<i", self._memory, number % self.capacity * self._size, _DELIVERED)
         self._pass_delivered()
 
     def _pass_delivered(self):
@@ -73,8 +73,9 @@ class Ring:
         while self.count and self.get(self.first + self.count - 1)[0] == _DELIVERED:
             self.count -= 1
 
-    def save(self, path, fields):
-        """Write the records that know their time to a file; the others can have none after a reset, and count as dropped."""
+    def save(self, path, fields, reset=None):
+        """Write the records to a file. Those that do not know their time can have one only if the uptime at the coming reset is
+        known (`reset`); else they count as dropped."""
         with open(path, "wb") as f:
             f.write(_signature(fields))
             dropped = self.dropped
@@ -82,28 +83,40 @@ class Ring:
                 record = self.get(number)
                 if record[0] == _DELIVERED:
                     continue
-                if record[1]:
-                    at = number % self.capacity * self._size
-                    f.write(memoryview(self._memory)[at : at + self._size])
-                else:
+                if not record[1] and reset is None:
                     dropped += 1
+                    continue
+                # The reset is the only moment that the next program knows, too.
+                f.write(struct.pack(self._format, record[0] - (reset or 0), *record[1:]))
             f.write(_END + struct.pack("<I", dropped))
 
-    def load(self, path, fields):
-        """Take in the records of a file, if it is whole and of the same fields, and remove it. True if there were any."""
+    def load(self, path, fields, since=None):
+        """Take in the records of a file, if it is whole, and remove it; a field goes where its name is. True if there were any.
+
+        since: seconds from the reset to where the uptime of now begins; None: not known.
+        """
         try:
             with open(path, "rb") as f:
                 data = f.read()
             os.remove(path)
         except OSError:
             return False
-        head = _signature(fields)
-        tail = len(data) - len(_END) - 4
-        if data[: len(head)] != head or data[tail : tail + len(_END)] != _END or (tail - len(head)) % self._size:
+        start = data.find(b"\x00") + 1
+        names = data[: max(0, start - 1)].split(b"\n")
+        form = "<iI" + "f" * len(names)
+        size = struct.calcsize(form)
+        end = len(data) - len(_END) - 4
+        if not start or end < start or data[end : end + len(_END)] != _END or (end - start) % size:
             return False
-        for at in range(len(head), tail, self._size):
-            record = struct.unpack_from(self._format, data, at)
-            self.push(record[0], record[1], record[2:])
+        places = [names.index(field) if field in names else None for field in map(str.encode, fields)]
+        for at in range(start, end, size):
+            record = struct.unpack_from(form, data, at)
+            values = [None if place is None else record[2 + place] for place in places]
+            # One that has no time may get one by its uptime; one whose sensors are no longer there says nothing.
+            if (record[1] or since is not None) and any(v is not None and v == v for v in values):
+                self.push(record[0] - (since or 0), record[1], values)
+            else:
+                self.dropped += 1
         self.dropped += struct.unpack("<I", data[-4:])[0]
         return self.count > 0
 
@@ -111,6 +124,6 @@ class Ring:
         """Give every record that waits for a clock its time."""
         for number in range(self.first, self.first + self.count):
             at = number % self.capacity * self._size
-            uptime, time = struct.unpack_from("<II", self._memory, at)
+            uptime, time = struct.unpack_from("<iI", self._memory, at)
             if not time and uptime != _DELIVERED:
                 struct.pack_into("<I", self._memory, at + 4, clock.at(uptime))

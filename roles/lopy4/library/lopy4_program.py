@@ -31,7 +31,7 @@ options:
     type: str
     required: true
   start_timeout:
-    description: Seconds that the new program has to confirm that it works; 0 does not wait.
+    description: Seconds that the new program has to say that it works, or that it waits for the broker; 0 does not wait.
     type: int
     default: 150
 requirements: [pyserial]
@@ -81,6 +81,12 @@ files:
   description: Files that were C(sent), and files that were C(copied) on the device.
   type: dict
   returned: success
+waits:
+  description: >-
+    Whether the new program has not reached the broker within a minute. Where it does not within ten, the device goes back to
+    the program before.
+  type: bool
+  returned: success
 mac:
   description: MAC of the chip.
   type: str
@@ -128,7 +134,7 @@ def run(module: AnsibleModule, progress: Progress) -> dict:
     root = {path: files.pop(path) for path in ROOT_FILES}
     path = asked["port"] or port_of(asked["mac"], asked["name"])
     began = time.monotonic()
-    result: dict = {"changed": False, "diff": []}
+    result: dict = {"changed": False, "diff": [], "waits": False}
     with visit(path) as repl:
         upload = Upload(repl, files, root, payload["version"], progress)
         upload.look()
@@ -166,6 +172,7 @@ def run(module: AnsibleModule, progress: Progress) -> dict:
                     msg=f"The program does not start on {asked['name']}. {back} It says:\n{said or '(nothing)'}",
                     **result,
                 )
+            result["waits"] = bool(said)
     return result
 
 

@@ -193,7 +193,7 @@ class Upload:
 
     @property
     def unchanged(self) -> bool:
-        return self.is_right(self.slot) and self.current[2] == "good" and not self.stale_root
+        return self.is_right(self.slot) and self.current[2:] == ("good", 0) and not self.stale_root
 
     def differences(self) -> list[tuple[str, str]]:
         """What differs from the slot that runs, as (path, "new" | "changed" | "removed"); asks the device."""
@@ -232,7 +232,7 @@ class Upload:
         else:
             target = self._free_slot(other)
             self._fill(target)
-        if (target, "good") != self.current[1:3] if self.current else True:
+        if not self.current or (target, "good", 0) != self.current[1:]:
             self._point(target, "trial")
         self._replace_root()
         return target
@@ -418,9 +418,11 @@ class Upload:
 # --- after the reset
 
 STARTED = re.compile(rb"slot ([ab]) works")
-BACK = re.compile(rb"slot ([ab]) did not start, back to slot ([ab])")
+WAITS = re.compile(rb"slot ([ab]) runs and has not reached the broker")
+BACK = re.compile(rb"slot ([ab]) (?:did not start|reached no broker), back to slot ([ab])")
 NOTHING = re.compile(rb"no program in ")
 TRACEBACK = re.compile(rb"Traceback \(most recent call last\):\r?\n(?:  .*\r?\n)*.*\r?\n")
+WAITING = "runs, and has not reached the broker yet"
 RESTARTS = 4  # so many, and no other program to go back to
 
 
@@ -428,7 +430,7 @@ def watch(repl: Repl, slot: str, patience: float) -> tuple[bool, str]:
     """Read the console after the reset until the program in `slot` has confirmed that it works, or was given up.
 
     Returns:
-        Whether it works, and the last traceback that it printed (or the last lines, if none).
+        Whether it works, and "" or WAITING then; else the last traceback that it printed (or the last lines, if none).
     """
     heard, deadline = b"", time.monotonic() + patience
     while time.monotonic() < deadline:
@@ -436,6 +438,9 @@ def watch(repl: Repl, slot: str, patience: float) -> tuple[bool, str]:
         works = STARTED.search(heard)
         if works and works[1].decode() == slot:
             return True, ""
+        waits = WAITS.search(heard)
+        if waits and waits[1].decode() == slot:
+            return True, WAITING
         if BACK.search(heard) or NOTHING.search(heard) or heard.count(b"restart in ") >= RESTARTS:
             break
     traces = TRACEBACK.findall(heard)

@@ -12,7 +12,8 @@ def unique_id():
 
 
 def reset_cause():
-    return PWRON_RESET
+    """The file `watchdog.bit` says that it was the watchdog."""
+    return WDT_RESET if exists("watchdog.bit") else PWRON_RESET
 
 
 def reset():
