@@ -44,6 +44,14 @@ SITE = {
     "site_measurement": "mqtt_consumer",
     "site_database": "iot",
     "site_minutes_ahead": 5,
+    "site_new_names_a_day": 50,
+    "site_devices": [{"name": "greenhouse"}],
+    "site_averages_look_back": 3600,
+    "site_averages_span": 86400,
+    "site_averages_group": "time(10m), *",
+    "site_averages_select": (
+        'SELECT mean(*) INTO "iot"."averages".:MEASUREMENT FROM "iot"."autogen"."mqtt_consumer" WHERE "device" != \'tig-pi-probe\''
+    ),
     "telegraf_max_undelivered_messages": 10000,
     "site_readings": [
         {"field": "outsidetemp", "title": "Outside temperature"},
@@ -205,7 +213,10 @@ class Chain:
         for template in sorted(TEMPLATES.glob("*.conf.j2")):
             text = render(template, self.site)
             # Written ten times as often as in life, so that tests wait less.
-            (telegraf_d / template.stem).write_text(text.replace('flush_interval = "1s"', 'flush_interval = "100ms"'))
+            text = text.replace('flush_interval = "1s"', 'flush_interval = "100ms"').replace(
+                "SETTLED = 60", "SETTLED = 2"
+            )
+            (telegraf_d / template.stem).write_text(text)
         self.broker = Program(
             [program("mosquitto", "mosquitto"), "-c", f"{directory}/mosquitto.conf"], directory / "mosquitto.log"
         )
@@ -226,6 +237,10 @@ class Chain:
 
     def start(self) -> None:
         self.start_database()
+        self.query(f"CREATE USER admin WITH PASSWORD {_quoted(PASSWORD)} WITH ALL PRIVILEGES", login=False)
+        self.query("CREATE DATABASE iot")
+        self.query('CREATE RETENTION POLICY "averages" ON "iot" DURATION 0s REPLICATION 1')
+        self.query(f"CREATE USER telegraf WITH PASSWORD {_quoted(PASSWORD)}; GRANT ALL ON iot TO telegraf")
         self.start_broker()
         self.start_telegraf()
 
@@ -236,9 +251,6 @@ class Chain:
     def start_database(self) -> None:
         self.database.start()
         wait_until(lambda: _reachable(self.http_port), "the database listens")
-        self.query(f"CREATE USER admin WITH PASSWORD {_quoted(PASSWORD)} WITH ALL PRIVILEGES", login=False)
-        self.query("CREATE DATABASE iot")
-        self.query(f"CREATE USER telegraf WITH PASSWORD {_quoted(PASSWORD)}; GRANT WRITE ON iot TO telegraf")
 
     def start_telegraf(self) -> None:
         seen = (

@@ -314,7 +314,7 @@ def cheap(monkeypatch):
         return make
 
     made = {
-        "telegraf": (maker("telegraf", "1.39.3-1~tigpi1", "built"), list),
+        "telegraf": (maker("telegraf", "1.39.3-1~tigpi2", "built"), list),
         "grafana": (maker("grafana", "12.2.0~standin1", "stand-in"), list),
     }
     monkeypatch.setattr(feed, "STAND_INS", made)
@@ -506,7 +506,9 @@ def test_every_plugin_that_the_templates_use_is_built_in():
         used |= set(
             re.findall(r"^\s*\[\[((?:inputs|outputs|processors|aggregators|secretstores)\.\w+)", text, re.MULTILINE)
         )
-        used |= {f"parsers.{name}" for name in re.findall(r'data_format = "(\w+)"', text)}
+        for plugin in re.split(r"^\[\[", text, flags=re.MULTILINE):
+            kind = "serializers" if plugin.startswith("outputs.") else "parsers"
+            used |= {f"{kind}.{name}" for name in re.findall(r'data_format = "(\w+)"', plugin)}
     assert used
     assert used <= built
 

@@ -20,7 +20,7 @@ TELEGRAF_VERSION = "1.39.3"
 # Hash of the module as `go mod download -json` gives it; the module's own go.sum pins everything below it.
 TELEGRAF_SUM = "h1:SauZnzw7fZPkMNFq+GxazjPr7MyGl1/saEYxxKKvdyU="
 # The tilde sorts our build before the vendor's package of the same version, which may then take its place.
-TELEGRAF_DEBIAN_VERSION = f"{TELEGRAF_VERSION}-1~tigpi1"
+TELEGRAF_DEBIAN_VERSION = f"{TELEGRAF_VERSION}-1~tigpi2"
 
 NODE_RED_VERSION = json.loads((HERE / "node-red/package.json").read_text())["dependencies"]["node-red"]
 NODE_RED_DEBIAN_VERSION = f"{NODE_RED_VERSION}-1"

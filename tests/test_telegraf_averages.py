@@ -1,0 +1,95 @@
+"""Averages include what comes late: because a node, Telegraf or the database was away."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+
+import paho.mqtt.publish
+import pytest
+from chain import Chain, running, wait_until
+
+DAY = 86400
+
+
+@pytest.fixture
+def chain(tmp_path) -> Chain:
+    with running(tmp_path / "chain") as chain:
+        yield chain
+
+
+def publish(chain: Chain, start: int, values: list[float], device: str = "greenhouse") -> None:
+    """A reading every 15 seconds."""
+    messages = [
+        {"topic": f"tig/{device}/reading", "payload": json.dumps({"outsidetemp": value, "time": start + 15 * number}), "qos": 1}
+        for number, value in enumerate(values)
+    ]  # fmt: skip
+    paho.mqtt.publish.multiple(messages, hostname="127.0.0.1", port=chain.mqtt_port)
+
+
+def average(chain: Chain, start: int, device: str = "greenhouse") -> float | None:
+    """What the averages have for the ten minutes that begin then."""
+    found = chain.query(
+        f"SELECT mean_outsidetemp FROM averages.mqtt_consumer WHERE device = '{device}' AND time = {start}s"
+    )
+    return found[0]["values"][0][1] if found else None
+
+
+def ten_minutes(back: int) -> int:
+    return (int(time.time()) - back) // 600 * 600
+
+
+@pytest.mark.parametrize("back", [3 * 3600, 3 * DAY, 400 * DAY], ids=["hours", "days", "more than a year"])
+def test_a_backlog_is_in_the_averages_however_old_it_is(chain, back):
+    start = ten_minutes(back)
+    publish(chain, start, [20.0] * 40)
+    wait_until(lambda: average(chain, start) == 20, "the first are averaged", 60)
+    publish(chain, start + 7, [10.0] * 40)
+    publish(chain, start, [30.0] * 10, device="other")
+    wait_until(lambda: average(chain, start) == 15, "the late ones are averaged", 60)
+    wait_until(lambda: average(chain, start, "other") == 30, "those of another device are", 60)
+
+
+def test_what_telegraf_knew_of_when_it_was_killed_is_averaged_at_its_start(chain):
+    start = ten_minutes(2 * DAY)
+    chain.telegraf.stop()
+    # What it has written, but not asked to be averaged.
+    chain.write(
+        *(f"mqtt_consumer,device=greenhouse outsidetemp=20 {start + 15 * number}000000000" for number in range(40))
+    )
+    chain.start_telegraf()
+    wait_until(lambda: average(chain, start) == 20, "they are averaged", 60)
+
+
+def test_the_probe_is_in_no_average(chain):
+    start = ten_minutes(DAY)
+    publish(chain, start, [20.0] * 40, device="tig-pi-probe")
+    publish(chain, start, [20.0] * 40)
+    wait_until(lambda: average(chain, start) == 20, "the others are", 60)
+    assert average(chain, start, "tig-pi-probe") is None
+
+
+def test_what_came_in_time_while_the_database_was_away_for_long_is_averaged(tmp_path):
+    """Telegraf had it at once, the database only after its continuous query had passed."""
+    with running(tmp_path / "chain", site={"site_averages_look_back": 6}) as chain:
+        now = int(time.time())
+        bucket = now // 600 * 600
+        publish(chain, now, [20.0])
+        wait_until(lambda: average(chain, bucket) == 20, "the first is averaged", 60)
+        chain.database.stop(signal.SIGKILL)
+        publish(chain, now + 1, [10.0])
+        time.sleep(5)
+        chain.start_database()
+        wait_until(lambda: average(chain, bucket) == 15, "the one that waited is averaged", 60)
+
+
+def test_averages_are_asked_for_again_once_the_database_is_back(chain):
+    start = ten_minutes(2 * DAY)
+    publish(chain, start, [20.0] * 40)
+    wait_until(lambda: average(chain, start) == 20, "the first are averaged", 60)
+    chain.database.stop(signal.SIGKILL)
+    publish(chain, start + 7, [10.0] * 40)
+    time.sleep(4)  # longer than late readings are left to settle
+    chain.start_database()
+    wait_until(lambda: average(chain, start) == 15, "the late ones are averaged", 60)
