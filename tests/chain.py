@@ -237,12 +237,16 @@ class Chain:
 
     def start(self) -> None:
         self.start_database()
+        self.create()
+        self.start_broker()
+        self.start_telegraf()
+
+    def create(self) -> None:
+        """The accounts and the database."""
         self.query(f"CREATE USER admin WITH PASSWORD {_quoted(PASSWORD)} WITH ALL PRIVILEGES", login=False)
         self.query("CREATE DATABASE iot")
         self.query('CREATE RETENTION POLICY "averages" ON "iot" DURATION 0s REPLICATION 1')
         self.query(f"CREATE USER telegraf WITH PASSWORD {_quoted(PASSWORD)}; GRANT ALL ON iot TO telegraf")
-        self.start_broker()
-        self.start_telegraf()
 
     def start_broker(self) -> None:
         self.broker.start()
