@@ -12,7 +12,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 FIRMWARE = HERE.parents[1] / "firmware"
-MICROPYTHON = Path(sys.executable).with_name("micropython")
+# The interpreter of the tests; $MICROPYTHON names another one, such as an older release.
+MICROPYTHON = Path(os.environ.get("MICROPYTHON") or Path(sys.executable).with_name("micropython"))
 
 
 def environment(profile: str = "pycom", speed: float = 1, *more: Path) -> dict[str, str]:

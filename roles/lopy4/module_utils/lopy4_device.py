@@ -5,21 +5,26 @@ Nothing here prints but through `print`, and nothing that it needs outlives the 
 
 # Sent first, and for an unchanged program all that is sent.
 LOOK = """
-import sys, os, io, gc, hashlib, json, machine
+import sys, os, gc, hashlib, json, machine
 from binascii import hexlify, a2b_base64
+try:
+    from io import BytesIO
+except ImportError:
+    from uio import BytesIO
 # Whatever watchdog the program armed would bite during the upload; and should we be left alone, this one ends it.
 watchdog = machine.WDT(timeout=300000)
 root = os.getcwd().rstrip("/")
 buf = bytearray(2048)
 view = memoryview(buf)
 
-def inflate(data):
+def inflate(data, bits):
+    # Raw deflate: 1.11 takes the window of a zlib stream for much smaller than it is.
     try:
         import deflate
-        return deflate.DeflateIO(io.BytesIO(data), deflate.ZLIB)
+        return deflate.DeflateIO(BytesIO(data), deflate.RAW, bits)
     except ImportError:
         import uzlib
-        return uzlib.DecompIO(io.BytesIO(data))
+        return uzlib.DecompIO(BytesIO(data), -bits)
 
 def digest(path):
     try:
@@ -120,7 +125,7 @@ def folders(path):
             pass
         at = path.find("/", at + 1)
 
-def receive(size, chunk, packed, sha):
+def receive(size, chunk, bits, sha):
     data = bytearray(size)
     v = memoryview(data)
     i = 0
@@ -135,7 +140,7 @@ def receive(size, chunk, packed, sha):
     h = hashlib.sha256(data)
     if hexlify(h.digest()).decode() != sha:
         return False
-    stream = inflate(data) if packed else io.BytesIO(data)
+    stream = inflate(data, bits) if bits else BytesIO(data)
     while True:
         # Each file: path, size, content.
         path = stream.readline().decode().strip()

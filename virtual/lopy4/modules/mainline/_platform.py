@@ -50,5 +50,5 @@ def prepare(fresh, root):
         )
 
 
-def builtins(module):
+def restrict(limit):
     pass

@@ -8,6 +8,10 @@ SO_BROADCAST = 0x20
 
 
 class socket(_network.socket):
-    @staticmethod
-    def timeout_error():
-        return OSError(110)
+    def _guard(self, function, *arguments):
+        try:
+            return function(*arguments)
+        except OSError as error:
+            if self._timeout and error.args[0] in _network.TIMED_OUT:
+                raise OSError(110)
+            raise

@@ -1,11 +1,13 @@
 import sys as _sys
+from collections import namedtuple as _namedtuple
 
 import _stdio
 
 argv = _sys.argv
 byteorder = "little"
 exit = _sys.exit
-implementation = ("micropython", (1, 11, 0))
+exc_info = _sys.exc_info
+implementation = None  # set up below
 maxsize = 0x7FFFFFFF
 modules = _sys.modules
 path = _sys.path
@@ -14,19 +16,10 @@ print_exception = _sys.print_exception
 stdin = _stdio.Stdin(_sys.stdin, False)
 version = "3.4.0"
 version_info = (3, 4, 0)
-
-
-class _Stdout:
-    pass
-
-
-stdout = _sys.stdout
-stderr = _sys.stdout
+stdout = _stdio.Stdout(_sys.stdout)
+stderr = stdout
 
 
 def setup(configuration):
-    from collections import namedtuple
-
     global implementation
-    implementation = namedtuple("implementation", ("name", "version"))("micropython", (1, 11, 0))
-    # sys.exc_info is on in Pycom's build, the Unix port has none: left out
+    implementation = _namedtuple("implementation", ("name", "version"))("micropython", (1, 11, 0))

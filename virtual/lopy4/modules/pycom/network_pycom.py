@@ -1,11 +1,10 @@
 # network of Pycom's firmware: WLAN (modwlan.c) and the telnet and FTP server, as far as a program that turns them off needs it.
+import binascii as _binascii
+from collections import namedtuple as _namedtuple
+
 import _hardware
 from _hardware import call as _call
-
-
-def _timeout(text):
-
-    return TimeoutError(text)
+from _socket_pycom import timeout as _timeout
 
 
 class WLAN:
@@ -95,11 +94,8 @@ class WLAN:
         return bool(state)
 
     def scan(self, *arguments, **keywords):
-        import binascii
-        from collections import namedtuple
-
-        kind = namedtuple("net", ("ssid", "bssid", "sec", "channel", "rssi"))
-        return [kind(n[0], binascii.unhexlify(n[1]), n[2], n[3], n[4]) for n in _call("wlan_scan")]
+        kind = _namedtuple("net", ("ssid", "bssid", "sec", "channel", "rssi"))
+        return [kind(n[0], _binascii.unhexlify(n[1]), n[2], n[3], n[4]) for n in _call("wlan_scan")]
 
     def ifconfig(self, id=0, config=None):
         if config is not None:
@@ -124,19 +120,14 @@ class WLAN:
         return True
 
     def mac(self, *arguments):
-        import binascii
-        from collections import namedtuple
-
         if arguments:
             return None
-        mac = binascii.unhexlify(_call("mac"))
+        mac = _binascii.unhexlify(_call("mac"))
         ap = mac[:5] + bytes([(mac[5] + 1) & 255])
-        return namedtuple("mac", ("sta_mac", "ap_mac"))(mac, ap)
+        return _namedtuple("mac", ("sta_mac", "ap_mac"))(mac, ap)
 
     def joined_ap_info(self):
-        from collections import namedtuple
-
-        kind = namedtuple("info", ("bssid", "ssid", "primary_chn", "rssi", "authmode", "standard"))
+        kind = _namedtuple("info", ("bssid", "ssid", "primary_chn", "rssi", "authmode", "standard"))
         return kind(b"\x02\x00\x00\x00\x00\x01", _call("wlan_ssid"), 6, -61, 3, "11n")
 
     def max_tx_power(self, power=None):

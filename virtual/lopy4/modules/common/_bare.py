@@ -1,0 +1,1 @@
+# Nothing: imported once for each module that is put together from names (see pycom/_platform.py).
