@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
 import time
+import urllib.parse
 
 import pytest
 import yaml
 from chain import ROOT, Chain, free_port, render, wait_until
+
+spec = importlib.util.spec_from_file_location("status_filters", ROOT / "plugins/filter/status.py")
+status = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(status)
 
 SERVICES = {
     "mosquitto": "mosquitto.service.conf.j2",
@@ -86,6 +93,17 @@ def test_a_query_that_would_need_too_much_memory_is_refused(flooded, query):
 def test_a_query_with_too_many_intervals_is_refused(flooded):
     with pytest.raises(RuntimeError, match="max-select-buckets limit exceeded"):
         flooded.query('SELECT mean("outsidetemp") FROM "mqtt_consumer" WHERE time > now() - 520w GROUP BY time(1s)')
+
+
+def test_make_status_costs_what_the_site_declares(flooded):
+    readings, devices = [{"field": "outsidetemp"}, {"field": "f1"}], [{"name": "greenhouse"}]
+    statements = status.status_queries(devices, readings, "mqtt_consumer", "", 5)
+    form = urllib.parse.urlencode({"q": statements, "db": "iot", "epoch": "s"})
+    results = json.loads(flooded.ask("query", form.encode()))["results"]
+    assert memory(flooded) < 320
+    [row] = status.device_states(devices, results, time.time())
+    assert row["reading"] == {"f1": 1}
+    assert "very many devices that nobody declared" in " ".join(status.message_notes(results))
 
 
 def test_what_people_ask_for_is_answered_all_the_same(flooded):

@@ -8,10 +8,12 @@ import json
 import os
 import subprocess
 import threading
+import time
+import urllib.parse
 
 import pytest
 import yaml
-from chain import free_port
+from chain import Chain, free_port
 from conftest import REPOSITORY
 
 spec = importlib.util.spec_from_file_location("status_filters", REPOSITORY / "plugins/filter/status.py")
@@ -31,19 +33,123 @@ def series(device, at, **values):
     }
 
 
-def test_what_nobody_declared_is_listed_while_it_sends():
-    readings = [series(name, at, outsidetemp=21.5) for name, at in (("guest", 99_000), ("gone", 1_000), ("new", 1_000))]
-    states = status.device_states(
-        [{"name": "new"}, {"name": "newer"}], [{"statement_id": 0, "series": readings}], 100_000
-    )
-    assert [(one["name"], one["age"]) for one in states] == [("new", 99_000), ("newer", None), ("guest", 1_000)]
-    assert states[0]["reading"] == {"outsidetemp": 21.5}
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """A database with what a site has in it, and what it should not have."""
+    chain = Chain(tmp_path_factory.mktemp("status") / "chain")
+    chain.start_database()
+    try:
+        chain.create()
+        chain.query('CREATE RETENTION POLICY "host" ON "iot" DURATION 30d REPLICATION 1')
+        now = int(time.time())
+
+        def write(line: str, back: int, database: str = "iot") -> None:
+            chain.ask(f"write?db={database}", f"{line} {(now - back) * 10**9}".encode())
+
+        for device, backs in {
+            "new": [90_000, 80_000],
+            "guest": [2_000, 1_000],
+            "once": [500],
+            "gone": [90_000] * 2,
+        }.items():
+            for back in backs:
+                write(f"mqtt_consumer,device={device} outsidetemp={back}", back)
+        write("mqtt_consumer,device=new casetemp=1", 10)
+        for back in (400, 300):
+            write('mqtt_consumer,device=evil\x1b[2Jname "a\x07b"=1,outsidetemp=2'.replace('"', ""), back)
+            write(f"mqtt_consumer outsidetemp=25,wet={back}", back)
+            write(f"mqtt_consumer,device={'long' * 30} outsidetemp=1", back)
+            write("mqtt_consumer,device=tig-pi-probe probe=1", back)
+        # Somebody's clock was a day ahead.
+        write("mqtt_consumer,device=new outsidetemp=77", -80_000)
+        write('device_status,device=new online=0,waiting_for="77"', -80_000)
+        write('device_status,device=new online=1,waiting_for="sensor",failed="dht11",version="1"', 80_000)
+        for number in range(90):
+            write(f"mqtt_consumer,device=flood{number} flood{number}=1", 600)
+        for back, count in ((90_000, 50), (3000, 70), (2000, 73), (1000, 0), (500, 2)):
+            write(f"pipeline,reason=not_json count={count}", back, "iot&rp=host")
+            write("pipeline,reason=empty count=5", back, "iot&rp=host")
+            write(f"mosquitto,host=pi publish_messages_dropped={count}", back, "iot&rp=host")
+            write(f"internal_write,alias=host metrics_dropped={count}", back, "iot&rp=host")
+        yield chain
+    finally:
+        chain.stop()
+
+
+READINGS = [{"field": "outsidetemp"}, {"field": "airpressure"}]
+
+
+def asked(chain, devices):
+    """The database's answer, as the playbook has it."""
+    statements = status.status_queries(devices, READINGS, "mqtt_consumer", "host", 5)
+    form = urllib.parse.urlencode({"q": statements, "db": "iot", "epoch": "s"})
+    results = json.loads(chain.ask("query", form.encode()))["results"]
+    assert [result for result in results if "error" in result] == []
+    return results
+
+
+def test_declared_devices_are_listed_and_others_that_sent_more_than_once(chain):
+    results = asked(chain, [{"name": "new"}, {"name": "newer"}])
+    rows = {
+        row["name"]: row for row in status.device_states([{"name": "new"}, {"name": "newer"}], results, time.time())
+    }
+    assert list(rows) == ["new", "newer", "", "evil\x1b[2Jname", "guest", "long" * 30]
+    assert rows["new"]["reading"] == {"outsidetemp": 80_000}
+    assert 80_000 <= rows["new"]["age"] < 80_100
+    assert (rows["new"]["state"], rows["new"]["waiting_for"], rows["new"]["failed"]) == ("online", "sensor", "dht11")
+    assert rows["newer"]["age"] is None
+    assert rows["guest"]["reading"] == {"outsidetemp": 1_000}
+
+
+def test_a_site_without_devices_is_asked_for_what_is_heard(chain):
+    rows = status.device_states([], asked(chain, []), time.time())
+    assert [row["name"] for row in rows] == ["", "evil\x1b[2Jname", "guest", "long" * 30, "new"]
+
+
+def test_names_do_not_reach_the_terminal_as_they_are(chain):
+    rows = status.device_states([], asked(chain, []), time.time())
+    text = status.status_text({"services": [], "devices": rows, "notes": []})
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert "evil\\u{1b}[2Jname" in text
+    assert max(map(len, text.splitlines())) < 160
+
+
+def test_what_was_rejected_and_dropped_in_the_last_day_is_said(chain):
+    results = asked(chain, [{"name": "new"}])
+    assert status.message_faults(results) == {"not_json": 5}
+    said = " ".join(status.message_notes(results))
+    assert "not_json 5." in said
+    assert "The broker dropped 5 messages" in said
+    assert "Telegraf dropped 5 points" in said
+    assert "nobody declared" not in said
+
+
+def test_it_is_said_where_not_all_are_listed():
+    many = [series(f"guest{number}", 99_990, outsidetemp=1) for number in range(60)]
+    for one in many:
+        one["values"] *= 2
+    results = [{"statement_id": 6, "series": many}]
+    assert len(status.device_states([], results, 100_000)) == 40
+    assert "not all of them are listed" in " ".join(status.message_notes(results))
+
+
+def test_where_nothing_was_rejected_nothing_is_said():
+    assert status.message_notes([]) == []
+
+
+def test_a_kernel_that_does_not_limit_memory_is_told_with_what_to_do():
+    assert status.memory_notes([]) == []
+    [note] = status.memory_notes(["raspberrypi"])
+    assert "raspberrypi" in note
+    assert "cgroup_enable=memory" in note
 
 
 def test_a_point_of_the_tutorial_has_no_device_and_its_tags_are_no_readings():
     """Its Telegraf tagged each point with `host` and `topic`, and with nothing else."""
     last = series("", 99_990, host="raspberrypi", outsidetemp=25, topic="mats/test", wet=True)
-    (row,) = status.device_states([], [{"statement_id": 0, "series": [last]}], 100_000)
+    last["values"] *= 2
+    (row,) = status.device_states([], [{"statement_id": 6, "series": [last]}], 100_000)
     assert row["name"] == ""
     assert row["reading"] == {"outsidetemp": 25}
     assert words(status.status_text({"services": [], "devices": [row], "notes": []}))[-1] == [

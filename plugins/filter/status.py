@@ -4,15 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+OTHERS = 40  # devices that nobody declared: no more of them are listed, and
+HEARD = 100  # no more are looked at, since most of a flood is heard once
+LONGEST = 60  # characters of a name, and
+VALUES = 20  # values of a reading that are shown
+
+
+def status_queries(
+    devices: list[Mapping], readings: list[Mapping], measurement: str, host_policy: str, ahead: int
+) -> str:
+    """What the database is asked: statement by statement what device_states, message_faults and message_notes read.
+
+    It costs as much as the site declares, whatever else the database holds; a point far in the future is passed over.
+    """
+    names = "|".join(device["name"] for device in devices)
+    fields = ", ".join(f'"{reading["field"]}"' for reading in readings) or "*"
+    told = '"online", "waiting_for", "version", "failed"'
+    until = f"time < now() + {ahead}m"
+    day = f"time > now() - 1d AND {until}"
+    declared = f'WHERE "device" =~ /^({names})$/ AND {until} GROUP BY "device" ORDER BY time DESC LIMIT 1'
+    other = f'WHERE "device" !~ /^({names}{"|" if names else ""}tig-pi-probe)$/ AND {day} GROUP BY "device" ORDER BY time DESC'
+    kept = f'"{host_policy}".' if host_policy else ""
+
+    def grown(counter: str, of: str, by: str) -> str:
+        inner = f'SELECT non_negative_difference("{counter}") AS "n" FROM {kept}"{of}" WHERE {day} GROUP BY {by}'
+        return f'SELECT sum("n") FROM ({inner}) GROUP BY {by}'
+
+    return "; ".join(
+        (
+            f'SELECT {fields} FROM "{measurement}" {declared}',
+            f'SELECT {told} FROM "device_status" {declared}',
+            grown("count", "pipeline", '"reason"'),
+            grown("publish_messages_dropped", "mosquitto", '"host"'),
+            grown("metrics_dropped", "internal_write", '"alias"'),
+            # Last, since the database refuses it where there are very many (max-select-series), and what comes after it.
+            f'SELECT {told} FROM "device_status" {other} LIMIT 1 SLIMIT {HEARD}',
+            f'SELECT * FROM "{measurement}" {other} LIMIT 2 SLIMIT {HEARD}',
+        )
+    )
+
+
+def answer_to(results: list[Mapping], statement: int) -> list[Mapping]:
+    return [
+        series
+        for result in results
+        if result.get("statement_id", 0) == statement
+        for series in result.get("series", [])
+    ]
+
 
 def points(results: list[Mapping], statement: int) -> dict[str, dict]:
     """The last point of each device in the answer to a statement of InfluxQL, by device."""
-    found = {}
-    for result in results:
-        if result.get("statement_id", 0) == statement:
-            for series in result.get("series", []):
-                found[series["tags"]["device"]] = dict(zip(series["columns"], series["values"][0], strict=True))
-    return found
+    return {
+        series["tags"]["device"]: dict(zip(series["columns"], series["values"][0], strict=True))
+        for series in answer_to(results, statement)
+    }
 
 
 def is_number(value) -> bool:
@@ -20,18 +66,21 @@ def is_number(value) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def heard_again(results: list[Mapping]) -> list[str]:
+    """Devices that nobody declared and that have sent more than once in the last day."""
+    return sorted(series["tags"]["device"] for series in answer_to(results, 6) if len(series["values"]) > 1)
+
+
 def device_states(devices: list[Mapping], results: list[Mapping], now: float) -> list[dict]:
     """One entry a device: its state, what it waits for, and its last reading with its age in seconds (None: never).
 
     The name is "" for what was stored without a device.
     """
-    readings, states = points(results, 0), points(results, 1)
-    known = {device["name"] for device in devices}
+    readings = points(results, 6) | points(results, 0)
+    states = points(results, 5) | points(results, 1)
     rows = []
-    # What nobody has declared may send all the same; what is silent for a day has gone.
-    others = {name for name, point in readings.items() if now - point["time"] < 86400} - known
-    for name in [*(device["name"] for device in devices), *sorted(others)]:
-        reading, state = readings.get(name, {}), states.get(name, {})
+    for name in [*(device["name"] for device in devices), *heard_again(results)[:OTHERS]]:
+        reading, state = dict(readings.get(name, {})), states.get(name, {})
         seen = reading.pop("time", None)
         rows.append(
             {
@@ -45,6 +94,57 @@ def device_states(devices: list[Mapping], results: list[Mapping], now: float) ->
             }
         )
     return rows
+
+
+def message_faults(results: list[Mapping]) -> dict[str, int]:
+    """Messages and fields of the last day that were not as they should be, by reason."""
+    counted = {series["tags"]["reason"]: int(series["values"][0][1] or 0) for series in answer_to(results, 2)}
+    return {reason: number for reason, number in sorted(counted.items()) if number}
+
+
+def message_notes(results: list[Mapping]) -> list[str]:
+    """What people should know of messages that were rejected or dropped, and of devices that are not listed."""
+    notes = []
+    if faults := message_faults(results):
+        notes.append(
+            f"Messages of the last day that were not as they should be: "
+            f"{', '.join(f'{reason} {number}' for reason, number in faults.items())}. What became of them: "
+            "templates/telegraf/README.md; examples: journalctl -u telegraf."
+        )
+    for statement, who, why in (
+        (3, "The broker", "messages: the queue of a client that was away or slow was full"),
+        (4, "Telegraf", "points: the database was away for long"),
+    ):
+        if number := sum(int(series["values"][0][1] or 0) for series in answer_to(results, statement)):
+            notes.append(f"{who} dropped {number} {why}.")
+    if (
+        len(heard_again(results)) > OTHERS
+        or len(answer_to(results, 6)) >= HEARD
+        or any("error" in result for result in results)
+    ):
+        notes.append("There are very many devices that nobody declared; not all of them are listed.")
+    return notes
+
+
+def memory_notes(hosts: list[str]) -> list[str]:
+    """What people should know of hosts whose kernel does not limit memory."""
+    return [
+        f"The kernel of {host} does not limit memory (Raspberry Pi OS boots so): only the programs' own limits hold. "
+        "For the kernel's add cgroup_enable=memory to the line in /boot/firmware/cmdline.txt, and restart it."
+        for host in hosts
+    ]
+
+
+def safe(text: object) -> str:
+    """A name as a terminal may show it: nothing that moves the cursor or turns the text round, and not too long."""
+    shown = "".join(one if one.isprintable() else f"\\u{{{ord(one):x}}}" for one in str(text)[: LONGEST + 1])
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"
+
+
+def values(reading: Mapping) -> str:
+    shown = [f"{safe(field)}={value:g}" for field, value in sorted(reading.items())]
+    more = [f"and {len(shown) - VALUES} more"] if len(shown) > VALUES else []
+    return " ".join(shown[:VALUES] + more)
 
 
 def age(seconds: int | None) -> str:
@@ -73,11 +173,11 @@ def status_text(status: Mapping) -> str:
         ["DEVICE", "STATE", "WAITS FOR", "LAST READING", ""],
         (
             [
-                d["name"] or "(no device)",
-                d["state"] + (f", failed: {d['failed']}" if d["failed"] else ""),
-                d["waiting_for"],
+                safe(d["name"]) or "(no device)",
+                d["state"] + (f", failed: {safe(d['failed'])}" if d["failed"] else ""),
+                safe(d["waiting_for"]),
                 age(d["age"]),
-                " ".join(f"{field}={value:g}" for field, value in sorted(d["reading"].items())),
+                values(d["reading"]),
             ]
             for d in status["devices"]
         ),
@@ -88,4 +188,11 @@ def status_text(status: Mapping) -> str:
 
 class FilterModule:
     def filters(self):
-        return {"device_states": device_states, "status_text": status_text}
+        return {
+            "device_states": device_states,
+            "memory_notes": memory_notes,
+            "message_faults": message_faults,
+            "message_notes": message_notes,
+            "status_queries": status_queries,
+            "status_text": status_text,
+        }
