@@ -75,7 +75,16 @@ def test_good_settings_are_good():
         ({"watchdog": 60}, "lopy4_watchdog: 60 is not a number from 90 to 3600"),
         ({"watchdog": "long"}, "lopy4_watchdog: 'long' is not a number"),
         ({"topic": "tig/#"}, "is no topic to publish to"),
-        ({"wifi_ssid": "n" * 33}, "1 to 32 bytes"),
+        ({"wifi_ssid": "n" * 33}, "lopy4_wifi_ssid has to be a text (quote a number)"),
+        ({"topic": "tig/" + "ü" * 99}, "lopy4_topic is 202 bytes long; 200 is the most"),
+        ({"topic": "tig/\0"}, "is no topic to publish to"),
+        ({"broker_password": "x" * 257}, "lopy4_broker_password has to be a text"),
+        ({"broker_password": "two\nlines"}, "lopy4_broker_password has to be a text"),
+        ({"broker_host": "n" * 254}, "neither an IPv4 address nor a name"),
+        ({"sensors": sensor(0, fields={"temperature": "time"})}, "'time' can't be the name of a field"),
+        ({"sensors": sensor(0, fields={"temperature": 5})}, "5 can't be the name of a field"),
+        ({"sensors": sensor(0, name="")}, "name is ''"),
+        ({"sensors": sensor(0, name=5)}, "name is 5"),
         ({"wifi_password": 12345678}, "quote a number"),
         ({"broker_password": ""}, "lopy4_broker_password is missing"),
         ({"broker_host": "127.0.0.1"}, "is the device itself"),
@@ -121,6 +130,44 @@ def test_bad_settings_are_named(changes, sentence):
     assert sentence in found[0]
     assert "secret" not in found[0]
     assert "eight-or-more" not in found[0]
+
+
+def soil_probes(count: int, **more) -> list[dict]:
+    return [
+        {
+            "driver": "soil",
+            "pin": f"P{13 + place}",
+            "power": f"P{3 + place}",
+            "dry_mv": 2800,
+            "wet_mv": 1200,
+            "fields": {"moisture": f"soil{place}"},
+            **more,
+        }
+        for place in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "least"),
+    [("broker_keepalive", 66), ("watchdog", 131)],  # 60.7 s for the probes; what is set to the second is enough
+)
+def test_a_keep_alive_or_a_watchdog_that_ends_while_the_sensors_are_read_is_refused(key, least):
+    sensors, settings = soil_probes(6, settle_ms=10000), {"interval": 90, "broker_keepalive": 90, "watchdog": 150}
+    assert problems(sensors=sensors, **settings) == []
+    assert problems(sensors=sensors, **settings | {key: least}) == []
+    [found] = problems(sensors=sensors, **settings | {key: least - 1})
+    assert f"lopy4_{key}: {least - 1} is too short: to read the sensors may take 60.7 s" in found
+    assert f"Set it to {least} or more." in found
+
+
+def test_a_driver_says_how_long_it_takes(tmp_path):
+    (tmp_path / "lib/tig/drivers").mkdir(parents=True)
+    (tmp_path / "lib/tig/drivers/dust.py").write_text('TAKES_MS = 30000\nQUANTITIES = {"pm25": (0, 999, 0)}\n')
+    sensors = [{"driver": "dust", "fields": {"pm25": "dust"}}]
+    settings = SETTINGS | {"sensors": sensors, "interval": 60}
+    assert filters.lopy4_problems(settings | {"broker_keepalive": 35, "watchdog": 100}, str(tmp_path)) == []
+    found = filters.lopy4_problems(settings | {"broker_keepalive": 34, "watchdog": 99}, str(tmp_path))
+    assert [problem.split()[1] for problem in found] == ["lopy4_broker_keepalive:", "lopy4_watchdog:"]
 
 
 def test_a_name_that_leads_back_to_the_controller_is_refused(monkeypatch):
@@ -245,6 +292,17 @@ def test_the_only_new_device_is_chosen_and_several_are_listed():
     assert "say which one with PORT=" in filters.lopy4_choice([one, two], "", [])["problem"]
     assert "minicom" in filters.lopy4_choice([one, mute], "", [one["mac"]])["problem"]
     assert "There is no port /dev/x" in filters.lopy4_choice([one], "/dev/x", [])["problem"]
+
+
+# --- settings.json
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [(json.dumps("🏠"), True), (json.dumps("🏠", ensure_ascii=False), False), (json.dumps("ü \\ud83c"), False)],
+)
+def test_escapes_that_the_device_would_misread_are_found(text, pair):
+    assert bool(loaded(ROLE / "action_plugins/lopy4_program.py").PAIR.search(text)) == pair
 
 
 # --- the declared interpreter

@@ -10,7 +10,7 @@ class SettingsError(Exception):
     pass
 
 
-# entry: (type, default, smallest, largest); no default: the entry must be there
+# entry: (type, default, smallest, largest), of a text in bytes; no default: the entry must be there
 _SCHEMA = (
     ("name", str, None, 1, 64),
     ("topic", str, None, 1, 200),
@@ -55,10 +55,10 @@ def check(raw):
             raise SettingsError("settings.json: %s is missing" % path)
         if not isinstance(value, kind) or isinstance(value, bool):
             raise SettingsError("settings.json: %s must be %s" % (path, "a number" if kind is int else "text"))
-        size = value if kind is int else len(value)
+        size = value if kind is int else len(value.encode())
         if not smallest <= size <= largest:
             raise SettingsError("settings.json: %s must be %d to %d" % (path, smallest, largest)
-                                + ("" if kind is int else " characters"))
+                                + ("" if kind is int else " bytes"))
     if not raw["time"]["server"]:
         raw["time"]["server"] = raw["broker"]["host"]
     for mark in "+#":

@@ -6,6 +6,7 @@ import ast
 import base64
 import contextlib
 import json
+import re
 import secrets
 import threading
 import zlib
@@ -17,6 +18,7 @@ from ansible.plugins.loader import connection_loader
 from ansible.utils.display import Display
 
 PERIOD = 2.0  # seconds between two lines
+PAIR = re.compile(r"(?<!\\)(\\\\)*\\u[dD][89abAB]")  # the first escape of a surrogate pair
 ROOT_FILES = ("boot.py", "main.py")
 
 
@@ -95,7 +97,13 @@ class ActionModule(ActionBase):
                 raise AnsibleActionFail(f"lopy4_program: {wanted} is missing.")
         files = tree(Path(args.pop("program")))
         settings = args.pop("settings")
-        files["settings.json"] = (settings if isinstance(settings, str) else json.dumps(settings)).encode()
+        text = settings if isinstance(settings, str) else json.dumps(settings, ensure_ascii=False)
+        if PAIR.search(text):
+            raise AnsibleActionFail(
+                "lopy4_program: settings.json has a character beyond U+FFFF, such as an emoji, as two escapes, which MicroPython "
+                "takes for two characters: write to_json(ensure_ascii=false) in lopy4_settings_template."
+            )
+        files["settings.json"] = text.encode()
         payload = {
             "version": version(files),
             "files": {path: base64.b64encode(data).decode() for path, data in files.items()},

@@ -31,7 +31,11 @@ LIMITS = {
     "broker_port": (1, 65535),
     "broker_keepalive": (10, 3600),
 }
+TOPIC_BYTES, PASSWORD_BYTES, NAME_BYTES = 200, 256, 64  # what the program takes (its settings.py)
+LOOK_UP_S = 70  # the name server, the time server and the broker may keep the program so long between two readings
+PING_S = 5  # a broker hears of the device so long after the sensors have been read
 COMMON = {"driver", "fields", "name"}
+RESERVED = {"device", "sensortime", "time"}  # in a reading already
 # Of each driver's numbers: the smallest, the largest, and what it is.
 NUMBERS = {
     "bmp180": {
@@ -46,6 +50,7 @@ NUMBERS = {
         "settle_ms": (0, 10000, "how long the probe is powered before it is read, in ms"),
     },
 }
+TEXT = "a text (quote a number) without line ends, other control characters and lone surrogates"
 I2C_BUSES = 2  # controllers of the ESP32
 
 
@@ -112,22 +117,25 @@ class Driver:
     quantities: tuple[str, ...]
     needs: frozenset[str]
     takes: frozenset[str]
+    takes_ms: int = 0  # that a reading may take, beside what its settings say
 
 
 def drivers(program: str) -> dict[str, Driver]:
     """The sensor drivers of a program by name."""
     found = {}
     for path in sorted(Path(program, "lib", "tig", "drivers").glob("*.py")):
-        quantities, needs, takes = None, set(), set()
+        quantities, needs, takes, takes_ms = None, set(), set(), 0
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "QUANTITIES":
                 quantities = tuple(ast.literal_eval(node.value))
+            elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "TAKES_MS":
+                takes_ms = int(ast.literal_eval(node.value))
             elif isinstance(node, ast.Subscript) and getattr(node.value, "id", "") == "config":
                 needs.add(ast.literal_eval(node.slice))
             elif isinstance(node, ast.Call) and getattr(getattr(node.func, "value", None), "id", "") == "config":
                 takes.add(ast.literal_eval(node.args[0]))
         if quantities:
-            found[path.stem] = Driver(quantities, frozenset(needs - takes), frozenset(needs | takes | COMMON))
+            found[path.stem] = Driver(quantities, frozenset(needs - takes), frozenset(needs | takes | COMMON), takes_ms)
     return found
 
 
@@ -138,14 +146,16 @@ def lopy4_problems(settings: Mapping, program: str) -> list[str]:
         settings: the role's variables without their prefix.
         program: directory of the program.
     """
+    catalogue = drivers(program)
     checks = (
         _plain(settings),
         _wifi(settings),
         _hosts(settings),
         _resolved(settings),
-        _sensors(settings["sensors"], drivers(program)),
+        _sensors(settings["sensors"], catalogue),
         _buses(settings["sensors"]),
         _duration(settings["sensors"], settings["interval"]),
+        _patience(settings, catalogue),
     )
     return [f"{settings['name']}: {problem}" for check in checks for problem in check]
 
@@ -161,18 +171,34 @@ def _plain(settings: Mapping) -> Iterator[str]:
         value = settings[key]
         if isinstance(value, bool) or not str(value).isdigit() or not low <= int(value) <= high:
             yield f"lopy4_{key}: {value!r} is not a number from {low} to {high}."
-    if not settings["topic"] or re.search(r"[+#\s]", settings["topic"]):
+    topic = _size(settings["topic"])
+    if not topic or re.search(r"[+#\s]", settings["topic"]):
         yield f"lopy4_topic: {settings['topic']!r} is no topic to publish to."
+    elif topic > TOPIC_BYTES:
+        yield f"lopy4_topic is {topic} bytes long; {TOPIC_BYTES} is the most."
+    password = settings["broker_password"]
+    if password == "":
+        yield "lopy4_broker_password is missing: the device's password at the broker."
+    elif not _size(password) or _size(password) > PASSWORD_BYTES:
+        yield f"lopy4_broker_password has to be {TEXT}, {PASSWORD_BYTES} bytes at the most."
 
 
 def _wifi(settings: Mapping) -> Iterator[str]:
-    ssid, password = settings["wifi_ssid"], settings["wifi_password"]
-    if not isinstance(ssid, str) or not 1 <= len(ssid.encode()) <= 32:
-        yield "lopy4_wifi_ssid has to be the name of the Wi-Fi, 1 to 32 bytes."
-    if not isinstance(password, str) or (password and not 8 <= len(password.encode()) <= 64):
-        yield 'lopy4_wifi_password has 8 to 63 characters (quote a number); "" is an open network.'
-    if not settings["broker_password"]:
-        yield "lopy4_broker_password is missing: the device's password at the broker."
+    ssid, password = _size(settings["wifi_ssid"]), settings["wifi_password"]
+    if ssid is None or not 1 <= ssid <= 32:
+        yield f"lopy4_wifi_ssid has to be {TEXT}, 1 to 32 bytes, of which an umlaut takes two and an emoji four."
+    if password == "":
+        return
+    size = _size(password)
+    if size is None or not (8 <= size <= 63 or re.fullmatch(r"[0-9A-Fa-f]{64}", password)):
+        yield f'lopy4_wifi_password has to be {TEXT}, 8 to 63 bytes or a key of 64 hexadecimal digits; "" is an open network.'
+
+
+def _size(text: object) -> int | None:
+    """Bytes of a text as the device gets it; None where it cannot get it."""
+    if not isinstance(text, str) or re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text):
+        return None
+    return len(text.encode())
 
 
 def _resolved(settings: Mapping) -> Iterator[str]:
@@ -199,7 +225,7 @@ def _hosts(settings: Mapping) -> Iterator[str]:
             yield f"lopy4_{key}: {host} is the device itself. Set lopy4_{key}, or {real}, to what the device can reach."
         elif address and address.version == 6:
             yield f"lopy4_{key}: {host} is IPv6, which the device does not speak. Give an IPv4 address or a name."
-        elif not address and not HOST.fullmatch(host):
+        elif not address and (len(host) > 253 or not HOST.fullmatch(host)):
             yield f"lopy4_{key}: {host!r} is neither an IPv4 address nor a name."
 
 
@@ -217,9 +243,13 @@ def _sensors(sensors: list, catalogue: Mapping) -> Iterator[str]:
         for quantity, field in (sensor.get("fields") or {}).items():
             if quantity not in catalogue[driver].quantities:
                 yield f"{where}: it does not measure {quantity}; it measures {', '.join(catalogue[driver].quantities)}."
+            if not _size(field) or field in RESERVED:
+                yield f"{where}: {field!r} can't be the name of a field."
             if field in fields:
                 yield f"{where}: {field} is filled by {fields[field]} already."
             fields[field] = driver
+        if "name" in sensor and not 1 <= (_size(sensor["name"]) or 0) <= NAME_BYTES:
+            yield f"{where}: name is {sensor['name']!r}; it has to be a text of {NAME_BYTES} bytes at the most."
         if not sensor.get("fields"):
             yield f"{where}: fields is missing: which quantity fills which field."
         yield from _wiring(where, sensor, used)
@@ -271,19 +301,41 @@ def _buses(sensors: list) -> Iterator[str]:
 
 def _duration(sensors: list, interval: object) -> Iterator[str]:
     """Whether a round of readings fits into the interval."""
-    milliseconds = 0
-    for sensor in sensors:
-        settle, samples = sensor.get("settle_ms", 1000), sensor.get("samples", 11)
-        if sensor.get("driver") != "soil":
-            milliseconds += 50
-        elif _within(settle, "soil", "settle_ms") and _within(samples, "soil", "samples"):
-            milliseconds += (settle if sensor.get("power") else 0) + 10 * samples
+    milliseconds = sum(_soil_ms(sensor) if sensor.get("driver") == "soil" else 50 for sensor in sensors)
     low, _ = LIMITS["interval"]
     if str(interval).isdigit() and int(interval) >= low and milliseconds >= 1000 * int(interval):
         yield (
             f"lopy4_sensors: to read them all takes {milliseconds / 1000:.1f} s, and lopy4_interval is {interval}: make it longer, or "
             "settle_ms and samples smaller."
         )
+
+
+def _patience(settings: Mapping, catalogue: Mapping) -> Iterator[str]:
+    """Whether the broker and the watchdog wait for as long as the sensors may take."""
+    milliseconds = sum(
+        _soil_ms(sensor) + (catalogue[sensor["driver"]].takes_ms if sensor.get("driver") in catalogue else 0)
+        for sensor in settings["sensors"]
+    )
+    for key, more, meanwhile in (
+        ("broker_keepalive", PING_S, "in which the broker hears nothing of the device"),
+        ("watchdog", LOOK_UP_S, f"and a name server that is silent {LOOK_UP_S} s more"),
+    ):
+        least = -(-milliseconds // 1000) + more
+        if str(settings[key]).isdigit() and LIMITS[key][0] <= int(settings[key]) < least:
+            yield (
+                f"lopy4_{key}: {settings[key]} is too short: to read the sensors may take {milliseconds / 1000:.1f} s, {meanwhile}. "
+                f"Set it to {least} or more."
+            )
+
+
+def _soil_ms(sensor: Mapping) -> int:
+    """How long a soil probe is powered and read; 0 for other sensors, and where its settings are wrong."""
+    settle, samples = sensor.get("settle_ms", 1000), sensor.get("samples", 11)
+    if sensor.get("driver") != "soil" or not (
+        _within(settle, "soil", "settle_ms") and _within(samples, "soil", "samples")
+    ):
+        return 0
+    return (settle if sensor.get("power") else 0) + 10 * samples
 
 
 def _keys(where: str, sensor: Mapping, driver: Driver) -> Iterator[str]:

@@ -2,11 +2,14 @@
 
 Names in `.test` are this machine's, or what the file `hosts` says. The file `dns.silent` says how many ms a question for one
 waits before it is given up.
+
+MicroPython 1.11 as a Unix program has no time-outs: there what is received is waited for by `select`.
 """
 
 import os
 import time
 
+import uselect
 import usocket
 from usocket import *  # noqa: F403
 
@@ -31,9 +34,20 @@ class socket:
         self._socket = usocket.socket(*arguments)
         for name in ("connect", "send", "sendto", "recv", "close"):
             setattr(self, name, getattr(self._socket, name))
+        if not hasattr(self._socket, "settimeout"):
+            self._poll = uselect.poll()
+            self._poll.register(self._socket, uselect.POLLIN)
+            self.recv = self._recv
+
+    def _recv(self, size):
+        if not self._poll.poll(self._ms):
+            raise OSError(110)
+        return self._socket.recv(size)
 
     def settimeout(self, seconds):
-        if _speed:
+        if not hasattr(self._socket, "settimeout"):
+            self._ms = int(seconds * 1000 / _speed) if _speed else 0 if seconds < 0.1 else int(seconds * 1000)
+        elif _speed:
             self._socket.settimeout(seconds / _speed)
         elif seconds < 0.1:
             self._socket.setblocking(False)  # a look that takes no time, as nothing does

@@ -4,6 +4,9 @@ A module `tig.drivers.<name>` has
 
     QUANTITIES = {"temperature": (-40, 85, 1), ...}
         what it measures: name -> (smallest, largest value that the sensor can truly say, decimals that are sent)
+    TAKES_MS = 1500
+        how long a reading may take at the most, all attempts included; may be left out where that is next to nothing. The
+        controller refuses a keep-alive and a watchdog that are too short for it.
     class Sensor:
         def __init__(self, board, config)
             `board` is tig.board's platform module, `config` the sensor's entry in settings.json. Called again after every

@@ -13,6 +13,7 @@ import time
 from tig.drivers import SensorError
 
 QUANTITIES = {"pressure": (300, 1100, 2), "temperature": (-40, 85, 1), "altitude": (-500, 9000, 1)}
+TAKES_MS = 200
 
 ADDRESS = 0x77
 CHIP_ID = 0x55

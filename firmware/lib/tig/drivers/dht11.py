@@ -9,6 +9,7 @@ import time
 from tig.drivers import SensorError
 
 QUANTITIES = {"humidity": (5, 95, 0), "temperature": (-20, 60, 1)}
+TAKES_MS = 1500
 ATTEMPTS = 2
 PAUSE_MS = 1200  # the sensor wants a second between two readings
 
