@@ -9,6 +9,7 @@ import pytest
 from chain import free_port
 from firmware.network import NAME, SECRETS, Broker, Listener, TimeServer, until
 from lopy4_bench import LOADER, Visit, execute, firmware
+from test_firmware_wifi import GOOD, render
 from virtual_lopy4 import Device
 
 pytestmark = pytest.mark.slow
@@ -41,7 +42,7 @@ class Sensor:
 
 
 class Site:
-    def __init__(self, folder, profile):
+    def __init__(self, folder, profile, wifi=("home", SECRETS[0])):
         self.profile = profile
         self.broker, self.time = Broker(folder / "broker"), TimeServer()
         self.broker.start()
@@ -50,23 +51,23 @@ class Site:
             folder / "device",
             profile=profile,
             paced=False,
-            wifi_ssid="home",
-            wifi_password=SECRETS[0],
+            wifi_ssid=wifi[0],
+            wifi_password=wifi[1],
             ntp="real",
         ).start()
         assert self.device.wait_for(b">>> ")
 
-    def upload(self, sensors=SENSORS, port: int | None = None, **files) -> Visit:
+    def upload(self, sensors=SENSORS, port: int | None = None, wifi=None, **files) -> Visit:
         settings = {
             "name": NAME,
             "topic": f"tig/{NAME}",
             "interval": 15,
-            "wifi": {"ssid": "home", "password": SECRETS[0]},
+            "wifi": wifi or {"ssid": "home", "password": SECRETS[0]},
             "broker": {"host": "127.0.0.1", "port": port or self.broker.port, "user": NAME, "password": SECRETS[1]},
             "time": {"server": "127.0.0.1", "port": self.time.port, "zone": "CET-1CEST,M3.5.0,M10.5.0/3"},
             "sensors": sensors,
         }
-        program = firmware() | {"settings.json": json.dumps(settings).encode()}
+        program = firmware() | {"settings.json": json.dumps(settings, ensure_ascii=False).encode()}
         program |= {name.replace("__", "/"): text for name, text in files.items()}
         visit = Visit(self.device, program, "1.0.0", root=LOADER, patience=90)
         self.device.ctl("speed", factor=10)
@@ -166,6 +167,19 @@ def test_wifi_is_lost_renamed_password_wrong_hidden_and_comes_back(mended):
     # None is missing, and none has the time of its arrival; a busy machine may delay one, as its clock runs fast.
     assert all(abs(b - a - 15) < 10 for a, b in itertools.pairwise(times))
     site.device.ctl("wifi", hidden="off")
+
+
+@pytest.mark.parametrize("profile", ["pycom", "mainline"])
+def test_a_wifi_with_emoji_in_its_name_and_password_is_joined(ansible_playbook, tmp_path, profile):
+    """From an inventory to the access point, which takes no other name and password."""
+    wifi = GOOD["32 bytes of emoji"]
+    [rendered] = render(ansible_playbook, tmp_path, [wifi])
+    site = Site(tmp_path, profile, wifi)
+    try:
+        site.upload(wifi=json.loads(rendered)["wifi"])
+        until(lambda: site.listener.readings, 30, site.console())
+    finally:
+        site.stop()
 
 
 def test_time_server_silent_at_start(mended):
