@@ -35,7 +35,16 @@ FILLED_IN = {
     "role_path": str(REPOSITORY / "roles/site"),  # a play has none; any will do to find the repository by
 }
 OWNER = {"owner": pwd.getpwuid(os.getuid()).pw_name, "group": grp.getgrgid(os.getgid()).gr_name}
-PARSERS = {".json": json.loads, ".yml": yaml.safe_load, ".yaml": yaml.safe_load, "telegraf": tomllib.loads}
+# Words of people's own, beyond ASCII and beyond U+FFFF: two escapes for one character are JSON, and neither YAML nor TOML.
+OWN_WORDS = {"site_name": "Zuhause 🏠", "site_topic_prefix": "häuschen🏡", "site_extra_topics": ["garten/🌱"]}
+
+
+def strict_yaml(text: str):
+    """As Grafana reads it: the escapes of a surrogate pair are an error."""
+    return yaml.load(text, Loader=yaml.CSafeLoader)
+
+
+PARSERS = {".json": json.loads, ".yml": strict_yaml, ".yaml": strict_yaml, "telegraf": tomllib.loads}
 
 
 def roles_of(play: dict) -> list[str]:
@@ -84,9 +93,15 @@ def test_every_template_is_rendered(ansible_playbook, tmp_path, inventory):
     for name, content in (("secrets/wifi", "sesame"), (".virtual/pi.json", '{"ports": {"3000": 13000}}')):
         (site / name).parent.mkdir()
         (site / name).write_text(content)
+    description = yaml.safe_load((REPOSITORY / "inventories/home/group_vars/all/readings.yml").read_text())
+    readings = [reading | {"title": f"{reading['title']} 🌡"} for reading in description["site_readings"]]
     plays = [play for name in ("site.yml", "flash.yml", "device.yml") for play in rendering(name, rendered)]
     # The roles' own tasks are for a host; their variables, filters and lookups count all the same.
-    only = ("--tags=render", "--skip-tags=always", f"--extra-vars={json.dumps(FILLED_IN)}")
+    only = (
+        "--tags=render",
+        "--skip-tags=always",
+        f"--extra-vars={json.dumps(FILLED_IN | OWN_WORDS | {'site_readings': readings})}",
+    )
     result = ansible_playbook(yaml.safe_dump(plays), *only)
     assert result.returncode == 0, result.stdout + result.stderr
     found = {str(path.relative_to(rendered)): path.read_text() for path in rendered.rglob("*") if path.is_file()}
