@@ -69,3 +69,12 @@ def test_a_name_cannot_leave_the_folder(ansible_playbook):
     result = ansible_playbook(PLAY.replace("mosquitto/telegraf", "../outside") % "")
     assert result.returncode != 0
     assert "is no name of a secret" in result.stdout + result.stderr
+
+
+def test_a_file_in_another_encoding_is_named_and_its_content_is_not(ansible_playbook, tmp_path):
+    secret(tmp_path).parent.mkdir(parents=True)
+    secret(tmp_path).write_bytes("Grüße-aus-Køge\n".encode("latin-1"))
+    result = ansible_playbook(PLAY % "", "-vvv")
+    assert result.returncode != 0
+    assert "mosquitto/telegraf is not in UTF-8" in result.stdout + result.stderr
+    assert "aus-K" not in result.stdout + result.stderr

@@ -89,6 +89,9 @@ class LookupModule(LookupBase):
             value = path.read_text(encoding="utf-8").rstrip("\n")
         except OSError as error:
             raise AnsibleError(f"secret: {path}: {error.strerror}.") from error
+        except UnicodeDecodeError:
+            # Not from the error, which has the secret in it.
+            raise AnsibleError(f"secret: {path} is not in UTF-8; save it in that encoding and run again.") from None
         if not value:
             raise AnsibleError(f"secret: {path} is empty; put the secret into it, or remove it to have a new one made.")
         return value
