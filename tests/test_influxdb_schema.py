@@ -27,7 +27,7 @@ DATABASES = [
             {"name": "autogen", "duration": "52w", "default": True},
             {"name": "averages", "duration": "0s", "shard_duration": "4w"},
         ],
-        "continuous_queries": [{"name": "averages", "query": QUERY, "resample": "EVERY 10m FOR 1h"}],
+        "continuous_queries": [{"name": "averages", "query": QUERY, "resample": "FOR 3600s"}],
     }
 ]
 USERS = [

@@ -590,10 +590,19 @@ class TestThreshold:
             [("tig-alert/removed/outsidetemp", False)],
         ]
 
-    def test_memory_is_bounded(self, tab):
-        steps = tab.run("threshold", *(reading(f"d{i}", outsidetemp=10) for i in range(1005)))
-        assert sum(len(step["made"][0]) for step in steps) == 1000
-        assert "is not watched" in steps[-1]["said"][0]
+    def test_memory_is_bounded_and_declared_devices_are_watched_whatever_else_arrives(self, tab):
+        flood = [reading(f"d{i}", outsidetemp=10) for i in range(1005)]
+        steps = tab.run("threshold", *flood, reading("greenhouse", outsidetemp=1), reading("d2000", outsidetemp=1))
+        assert sum(len(step["made"][0]) for step in steps[:-2]) == 1000
+        assert [alert["payload"]["state"] for alert in steps[-2]["made"][0]] == ["low"]
+        assert steps[-1]["made"][0] == []
+        said = [text for step in steps for text in step["said"]]
+        assert len(said) == 1
+        assert "no more of them are watched" in said[0]
+
+    def test_a_time_that_was_remembered_from_the_future_hides_nothing(self, tab):
+        made = tab.alerts(reading(time=time.time() + 80000, outsidetemp=10), reading(time=time.time(), outsidetemp=1))
+        assert [alert["payload"]["state"] for alert in made[1]] == ["low"]
 
 
 class TestForward:

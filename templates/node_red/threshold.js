@@ -2,7 +2,7 @@
 // Out: {device, field, value, threshold, state, time}, retained, on <alert topic>/<device>/<field> whenever the state
 // changes between low, ok and high; all that is known when the connection comes up, so that no alert is lost with it.
 const site = env.get("SITE");
-const LARGEST = 1000; // device and field pairs that are remembered
+const LARGEST = 1000; // pairs of device and field that are remembered of devices that nobody declared
 const DAY = 86400;
 
 const known = context.get("known") || {};
@@ -45,6 +45,21 @@ function gone({ alert: { device, field }, seen }) {
     );
 }
 
+function full() {
+    const keys = Object.keys(known).filter((key) => !site.devices.includes(known[key].alert.device));
+    if (keys.length < LARGEST) {
+        context.set("warned", false);
+        return false;
+    }
+    if (!context.get("warned")) {
+        context.set("warned", true);
+        node.warn(`more than ${LARGEST} fields of devices that nobody declared; no more of them are watched`);
+    }
+    return true;
+}
+
+// A time further ahead than this was remembered before there was a limit to it.
+const latest = Date.now() / 1000 + site.ahead;
 const out = [];
 for (const key of Object.keys(known)) {
     if (gone(known[key])) {
@@ -57,11 +72,10 @@ for (const reading of site.readings) {
     const key = `${msg.device}/${reading.field}`;
     const before = known[key];
     // What a device held back while it was offline comes late; the newest reading counts.
-    if (value === undefined || (before && msg.time < before.seen)) {
+    if (value === undefined || (before && msg.time < before.seen && before.seen <= latest)) {
         continue;
     }
-    if (!before && Object.keys(known).length >= LARGEST) {
-        node.warn(`more than ${LARGEST} devices and fields; ${key} is not watched`);
+    if (!before && !site.devices.includes(msg.device) && full()) {
         continue;
     }
     const last = before ? before.alert.state : undefined;

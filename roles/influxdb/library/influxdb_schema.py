@@ -251,10 +251,13 @@ def usual_shard(duration: int) -> int:
 
 def normal_query(text: str) -> str:
     """A statement without what does not matter: case, spaces, quotes round names, and how durations are written."""
-    text = re.sub(r"\s+", "", text.replace('"', "")).rstrip(";").lower()
-    return re.sub(
-        r"(?<![\w.])(?:\d+(?:ns|us|µs|ms|u|µ|s|m|h|d|w))+(?!\w)", lambda found: f"{nanoseconds(found[0])}ns", text
+    # While the spaces are there, which tell a duration from the word before it.
+    text = re.sub(
+        r"(?<![\w.])(?:\d+(?:ns|us|µs|ms|u|µ|s|m|h|d|w))+(?!\w)",
+        lambda found: f"{nanoseconds(found[0])}ns",
+        text.lower(),
     )
+    return re.sub(r"\s+", "", text.replace('"', "")).rstrip(";")
 
 
 SEGMENT = r'(?:"(?:[^"\\]|\\.)*"|/(?:[^/\\]|\\.)*/|:MEASUREMENT\b|\w+)'
