@@ -43,6 +43,9 @@ EXAMPLES = {
     "site_alert_topic": "tig-alert",
     "site_extra_topics": ["mats/test"],
     "site_accounts": [{"name": "mats", "publish": ["mats/test"], "subscribe": ["tig/#"]}],
+    "site_average_interval": "10m",
+    "site_minutes_ahead": 5,
+    "site_new_names_a_day": 50,
     "site_readings": [
         {
             "field": "outsidetemp",
@@ -181,6 +184,7 @@ def site_problems(variables: Mapping, hostvars: Mapping, groups: Mapping) -> lis
         _accounts(variables["site_accounts"], devices, hostvars),
         _topics(variables),
         _timezone(variables["site_timezone"]),
+        _bounds(variables),
         _contact_point(variables["site_contact_point"]),
         _forward(variables, [str(hostvars[host].get("lopy4_name", host)) for host in devices]),
     )
@@ -370,6 +374,15 @@ def _topics(variables: Mapping) -> Iterator[str]:
     for topic in variables["site_extra_topics"]:
         if f"{topic}/".startswith(f"{prefix}/") or topic.startswith(("#", "+", "$")):
             yield f"site_extra_topics: {topic} overlaps the devices' own topics below {prefix}; leave it out."
+
+
+def _bounds(variables: Mapping) -> Iterator[str]:
+    interval = variables["site_average_interval"]
+    if not re.fullmatch(r"[1-9]\d*[smhdw]", interval):
+        yield f"site_average_interval: {interval!r} is no interval; write it like 30s, 10m, 1h or 1d."
+    for name in ("site_minutes_ahead", "site_new_names_a_day"):
+        if isinstance(variables[name], bool) or variables[name] < 0:
+            yield f"{name}: {variables[name]} is no number from 0 on."
 
 
 def _timezone(zone: str) -> Iterator[str]:
