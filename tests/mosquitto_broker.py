@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import queue
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -32,12 +35,25 @@ class Broker:
             "ansible_managed": "Ansible managed",
             "__mosquitto_password_file": str(directory / "passwd"),
             "__mosquitto_acl_file": str(directory / "acl"),
+            "__mosquitto_accounts_file": str(directory / "accounts"),
+            "__mosquitto_plugin": str(directory / "accounts.so"),
             "mosquitto_listeners": [{"port": self.port, "address": "127.0.0.1"}],
             "mosquitto_password_iterations": 1,
             **variables,
         }
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "store").mkdir()
+        compiler = Path(program("tcc", "tcc"))
+        subprocess.run(
+            [
+                sys.executable,
+                ROLE / "files/mosquitto-plugin",
+                ROLE / "files/mosquitto-accounts.c",
+                directory / "accounts.so",
+            ],
+            env={**os.environ, "PATH": f"{compiler.parent}:{os.environ['PATH']}"},
+            check=True,
+        )
         self.configure(accounts)
         text = render(ROLE / "templates/mosquitto.conf.j2", self.variables)
         text = text.replace("/var/lib/mosquitto/", f"{directory}/store/").replace("/run/mosquitto/", f"{directory}/")
@@ -52,6 +68,7 @@ class Broker:
         for name, content in (
             ("passwd", filters.mosquitto_password_file(accounts, "here", 1)),
             ("acl", filters.mosquitto_acl_file(accounts)),
+            ("accounts", filters.mosquitto_accounts_file(accounts, "here", 1)),
         ):
             (self.directory / name).write_text(content)
             (self.directory / name).chmod(0o600)
@@ -90,6 +107,7 @@ class Client:
         persistent: bool = False,
         version: int = mqtt.MQTTv311,
         expiry: int = 0xFFFFFFFF,
+        password: str | None = None,
     ) -> None:
         self.received: queue.Queue = queue.Queue()
         self.answers: queue.Queue = queue.Queue()
@@ -102,11 +120,13 @@ class Client:
         else:
             options["clean_session"] = not persistent
         self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id, protocol=version, **options)
-        self.client.username_pw_set(account, account)
+        self.client.username_pw_set(account, password or account)
         self.client.on_connect = lambda _c, _u, flags, reason, _p: self.answers.put(
             (str(reason), flags.session_present)
         )
-        self.client.on_subscribe = lambda *_: self.answers.put(("subscribed", None))
+        self.client.on_subscribe = lambda _c, _u, _m, reasons, _p: self.answers.put(
+            ("subscribed", [*map(str, reasons)])
+        )
         self.client.on_message = lambda _c, _u, message: self.received.put((message.topic, message.payload.decode()))
         self.client.on_disconnect = lambda *_: setattr(self, "put_out", True)
         self.put_out = False
@@ -118,6 +138,10 @@ class Client:
         self.client.subscribe(topic, qos=1)
         assert self.answers.get(timeout=10)[0] == "subscribed"
         return self
+
+    def granted(self) -> list[str]:
+        """What the broker has answered to a subscribe, topic by topic."""
+        return self.answers.get(timeout=10)[1]
 
     def publish(self, topic: str, *payloads: str, retain: bool = False) -> list[str]:
         """Publish at QoS 1; what was acknowledged."""

@@ -19,7 +19,7 @@ AWAY = {
     "for good, MQTT 5": {"version": mqtt.MQTTv5},
     "for a week": {"version": mqtt.MQTTv5, "expiry": 7 * 86400},
 }
-SAMPLE = ["r", "rr"]
+SAMPLE = ["Rr", "RrrR"]
 
 
 @pytest.fixture
@@ -77,3 +77,29 @@ def test_nothing_acknowledged_is_lost(broker, order, away):
     acknowledged, stored = acknowledged_and_stored(broker, order, AWAY[away])
     assert sorted(set(acknowledged) - set(stored), key=int) == []
     assert "Expiring" not in broker.log()
+
+
+def test_who_is_away_while_a_password_changes_misses_nothing(broker):
+    """As `make pi` has it: the broker takes the new password first, and the reader starts with it some seconds later."""
+    reader = Client(broker, "telegraf", "telegraf-reading", persistent=True).subscribe("tig/+/reading")
+    stays = Client(broker, "mats", "mats-phone").subscribe("mats/#")
+    device = Client(broker, "greenhouse", "greenhouse-1")
+    broker.configure([{**ACCOUNTS[0], "password": "another one"}, *ACCOUNTS[1:]])
+    broker.reload()
+    assert reader.put_out, "its password is no longer right"
+    acknowledged = device.publish("tig/greenhouse/reading", *map(str, range(100)))
+    reader.client.loop_stop()
+    back = Client(broker, "telegraf", "telegraf-reading", persistent=True, password="another one")
+    assert back.payloads() == acknowledged
+    assert len(acknowledged) == 100
+    assert not stays.put_out
+    assert not device.put_out
+
+
+def test_an_account_that_is_gone_is_put_out_at_once(broker):
+    goes, stays = Client(broker, "mats", "mats-phone"), Client(broker, "greenhouse", "greenhouse-1")
+    broker.configure([account for account in ACCOUNTS if account["name"] != "mats"])
+    broker.reload()
+    assert goes.put_out
+    assert not stays.put_out
+    assert Client(broker, "mats", "mats-phone").answer != "Success"

@@ -42,7 +42,7 @@ class Link:
         self._status = status
         self._encode = encode
         self._client = Client(
-            settings["name"][:16] + "-" + board.uid()[-6:],
+            settings["name"] + "-" + board.uid()[-6:],
             broker["user"],
             broker["password"],
             broker["keepalive"],

@@ -106,9 +106,24 @@ def mosquitto_acl_file(accounts: list[Mapping]) -> str:
     return "".join(lines)
 
 
+def mosquitto_accounts_file(accounts: list[Mapping], host: str, iterations: int) -> str:
+    """What the plugin knows of the accounts: fingerprints of their passwords, their client ids, and what collectors read."""
+    lines = []
+    for account in sorted(accounts, key=lambda account: account["name"]):
+        name = account["name"]
+        fingerprint = hashlib.sha256(mosquitto_password_file([account], host, iterations).encode()).hexdigest()[:16]
+        lines.append(f"account {name} {fingerprint}\n")
+        lines += [f"id {name} {prefix}\n" for prefix in [name, *(account.get("client_ids") or [])]]
+        if account.get("collects"):
+            readable = [entry["topic"] for entry in account.get("topics") or [] if "read" in entry["access"]]
+            lines += [f"collect {name} {topic}\n" for topic in readable]
+    return "".join(lines)
+
+
 class FilterModule:
     def filters(self) -> dict:
         return {
+            "mosquitto_accounts_file": mosquitto_accounts_file,
             "mosquitto_acl_file": mosquitto_acl_file,
             "mosquitto_password_file": mosquitto_password_file,
             "mosquitto_problems": mosquitto_problems,

@@ -116,20 +116,22 @@ def broker_accounts(
 ) -> list[dict]:
     """Every account of the broker with the topics that it may read and write, and nothing else."""
 
-    def account(name: str, *, read: list[str] = (), write: list[str] = (), both: list[str] = ()) -> dict:
+    def account(name: str, *, read: list[str] = (), write: list[str] = (), both: list[str] = (), **more) -> dict:
         access = {"read": read, "write": write, "readwrite": both}
         topics = [{"topic": topic, "access": how} for how, topics in access.items() for topic in topics]
-        return {"name": name, "topics": topics}
+        return {"name": name, "topics": topics, **more}
 
     accounts = [
-        account("telegraf", read=[f"{prefix}/+/reading", f"{prefix}/+/status", *extra_topics, "$SYS/#"]),
+        account("telegraf", read=[f"{prefix}/+/reading", f"{prefix}/+/status", *extra_topics, "$SYS/#"], collects=True),
         account("node_red", read=[f"{prefix}/#", *extra_topics], both=[f"{alert_topic}/#"]),
         account(PROBE, read=[f"{prefix}/+/reading", f"{prefix}/+/status"], write=[f"{prefix}/{PROBE}/reading"]),
     ]
     for device in devices:
         topic = device["topic"]
         own = [f"{topic}/reading", f"{topic}/status", f"{topic}/crash"]
-        accounts.append(account(device["name"], write=own, read=[f"{topic}/command"]))
+        # Programs that were put on a device before call themselves by the first sixteen letters of its name.
+        before = {"client_ids": [device["name"][:16]]} if len(device["name"]) > 16 else {}
+        accounts.append(account(device["name"], write=own, read=[f"{topic}/command"], **before))
     for person in people:
         write, read = (person.get(key) or [] for key in ("publish", "subscribe"))
         accounts.append(account(person["name"], write=write, read=read))

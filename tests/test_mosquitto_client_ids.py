@@ -1,0 +1,102 @@
+"""A client id belongs to the account that it is named after: nobody takes over the session of another by it."""
+
+from __future__ import annotations
+
+import paho.mqtt.client as mqtt
+import pytest
+from mosquitto_broker import Broker, Client
+
+ACCOUNTS = [
+    {"name": "telegraf", "topics": [{"topic": "tig/+/reading", "access": "read"}]},
+    {"name": "greenhouse", "topics": [{"topic": "tig/greenhouse/#", "access": "readwrite"}]},
+    {"name": "greenhouse-2", "topics": [{"topic": "tig/greenhouse-2/#", "access": "readwrite"}]},
+    {
+        "name": "a-device-with-a-long-name",
+        "client_ids": ["a-device-with-a-"],
+        "topics": [{"topic": "tig/a-device-with-a-long-name/#", "access": "readwrite"}],
+    },
+    {
+        "name": "a-device-with-a-longer-name",
+        "client_ids": ["a-device-with-a-"],
+        "topics": [{"topic": "tig/a-device-with-a-longer-name/#", "access": "readwrite"}],
+    },
+    {"name": "mats", "topics": [{"topic": "mats/#", "access": "readwrite"}]},
+]
+REFUSED = ("Not authorized", "Bad user name or password")
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory):
+    broker = Broker(tmp_path_factory.mktemp("broker") / "broker", ACCOUNTS)
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.mark.parametrize("persistent", [False, True], ids=["clean", "persistent"])
+@pytest.mark.parametrize("version", [mqtt.MQTTv31, mqtt.MQTTv311, mqtt.MQTTv5], ids=["3.1", "3.1.1", "5"])
+@pytest.mark.parametrize("thief", ["mats", "greenhouse"])
+def test_a_queue_is_nobody_else_s(broker, thief, version, persistent):
+    Client(broker, "telegraf", "telegraf-reading", persistent=True).subscribe("tig/+/reading").close()
+    device = Client(broker, "greenhouse", "greenhouse-1")
+    acknowledged = device.publish("tig/greenhouse/reading", *map(str, range(200)))
+    taking = Client(broker, thief, "telegraf-reading", version=version, persistent=persistent)
+    assert taking.answer in REFUSED
+    taking.close()
+    reader = Client(broker, "telegraf", "telegraf-reading", persistent=True)
+    assert reader.session_present
+    assert len(acknowledged) == 200
+    assert reader.payloads() == acknowledged
+    reader.close()
+    device.close()
+
+
+def test_nobody_is_put_out_by_another(broker):
+    reader = Client(broker, "telegraf", "telegraf-reading", persistent=True).subscribe("tig/+/reading")
+    assert Client(broker, "mats", "telegraf-reading").answer in REFUSED
+    device = Client(broker, "greenhouse", "greenhouse-1")
+    device.publish("tig/greenhouse/reading", "here")
+    assert "here" in reader.payloads()
+    assert not reader.put_out
+    assert "Client id telegraf-reading belongs to account telegraf; refused to mats." in broker.log()
+
+
+@pytest.mark.parametrize(
+    ("account", "client_id", "let_in"),
+    [
+        ("telegraf", "telegraf", True),
+        ("telegraf", "telegraf-status", True),
+        ("mats", "telegraf", False),
+        ("mats", "telegrafist", True),
+        ("mats", "phone", True),
+        ("mats", "mats-phone", True),
+        ("mats", "", True),
+        ("greenhouse", "mats-phone", False),
+        ("greenhouse", "greenhouse-abc123", True),
+        ("greenhouse", "greenhouse-2", False),
+        ("greenhouse", "greenhouse-2-abc123", False),
+        ("greenhouse-2", "greenhouse-2-abc123", True),
+        ("greenhouse-2", "greenhouse-abc123", False),
+        # What a program of before says: the first sixteen letters of the name.
+        ("a-device-with-a-long-name", "a-device-with-a--abc123", True),
+        ("a-device-with-a-longer-name", "a-device-with-a--abc123", True),
+        ("mats", "a-device-with-a--abc123", False),
+        ("a-device-with-a-long-name", "a-device-with-a-longer-name-abc123", False),
+        ("a-device-with-a-longer-name", "a-device-with-a-longer-name-abc123", True),
+    ],
+)
+def test_whose_a_client_id_is(broker, account, client_id, let_in):
+    client = Client(broker, account, client_id)
+    assert (client.answer == "Success") == let_in
+    client.close()
+
+
+def test_a_person_has_several_connections_at_once(broker):
+    clients = [Client(broker, "mats", client_id) for client_id in ("mats", "mats-phone", "laptop", "", "")]
+    assert {client.answer for client in clients} == {"Success"}
+    clients[0].subscribe("mats/#")
+    clients[2].publish("mats/test", "from the laptop")
+    assert clients[0].payloads() == ["from the laptop"]
+    assert not any(client.put_out for client in clients)
+    for client in clients:
+        client.close()
