@@ -17,7 +17,8 @@ def reset_cause():
 
 
 def reset():
-    raise SystemExit("machine.reset")
+    print("machine.reset")
+    raise SystemExit
 
 
 class Pin:
