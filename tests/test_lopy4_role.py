@@ -170,6 +170,14 @@ def test_a_driver_says_how_long_it_takes(tmp_path):
     assert [problem.split()[1] for problem in found] == ["lopy4_broker_keepalive:", "lopy4_watchdog:"]
 
 
+@pytest.mark.parametrize("text", ["def read(:\n", "QUANTITIES = range_of()\n", "QUANTITIES = {}\nTAKES_MS = 'long'\n"])
+def test_a_driver_that_cannot_be_understood_is_named(tmp_path, text):
+    (tmp_path / "lib/tig/drivers").mkdir(parents=True)
+    (tmp_path / "lib/tig/drivers/dust.py").write_text(text)
+    with pytest.raises(AnsibleFilterError, match=r"The driver .*/dust\.py.* can't be understood: "):
+        filters.lopy4_problems(SETTINGS, str(tmp_path))
+
+
 def test_a_name_that_leads_back_to_the_controller_is_refused(monkeypatch):
     def resolving(*addresses: str):
         answer = [(None, None, None, "", (address, 0)) for address in addresses]

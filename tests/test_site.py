@@ -7,6 +7,7 @@ import importlib.util
 
 import pytest
 import yaml
+from ansible.errors import AnsibleFilterError
 from conftest import REPOSITORY
 
 spec = importlib.util.spec_from_file_location("site_filters", REPOSITORY / "roles/site/filter_plugins/site.py")
@@ -176,6 +177,13 @@ def spoil_variable(name, value, host="pi"):
 def test_what_is_wrong_is_named(described, spoil, complaint):
     spoil(*described)
     assert any(complaint in problem for problem in problems(described)), problems(described)
+
+
+def test_a_driver_that_cannot_be_understood_is_named(described, tmp_path, monkeypatch):
+    monkeypatch.setattr(site, "DRIVERS", tmp_path)
+    (tmp_path / "dust.py").write_text("def read(:\n")
+    with pytest.raises(AnsibleFilterError, match=r"The driver .*/dust\.py can't be understood: invalid syntax"):
+        problems(described)
 
 
 def test_host_vars_of_nobody_are_named(described, tmp_path):

@@ -32,7 +32,7 @@ LIMITS = {
     "broker_keepalive": (10, 3600),
 }
 TOPIC_BYTES, PASSWORD_BYTES, NAME_BYTES = 200, 256, 64  # what the program takes (its settings.py)
-LOOK_UP_S = 70  # the name server, the time server and the broker may keep the program so long between two readings
+LOOK_UP_S = 70  # the name server, the time server and the broker may keep the program so long after a reading
 PING_S = 5  # a broker hears of the device so long after the sensors have been read
 COMMON = {"driver", "fields", "name"}
 RESERVED = {"device", "sensortime", "time"}  # in a reading already
@@ -121,22 +121,38 @@ class Driver:
 
 
 def drivers(program: str) -> dict[str, Driver]:
-    """The sensor drivers of a program by name."""
+    """The sensor drivers of a program by name.
+
+    Raises:
+        AnsibleFilterError: a file can't be understood.
+    """
     found = {}
     for path in sorted(Path(program, "lib", "tig", "drivers").glob("*.py")):
-        quantities, needs, takes, takes_ms = None, set(), set(), 0
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "QUANTITIES":
-                quantities = tuple(ast.literal_eval(node.value))
-            elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "TAKES_MS":
-                takes_ms = int(ast.literal_eval(node.value))
-            elif isinstance(node, ast.Subscript) and getattr(node.value, "id", "") == "config":
-                needs.add(ast.literal_eval(node.slice))
-            elif isinstance(node, ast.Call) and getattr(getattr(node.func, "value", None), "id", "") == "config":
-                takes.add(ast.literal_eval(node.args[0]))
-        if quantities:
-            found[path.stem] = Driver(quantities, frozenset(needs - takes), frozenset(needs | takes | COMMON), takes_ms)
+        try:
+            driver = _driver(ast.parse(path.read_text(encoding="utf-8")))
+        except (SyntaxError, TypeError, ValueError) as error:
+            line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+            raise AnsibleFilterError(f"The driver {path}{line} can't be understood: {error}.") from error
+        if driver:
+            found[path.stem] = driver
     return found
+
+
+def _driver(module: ast.Module) -> Driver | None:
+    """What is written down in a driver's file; None if that is none."""
+    quantities, needs, takes, takes_ms = None, set(), set(), 0
+    for node in ast.walk(module):
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "QUANTITIES":
+            quantities = tuple(ast.literal_eval(node.value))
+        elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "TAKES_MS":
+            takes_ms = int(ast.literal_eval(node.value))
+        elif isinstance(node, ast.Subscript) and getattr(node.value, "id", "") == "config":
+            needs.add(ast.literal_eval(node.slice))
+        elif isinstance(node, ast.Call) and getattr(getattr(node.func, "value", None), "id", "") == "config":
+            takes.add(ast.literal_eval(node.args[0]))
+    if not quantities:
+        return None
+    return Driver(quantities, frozenset(needs - takes), frozenset(needs | takes | COMMON), takes_ms)
 
 
 def lopy4_problems(settings: Mapping, program: str) -> list[str]:

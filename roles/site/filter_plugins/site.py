@@ -12,6 +12,7 @@ from pathlib import Path
 from zoneinfo import available_timezones
 
 import yaml
+from ansible.errors import AnsibleFilterError
 
 REPOSITORY = Path(__file__).parents[3]
 DRIVERS = REPOSITORY / "firmware" / "lib" / "tig" / "drivers"
@@ -69,13 +70,19 @@ VARIABLE_FILES = ("", ".yml", ".yaml", ".json")
 
 
 def drivers() -> dict[str, tuple[str, ...]]:
-    """The sensor drivers of the firmware, each with the quantities that it measures, as its file declares them."""
+    """The sensor drivers of the firmware, each with the quantities that it measures, as its file declares them.
+
+    Raises:
+        AnsibleFilterError: a file can't be understood.
+    """
     found = {}
     for path in sorted(DRIVERS.glob("*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "QUANTITIES":
-                value = ast.literal_eval(node.value)
-                found[path.stem] = tuple(value)
+        try:
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "QUANTITIES":
+                    found[path.stem] = tuple(ast.literal_eval(node.value))
+        except (SyntaxError, TypeError, ValueError) as error:
+            raise AnsibleFilterError(f"The driver {path} can't be understood: {error}.") from error
     return found
 
 
