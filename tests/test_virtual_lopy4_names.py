@@ -113,7 +113,7 @@ def test_no_name_beyond_the_table(host):
 
 
 def test_no_method_beyond_the_table(host):
-    assert set(TYPES) - set(OBJECTS) == {"file (LittleFS)", "lora", "machine.SPI"}  # the two are not there at all
+    assert set(TYPES) - set(OBJECTS) == {"file (LittleFS)", "lora", "machine.SPI"}  # the latter two are not there at all
     for name, expressions in OBJECTS.items():
         for expression in expressions:
             assert names(host, expression) <= TYPES[name] | STREAM, expression
@@ -127,6 +127,15 @@ def test_no_method_beyond_the_table(host):
         "sys.stdin.buffer",
     ):
         assert re.search("AttributeError|NameError", host.send(call)[1]), call
+
+
+def test_no_method_of_a_file_in_littlefs_beyond_the_table(tmp_path):
+    with Device(tmp_path / "device", paced=False, file_system="littlefs") as device:
+        assert device.wait_for(b">>> ")
+        with Host(device.port) as host:
+            host.raw()
+            for mode in ("r", "rb"):
+                assert names(host, f"open('/flash/main.py', {mode!r})") == TYPES["file (LittleFS)"]
 
 
 def test_what_the_table_has_and_the_double_lacks_stands_in_its_readme(host):

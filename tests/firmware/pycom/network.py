@@ -4,7 +4,7 @@ import machine
 
 
 class TimeoutError(OSError):
-    """Built in on Pycom."""
+    """As Pycom names it, though not among the built-in names."""
 
 
 class WLAN:
