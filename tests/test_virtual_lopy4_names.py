@@ -113,7 +113,7 @@ def test_no_name_beyond_the_table(host):
 
 
 def test_no_method_beyond_the_table(host):
-    assert set(TYPES) - set(OBJECTS) == {"file (LittleFS)", "lora", "machine.SPI"}  # the latter two are not there at all
+    assert set(TYPES) - set(OBJECTS) == {"file (LittleFS)", "lora", "machine.SPI"}
     for name, expressions in OBJECTS.items():
         for expression in expressions:
             assert names(host, expression) <= TYPES[name] | STREAM, expression
