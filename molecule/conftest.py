@@ -134,3 +134,33 @@ def playbook(inventory: pathlib.Path):
 def verify(playbook):
     """Run `make verify` on the scenario: one line for each link of the chain."""
     return lambda: playbook("verify.yml", ANSIBLE_STDOUT_CALLBACK="lines")
+
+
+@pytest.fixture
+def damage(host):
+    """Damage a state file as a power cut does: the service is killed, and the file has other bytes when it starts again.
+
+    `damage("influxdb", path, "NULs")`; returns what the journal says of it.
+    """
+    ways = {
+        "empty": "truncate --size=0 {0}",
+        "NULs": "head --bytes=$(stat --format=%s {0}) /dev/zero | tee {0} >/dev/null",
+    }
+    ways["truncated"] = "truncate --size=$(($(stat --format=%s {0}) / 2)) {0}"
+    ways["garbage"] = "head --bytes=$(stat --format=%s {0}) /dev/urandom | tee {0} >/dev/null"
+
+    def do(unit: str, path: str, how: str) -> str:
+        before = host.check_output("date +%s")
+        # Stopped, since the service writes some of its files when it ends; then as if it had been killed.
+        host.run_expect([0], f"systemctl kill --signal=KILL {unit}; systemctl stop {unit}")
+        host.run_expect([0], ways[how].format(path))
+        host.run(f"systemctl start {unit}")
+        return host.check_output(f"journalctl --unit={unit} --since=@{before} --output=cat --no-pager")
+
+    return do
+
+
+@pytest.fixture
+def state_files(host):
+    """What is known of a service's state files: `state_files("influxdb")["set_aside"]`."""
+    return lambda service: json.loads(host.check_output(f"/usr/local/libexec/{service}-state report"))

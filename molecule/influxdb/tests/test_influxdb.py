@@ -36,6 +36,15 @@ class Database:
     def write(self, line: str, user: str | None = "telegraf") -> int:
         return self.send("/write?db=iot", line.encode(), user)[0]
 
+    def wait(self) -> None:
+        """Until it answers: it has been started, and reads its files."""
+        for _ in range(100):
+            try:
+                return self.query("SHOW DATABASES")
+            except OSError:
+                time.sleep(0.2)
+        raise TimeoutError("the database does not answer")
+
     def rows(self, statement: str) -> list[dict]:
         return [dict(zip(s["columns"], row, strict=True)) for s in self.query(statement)[1] for row in s["values"]]
 
@@ -166,3 +175,62 @@ def test_back_to_loopback(host, converge):
     assert "127.0.0.1:8086" in host.run("ss --listening --tcp --numeric --no-header").stdout
     assert "*:8086" not in host.run("ss --listening --tcp --numeric --no-header").stdout
     assert converge().returncode == 0
+
+
+@pytest.mark.parametrize("how", ["empty", "garbage"])
+def test_it_comes_back_with_a_damaged_index(host, database, damage, state_files, how):
+    assert database.write("damaged,device=a value=1") == 204
+    manifest = host.check_output("ls /var/lib/influxdb/data/iot/autogen/*/index/0/MANIFEST | tail -1")
+    said = damage("influxdb", manifest, how)
+    assert f"{manifest} is " in said
+    database.wait()
+    assert database.write("damaged,device=b value=1") == 204
+    assert database.rows("SELECT count(value) FROM iot.autogen.damaged")[0]["count"] >= 2
+    report = state_files("influxdb")
+    assert report["damaged"] == []
+    assert any("index" in note["file"] for note in report["set_aside"])
+    assert host.file(report["set_aside"][-1]["copy"]).exists
+    assert host.file("/var/lib/influxdb/data/iot/autogen").user == "influxdb"
+
+
+@pytest.mark.parametrize("how", ["NULs", "truncated"])
+def test_it_comes_back_with_its_accounts_though_their_file_is_damaged(host, database, damage, how):
+    said = damage("influxdb", "/var/lib/influxdb/meta/meta.db", how)
+    assert "restored from its second copy" in said
+    database.wait()
+    assert database.query("SHOW DATABASES")[0] == 200
+    assert database.query("SHOW DATABASES", None)[0] == 401
+    assert host.file("/var/lib/influxdb/meta/meta.db").user == "influxdb"
+
+
+def test_without_the_accounts_nobody_is_let_in(host, database, damage, state_files):
+    """There is no second copy either: it stays down, without a new start each second, and says which file it is."""
+    host.run_expect([0], "cp -a /var/lib/influxdb/meta/meta.db /root/; cp -a /var/lib/tig-pi/influxdb/copies /root/")
+    try:
+        host.run_expect([0], "rm -r /var/lib/tig-pi/influxdb/copies")
+        said = damage("influxdb", "/var/lib/influxdb/meta/meta.db", "NULs")
+        assert said.count("make repair repairs it") == 1
+        assert not host.service("influxdb").is_running
+        (waits,) = state_files("influxdb")["damaged"]
+        assert waits["file"] == "/var/lib/influxdb/meta/meta.db"
+    finally:
+        host.run_expect(
+            [0], "cp -a /root/meta.db /var/lib/influxdb/meta/; cp -a /root/copies /var/lib/tig-pi/influxdb/"
+        )
+        host.run_expect([0], "systemctl start influxdb")
+    database.wait()
+    assert state_files("influxdb")["damaged"] == []
+
+
+def test_what_was_set_aside_is_removed_in_time(host, state_files):
+    notes = state_files("influxdb")["set_aside"]
+    assert notes
+    host.run_expect(
+        [0], "find /var/lib/tig-pi/influxdb/damaged -exec touch --date=-29days {} +; systemd-tmpfiles --clean"
+    )
+    assert len(state_files("influxdb")["set_aside"]) == len(notes)
+    host.run_expect(
+        [0], "find /var/lib/tig-pi/influxdb/damaged -exec touch --date=-31days {} +; systemd-tmpfiles --clean"
+    )
+    assert state_files("influxdb")["set_aside"] == []
+    assert host.run("ls -A /var/lib/tig-pi/influxdb/damaged").stdout == ""

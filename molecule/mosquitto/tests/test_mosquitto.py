@@ -252,3 +252,26 @@ def test_what_was_saved_outlives_a_power_cut(client, pi, converge):
         )
     finally:
         assert converge().returncode == 0
+
+
+@pytest.mark.parametrize("how", ["NULs", "truncated"])
+def test_it_comes_back_with_a_damaged_store(client, host, damage, state_files, how):
+    client("greenhouse").publish("tig/greenhouse/status", "online", retain=True)
+    host.run_expect([0], "systemctl kill --signal=USR1 mosquitto")  # save now
+    time.sleep(1)
+    said = damage("mosquitto", "/var/lib/mosquitto/mosquitto.db", how)
+    assert "/var/lib/mosquitto/mosquitto.db " in said
+    assert "Lost: " in said
+    assert client("reader").connected == "Success"
+    assert state_files("mosquitto")["damaged"] == []
+    assert host.file(state_files("mosquitto")["set_aside"][-1]["copy"]).exists
+
+
+@pytest.mark.parametrize(("path", "how"), [("/etc/mosquitto/passwd", "empty"), ("/etc/mosquitto/acl", "garbage")])
+def test_it_comes_back_with_its_accounts(client, host, damage, converge, path, how):
+    before = host.file(path).content
+    assert "restored from the second copy" in damage("mosquitto", path, how)
+    assert host.file(path).content == before
+    assert (host.file(path).user, host.file(path).mode) == ("mosquitto", 0o600)
+    assert client("greenhouse").connected == "Success"
+    assert " changed=0 " in converge().stdout

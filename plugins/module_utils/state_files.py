@@ -1,0 +1,237 @@
+"""State files that a power cut has damaged: set aside, told, and written again from what can still be read.
+
+A program for each service (roles/*/files/*-state) knows its files; what they have in common is here. It runs where the
+service runs, with Python's standard library alone.
+
+Below /var/lib/tig-pi/<service>/ lie
+
+    damaged/      the damaged files, each with a note beside it (<name>.json); systemd-tmpfiles removes them when they are old
+    copies/       second copies of small files that cannot be made again from others
+    report.json   what is damaged and waits for somebody; nobody is told twice of what has been repaired
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import shutil
+import stat
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+HOME = "/var/lib/tig-pi"
+
+
+def moment(seconds: float | None) -> str | None:
+    """A time as people write it, in the host's own zone."""
+    return None if seconds is None else datetime.datetime.fromtimestamp(seconds).isoformat(" ", "seconds")
+
+
+def span(begin: float | None, end: float | None) -> str:
+    """A span of time in words; either end may be unknown."""
+    words = [f"from {moment(begin)}" if begin is not None else "", f"to {moment(end)}" if end is not None else ""]
+    return " ".join(word for word in words if word) or "of unknown age"
+
+
+def sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write(path: Path, content: bytes, like: os.stat_result | None = None) -> None:
+    """Replace a file by an atomic rename, on the card when this returns, with owner and mode of what `like` describes."""
+    staged = path.with_name(f".{path.name}.new")
+    staged.unlink(missing_ok=True)  # "x" below: nobody who may write in the directory leads the way to another file
+    with staged.open("xb") as file:
+        if like:
+            os.fchmod(file.fileno(), like.st_mode & 0o7777)
+            if os.geteuid() == 0:
+                os.fchown(file.fileno(), like.st_uid, like.st_gid)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(staged, path)
+    sync(path.parent)
+
+
+class StateFiles:
+    """One look at the state files of a service.
+
+    The verb `start` does what costs nothing that can still be read; `repair` does the rest as well, and `plan` only says
+    what `repair` would do. `live` is true where the service runs meanwhile, so that a file may end in mid-write.
+    """
+
+    def __init__(self, service: str, verb: str, root: str = "", live: bool = False) -> None:
+        self.service, self.verb, self.root, self.live = service, verb, root.rstrip("/"), live
+        self.home = self.path(f"{HOME}/{service}")
+        self.found: list[dict] = []
+        self.may_start = True
+
+    def path(self, name: str) -> Path:
+        return Path(f"{self.root}{name}")
+
+    def name(self, path: Path) -> str:
+        """The path as the host has it."""
+        return str(path).removeprefix(self.root)
+
+    def damaged(
+        self,
+        path: Path,
+        problem: str,
+        *,
+        content: bytes | None = None,
+        done: str = "",
+        lost: str = "nothing",
+        command: str = "",
+        stays_down: bool = False,
+        also: tuple[Path, ...] = (),
+    ) -> bool:
+        """Set a file (or directory) aside and put `content` in its place, if there is any; True if that was done.
+
+        `also` are further files that go aside with it. With a `command` only that one repairs it, and a start leaves it
+        as it is; `stays_down` keeps the service from a start that would make things worse.
+        """
+        finding = {
+            "file": self.name(path),
+            "problem": problem,
+            "done": done,
+            "lost": lost,
+            "at": moment(time.time()),
+        }
+        self.found.append(finding)
+        if self.verb == "plan" or (command and self.verb == "start"):
+            self.may_start = self.may_start and not stays_down
+            finding["repair"] = command or "make repair"
+            return False
+        try:
+            finding["copy"] = self.name(self._aside(path, finding))
+            for other in also:
+                self._aside(other, finding)
+            if content is not None:
+                write(path, content, self._was)
+        except OSError as error:
+            finding["repair"] = "make repair"
+            finding["problem"] += f"; it could not be set aside ({error.strerror or error})"
+            return False
+        return True
+
+    def _aside(self, path: Path, finding: dict) -> Path:
+        """Move a file to damaged/, with a note of what was wrong with it."""
+        folder = self.home / "damaged"
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        flat = self.name(path).strip("/").replace("/", "-")
+        place = folder / f"{time.strftime('%Y%m%dT%H%M%S')}-{flat}"
+        number = 1
+        while place.exists():
+            number += 1
+            place = place.with_name(f"{time.strftime('%Y%m%dT%H%M%S')}-{number}-{flat}")
+        self._was = path.lstat()
+        if not (stat.S_ISREG(self._was.st_mode) or stat.S_ISDIR(self._was.st_mode)):
+            raise OSError(f"{path} is neither a file nor a directory")
+        note = {**finding, "modified": moment(self._was.st_mtime), "size": self._was.st_size}
+        if path.is_dir():
+            shutil.move(path, place)
+        else:
+            # The file keeps its name until the new one takes it: at no moment is there neither.
+            try:
+                os.link(path, place)
+            except OSError:
+                shutil.copy2(path, place)
+                sync(place)
+            path.unlink()
+        sync(folder)
+        note["copy"] = self.name(place)
+        write(Path(f"{place}.json"), (json.dumps(note, indent=1) + "\n").encode())
+        now = time.time()  # from here its days are counted
+        for each in (place, *(place.rglob("*") if place.is_dir() else ())):
+            os.utime(each, (now, now))
+        return place
+
+    def second_copy(self, path: Path) -> Path:
+        return self.home / "copies" / path.name
+
+    def keep_second_copy(self, path: Path) -> None:
+        """Copy a sound file, if it is another one than before."""
+        copy = self.second_copy(path)
+        content = path.read_bytes()
+        with contextlib.suppress(OSError):
+            if copy.read_bytes() == content:
+                return
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.parent.chmod(0o700)
+        write(copy, content)
+        copy.chmod(0o600)
+
+    @property
+    def open(self) -> list[dict]:
+        """What is still damaged."""
+        return [finding for finding in self.found if "repair" in finding]
+
+    def report(self) -> dict:
+        """What waits for somebody, and what has been set aside and is still there."""
+        try:
+            waiting = json.loads((self.home / "report.json").read_bytes())["damaged"]
+        except (OSError, ValueError, KeyError, TypeError):
+            waiting = []
+        aside = []
+        for note in sorted((self.home / "damaged").glob("*.json")):
+            with contextlib.suppress(OSError, ValueError):
+                aside.append(json.loads(note.read_bytes()))
+        return {"service": self.service, "damaged": waiting, "set_aside": aside}
+
+    def save(self) -> None:
+        path = self.home / "report.json"
+        text = (json.dumps({"damaged": self.open}, indent=1) + "\n").encode()
+        if (path.exists() and path.read_bytes() == text) or not (self.open or path.exists()):
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, text)
+        path.chmod(0o644)
+
+    def tell(self) -> None:
+        """To the journal: lines at level warning."""
+        for finding in self.found:
+            after = f"{finding['repair']} repairs it" if "repair" in finding else finding["done"]
+            if "copy" in finding:
+                after += f"; set aside as {finding['copy']}"
+            print(f"<4>{finding['file']} {finding['problem']}; {after}. Lost: {finding['lost']}.", flush=True)
+
+
+def main(service: str, look: Callable[[StateFiles], None], stopped: Callable[[Path], int] | None = None) -> int:
+    """The command line of a service's program."""
+    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
+    parser.add_argument("verb", choices=["start", "stopped", "plan", "repair", "report"])
+    parser.add_argument("--root", default="", help="where the host's root directory is; for tests")
+    parser.add_argument("--live", action="store_true", help="the service runs meanwhile")
+    options = parser.parse_args()
+    files = StateFiles(service, options.verb, options.root, options.live)
+    if options.verb == "stopped":
+        return stopped(files.home) if stopped else 0
+    if options.verb == "report":
+        print(json.dumps(files.report()))
+        return 0
+    try:
+        look(files)
+        if options.verb != "plan":
+            files.save()
+    except Exception:
+        # A look that fails is no reason to keep a service from its start.
+        print("<3>The state files could not be looked at:", traceback.format_exc(), file=sys.stderr)
+        return 0 if options.verb == "start" else 1
+    if options.verb == "start":
+        files.tell()
+        return 0 if files.may_start else 1
+    print(
+        json.dumps({"service": service, "found": files.found, "left": files.open if options.verb == "repair" else []})
+    )
+    return 0

@@ -1,0 +1,271 @@
+"""The services' state files, made by the real programs, damaged as a power cut damages them, and looked after.
+
+What tests and `bench/state-files` share: for each service a class that fills a directory with state (`root` stands for
+the host's root directory), and says what of it is there when the service has been started on it again.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import queue
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+from chain import ROOT, Program, _reachable, free_port, program, wait_until
+
+
+def _torn(content: bytes, size: int = 512) -> bytes:
+    """One sector in the middle is another file's."""
+    middle = len(content) // 2
+    block = random.Random(7).randbytes(min(size, len(content) - middle))
+    return content[:middle] + block + content[middle + len(block) :]
+
+
+DAMAGE = {
+    "empty": lambda content: b"",
+    "NULs": lambda content: bytes(len(content)),
+    "NULs at the end": lambda content: content[: len(content) // 2] + bytes(len(content) - len(content) // 2),
+    "truncated": lambda content: content[: len(content) // 2],
+    "garbage": lambda content: random.Random(7).randbytes(len(content)),
+    "garbage in the middle": _torn,
+}
+
+
+class Service:
+    """What the services have in common."""
+
+    name: str
+    state: Path  # the program under test
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def run(self, verb: str, *options: str) -> subprocess.CompletedProcess[str]:
+        """The program that looks after the state files, as the unit and the playbook run it."""
+        return subprocess.run(
+            [sys.executable, self.state, verb, f"--root={self.root}", *options],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "plugins/module_utils")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def report(self) -> dict:
+        return json.loads(self.run("report").stdout)
+
+    def path(self, name: str) -> Path:
+        return self.root / name.lstrip("/")
+
+    def damage(self, path: Path, how: str) -> bytes:
+        """Damage a file; what it is like afterwards."""
+        whole = path.read_bytes()
+        used = whole.rstrip(b"\0") if len(whole) == 4 << 20 else whole  # InfluxDB takes room ahead for series
+        content = DAMAGE[how](used)
+        path.write_bytes(content)
+        return content
+
+
+class Broker(Service):
+    """Mosquitto with a client that is away and has messages waiting, and with retained ones."""
+
+    name = "mosquitto"
+    state = ROOT / "roles/mosquitto/files/mosquitto-state"
+    store = "/var/lib/mosquitto/mosquitto.db"
+    waiting = 500
+    retained = 50
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.port = free_port()
+        self.path(self.store).parent.mkdir(parents=True, exist_ok=True)
+        configuration = root / "mosquitto.conf"
+        configuration.write_text(
+            f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence true\nuser root\n"
+            f"persistence_location {self.path(self.store).parent}/\nmax_queued_messages 100000\n"
+            "max_inflight_messages 1000\npersistent_client_expiration 14d\nlog_type all\n"
+        )
+        self.broker = Program([program("mosquitto", "mosquitto"), "-c", str(configuration)], root / "mosquitto.log")
+
+    def start(self) -> bool:
+        """Whether it is there and stays."""
+        self.broker.start()
+        try:
+            wait_until(lambda: self.broker.process.poll() is not None or _reachable(self.port), "the broker listens")
+        except TimeoutError:
+            return False
+        return self.broker.process.poll() is None
+
+    def stop(self) -> None:
+        self.broker.stop()
+
+    def client(self, name: str, clean: bool = True) -> mqtt.Client:
+        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=name, clean_session=clean)
+        client.told = queue.Queue()
+        client.on_connect = lambda *arguments: client.told.put(("connected", arguments[2].session_present))
+        client.on_subscribe = lambda *arguments: client.told.put(("subscribed", None))
+        client.on_message = lambda _client, _data, message: client.told.put((message.topic, message.payload))
+        client.connect("127.0.0.1", self.port)
+        client.loop_start()
+        assert client.told.get(timeout=10)[0] == "connected"
+        return client
+
+    def close(self, client: mqtt.Client) -> None:
+        client.disconnect()
+        client.loop_stop()
+
+    def make(self) -> None:
+        assert self.start()
+        away = self.client("away", clean=False)
+        away.subscribe("tig/+/reading", qos=1)
+        assert away.told.get(timeout=10)[0] == "subscribed"
+        self.close(away)
+        device = self.client("device")
+        for number in range(self.retained):
+            device.publish(f"tig/{number}/status", f"retained {number}", qos=1, retain=True)
+        for number in range(self.waiting):
+            last = device.publish("tig/device/reading", f"waiting {number}", qos=1)
+        last.wait_for_publish(20)
+        self.close(device)
+        self.stop()
+
+    def there(self) -> dict[str, int]:
+        """How many messages wait for the client that was away, and how many retained ones there are."""
+        back = self.client("away", clean=False)
+        back.subscribe("tig/+/status", qos=1)
+        asked = self.client("asking")
+        asked.subscribe("end/#")
+        wait_until(lambda: asked.told.qsize(), "the subscription")
+        found = {"waiting": 0, "retained": 0}
+        while True:
+            try:
+                topic, payload = back.told.get(timeout=0.5)
+            except queue.Empty:
+                break
+            if topic.startswith("tig/"):
+                kind, number = payload.decode().split()
+                assert topic == ("tig/device/reading" if kind == "waiting" else f"tig/{number}/status")
+                found[kind] += 1
+        self.close(back)
+        self.close(asked)
+        return found
+
+
+class Database(Service):
+    """InfluxDB with points in two shards: some in data files, the newest in the write-ahead log. The power has been cut."""
+
+    name = "influxdb"
+    state = ROOT / "roles/influxdb/files/influxdb-state"
+    directory = "/var/lib/influxdb"
+    points = 3000  # in each of: the older shard's data, the newer one's data, and its log
+    batch = 100
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.port, self.rpc_port = free_port(), free_port()
+        self.now = int(time.time())
+        self.database = Program(
+            [program("influxd", "influxdb"), "-config", str(root / "influxdb.conf")], root / "influxdb.log"
+        )
+
+    def start(self, snapshot_after: str = "10m") -> bool:
+        here = self.path(self.directory)
+        (self.root / "influxdb.conf").write_text(
+            f'reporting-disabled = true\nbind-address = "127.0.0.1:{self.rpc_port}"\n'
+            f'[meta]\ndir = "{here}/meta"\n[data]\ndir = "{here}/data"\nwal-dir = "{here}/wal"\n'
+            'index-version = "tsi1"\nquery-log-enabled = false\nwal-fsync-delay = "100ms"\n'
+            f'cache-snapshot-write-cold-duration = "{snapshot_after}"\n[monitor]\nstore-enabled = false\n'
+            f'[http]\nbind-address = "127.0.0.1:{self.port}"\nauth-enabled = true\nlog-enabled = false\n'
+        )
+        self.database.start()
+        process = self.database.process
+        try:
+            wait_until(lambda: process.poll() is not None or _reachable(self.port), "the database listens")
+        except TimeoutError:
+            return False
+        return process.poll() is None
+
+    def stop(self) -> None:
+        self.database.stop()
+
+    def power_cut(self) -> None:
+        self.database.stop(signal.SIGKILL)
+
+    def ask(self, path: str, body: bytes, login: bool = True) -> dict:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body)
+        if login:
+            request.add_header("Authorization", "Basic " + base64.b64encode(b"admin:secret").decode())
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return json.loads(response.read() or b"{}")
+
+    def query(self, text: str, login: bool = True) -> list[dict]:
+        answer = self.ask("/query?db=iot&epoch=s", urllib.parse.urlencode({"q": text}).encode(), login)
+        return [series for result in answer["results"] for series in result.get("series", [])]
+
+    def write(self, start: int, device: str) -> None:
+        for first in range(start, start + self.points, self.batch):
+            times = range(first, first + self.batch)
+            lines = (f'm,device={device} value={at % 97},text="n{at}" {at}' for at in times)
+            self.ask("/write?db=iot&precision=s", "\n".join(lines).encode())
+
+    def make(self) -> None:
+        assert self.run("start").returncode == 0
+        assert self.start(snapshot_after="1s")
+        self.query("CREATE USER admin WITH PASSWORD 'secret' WITH ALL PRIVILEGES", login=False)
+        self.query("CREATE DATABASE iot")
+        self.write(self.now - 21 * 86400, "old")
+        self.write(self.now - 20000, "new")
+        data = self.path(f"{self.directory}/data/iot/autogen")
+        wait_until(lambda: len(list(data.glob("*/*.tsm"))) >= 2, "both shards have a file of data", 40)
+        self.stop()
+        assert self.run("stopped").returncode == 0
+        assert self.run("start").returncode == 0
+        assert self.start()
+        self.write(self.now - 10000, "log")
+        time.sleep(0.3)  # of the log's interval between two writes to the card
+        self.power_cut()
+
+    def files(self) -> dict[str, Path]:
+        """One file of each kind, the newer shard's."""
+        data = self.path(f"{self.directory}/data/iot")
+        shard = max((path for path in data.glob("autogen/*")), key=lambda path: int(path.name))
+        log = max(shard.glob("index/*/*.tsl"), key=lambda path: path.stat().st_size)
+        found = {
+            "meta.db": self.path(f"{self.directory}/meta/meta.db"),
+            "write-ahead log": max(self.path(f"{self.directory}/wal/iot/autogen/{shard.name}").glob("*.wal")),
+            "data (.tsm)": max(shard.glob("*.tsm")),
+            "index: MANIFEST": log.parent / "MANIFEST",
+            "index: log (.tsl)": log,
+            "fields.idx": shard / "fields.idx",
+            "series": max(data.glob("_series/*/0000"), key=lambda path: len(path.read_bytes().rstrip(b"\0"))),
+        }
+        return found
+
+    def there(self) -> dict[str, int]:
+        """How many points of each kind there are, and whether a new one is taken."""
+        try:
+            self.ask("/write?db=iot", b'm,device=after value=1,text="a"')
+        except urllib.error.HTTPError as error:
+            return {"error": error.code}
+        counted = self.query('SELECT count("value") FROM m GROUP BY device')
+        found = {series["tags"]["device"]: series["values"][0][1] for series in counted}
+        assert found.pop("after", 0) == 1, found
+        return {device: found.get(device, 0) for device in ("old", "new", "log")}
+
+
+def copied(service: Service, root: Path) -> Service:
+    """The same state in another directory."""
+    if root.exists():
+        shutil.rmtree(root)
+    shutil.copytree(service.root, root)
+    return type(service)(root)
