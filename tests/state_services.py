@@ -7,12 +7,14 @@ the host's root directory), and says what of it is there when the service has be
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import queue
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -261,6 +263,83 @@ class Database(Service):
         found = {series["tags"]["device"]: series["values"][0][1] for series in counted}
         assert found.pop("after", 0) == 1, found
         return {device: found.get(device, 0) for device in ("old", "new", "log")}
+
+
+class Dashboards(Service):
+    """Grafana's database, as SQLite has it: Grafana's own tables of migrations, and 2000 rows that people have made."""
+
+    name = "grafana"
+    state = ROOT / "roles/grafana/files/grafana-state"
+    database = "/var/lib/grafana/grafana.db"
+    dashboards = 2000
+
+    def make(self) -> None:
+        path = self.path(self.database)
+        path.parent.mkdir(parents=True)
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("CREATE TABLE migration_log (id INTEGER PRIMARY KEY AUTOINCREMENT, migration_id TEXT)")
+            connection.execute("CREATE TABLE dashboard (id INTEGER PRIMARY KEY AUTOINCREMENT, title TEXT, data BLOB)")
+            connection.execute("CREATE UNIQUE INDEX UQE_dashboard_title ON dashboard (title)")
+            connection.executemany(
+                "INSERT INTO migration_log (migration_id) VALUES (?)", [(f"m{n}",) for n in range(300)]
+            )
+            rows = [(f"dashboard {number}", bytes([number % 256]) * 100) for number in range(self.dashboards)]
+            connection.executemany("INSERT INTO dashboard (title, data) VALUES (?, ?)", rows)
+            connection.commit()
+
+    def files(self) -> dict[str, Path]:
+        return {"grafana.db": self.path(self.database)}
+
+    def there(self) -> dict[str, int]:
+        """Rows of a database that SQLite finds nothing wrong with; an error if it does."""
+        path = self.path(self.database)
+        if not path.exists():
+            return {"migrations": 0, "dashboards": 0}
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            (answer,) = connection.execute("PRAGMA integrity_check").fetchone()
+            assert answer == "ok"
+            for number, data in connection.execute("SELECT title, data FROM dashboard"):
+                assert data == bytes([int(number.split()[1]) % 256]) * 100
+            counts = [
+                connection.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("migration_log", "dashboard")
+            ]
+        return dict(zip(("migrations", "dashboards"), counts, strict=True))
+
+
+class Flows(Service):
+    """Node-RED's files, in a directory of their own."""
+
+    name = "node-red"
+    state = ROOT / "roles/node_red/files/node-red-state"
+    directory = "/var/lib/node-red"
+    nodes = 40
+    values = 40
+
+    def make(self) -> None:
+        root = self.path(self.directory)
+        (root / "context/global").mkdir(parents=True)
+        nodes = [{"id": f"n{number}", "type": "debug", "name": "ü" * 20, "wires": []} for number in range(self.nodes)]
+        (root / "flows.json").write_text(json.dumps(nodes, indent=4))
+        (root / ".flows.json.backup").write_text(json.dumps(nodes[:-1], indent=4))
+        (root / "flows_cred.json").write_text(json.dumps({"$": "0" * 32 + "A" * 200 + "="}))
+        (root / ".flows_cred.json.backup").write_text(json.dumps({"$": "0" * 32 + "B" * 200 + "="}))
+        values = {f"value {number}": {"raised": True, "at": number} for number in range(self.values)}
+        (root / "context/global/global.json").write_text(json.dumps(values, indent=4))
+        (root / ".config.runtime.json").write_text(json.dumps({"instanceId": "x", "telemetryEnabled": False}))
+
+    def files(self) -> dict[str, Path]:
+        names = ("flows.json", "flows_cred.json", "context/global/global.json", ".config.runtime.json")
+        return {name: self.path(f"{self.directory}/{name}") for name in names}
+
+    def there(self) -> dict[str, int]:
+        """How many nodes and values there are, in files that Node-RED can read."""
+        read = {name: json.loads(path.read_text()) for name, path in self.files().items() if path.exists()}
+        return {
+            "nodes": len(read.get("flows.json", [])),
+            "credentials": len(read.get("flows_cred.json", [])),
+            "values": len(read.get("context/global/global.json", [])),
+        }
 
 
 def copied(service: Service, root: Path) -> Service:

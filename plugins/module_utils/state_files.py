@@ -113,9 +113,9 @@ class StateFiles:
             finding["repair"] = command or "make repair"
             return False
         try:
-            finding["copy"] = self.name(self._aside(path, finding))
             for other in also:
-                self._aside(other, finding)
+                self._aside(other)
+            finding["copy"] = self.name(self._aside(path, finding))
             if content is not None:
                 write(path, content, self._was)
         except OSError as error:
@@ -124,8 +124,8 @@ class StateFiles:
             return False
         return True
 
-    def _aside(self, path: Path, finding: dict) -> Path:
-        """Move a file to damaged/, with a note of what was wrong with it."""
+    def _aside(self, path: Path, finding: dict | None = None) -> Path:
+        """Move a file to damaged/, with a note of what was wrong with it where there is something to say."""
         folder = self.home / "damaged"
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
@@ -138,7 +138,6 @@ class StateFiles:
         self._was = path.lstat()
         if not (stat.S_ISREG(self._was.st_mode) or stat.S_ISDIR(self._was.st_mode)):
             raise OSError(f"{path} is neither a file nor a directory")
-        note = {**finding, "modified": moment(self._was.st_mtime), "size": self._was.st_size}
         if path.is_dir():
             shutil.move(path, place)
         else:
@@ -150,8 +149,14 @@ class StateFiles:
                 sync(place)
             path.unlink()
         sync(folder)
-        note["copy"] = self.name(place)
-        write(Path(f"{place}.json"), (json.dumps(note, indent=1) + "\n").encode())
+        if finding:
+            note = {
+                **finding,
+                "copy": self.name(place),
+                "modified": moment(self._was.st_mtime),
+                "size": self._was.st_size,
+            }
+            write(Path(f"{place}.json"), (json.dumps(note, indent=1) + "\n").encode())
         now = time.time()  # from here its days are counted
         for each in (place, *(place.rglob("*") if place.is_dir() else ())):
             os.utime(each, (now, now))
