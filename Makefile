@@ -7,7 +7,7 @@ bin := .venv/bin
 play = $(bin)/ansible-playbook $(if $(ASK),--ask-pass --ask-become-pass) --inventory $(INVENTORY)
 
 # Where nothing is said, what touches things means your Pi, and what looks at them the demo while there is one.
-pi device flash feed: INVENTORY ?= inventories/home
+pi device flash repair feed: INVENTORY ?= inventories/home
 status verify: INVENTORY ?= $(if $(wildcard $(demo)/.virtual/pi.json),$(demo),inventories/home)
 
 export RELEASE PYTHON
@@ -23,7 +23,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONDONTWRITEBYTECODE :=
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo pi device flash status verify fault feed check test bench clean image demo-feed
+.PHONY: help demo pi device flash repair status verify fault feed check test bench clean image demo-feed
 
 help:
 	@echo 'make VERB [INVENTORY=inventories/home] [ARGS="…"] [ASK=1]'
@@ -49,6 +49,9 @@ status: .venv/.controller ## services, accounts, last readings, what is not set 
 
 verify: .venv/.controller ## follow a reading through the whole chain, from outside
 	@ANSIBLE_STDOUT_CALLBACK=lines $(play) playbooks/verify.yml $(ARGS)
+
+repair: .venv/.controller ## after a power cut: say which files are damaged, repair them, then as pi (ARGS=--check: only say)
+	@$(play) playbooks/repair.yml $(ARGS)
 
 fault: .venv/.controller ## break something in the demo and watch; the same once more mends it (WHAT=…; alone it lists)
 	@bin/fault $(WHAT) $(DEVICE)

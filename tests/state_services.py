@@ -268,8 +268,8 @@ class Database(Service):
 class Dashboards(Service):
     """Grafana's database, as SQLite has it: Grafana's own tables of migrations, and 2000 rows that people have made."""
 
-    name = "grafana"
-    state = ROOT / "roles/grafana/files/grafana-state"
+    name = "grafana-server"
+    state = ROOT / "roles/grafana/files/grafana-server-state"
     database = "/var/lib/grafana/grafana.db"
     dashboards = 2000
 

@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import stat
+import subprocess
 import sys
 import time
 import traceback
@@ -212,14 +213,27 @@ class StateFiles:
             print(f"<4>{finding['file']} {finding['problem']}; {after}. Lost: {finding['lost']}.", flush=True)
 
 
+def is_active(service: str) -> bool:
+    return not subprocess.run(["systemctl", "is-active", "--quiet", f"{service}.service"], check=False).returncode
+
+
+def looked_at_twice(first: StateFiles, look: Callable[[StateFiles], None]) -> StateFiles:
+    """What a second look finds as well. A service that runs writes its files meanwhile, and the first met one half written."""
+    time.sleep(1)
+    second = StateFiles(first.service, first.verb, first.root, first.live)
+    look(second)
+    names = {finding["file"] for finding in first.found}
+    second.found = [finding for finding in second.found if finding["file"] in names]
+    return second
+
+
 def main(service: str, look: Callable[[StateFiles], None], stopped: Callable[[Path], int] | None = None) -> int:
     """The command line of a service's program."""
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("verb", choices=["start", "stopped", "plan", "repair", "report"])
     parser.add_argument("--root", default="", help="where the host's root directory is; for tests")
-    parser.add_argument("--live", action="store_true", help="the service runs meanwhile")
     options = parser.parse_args()
-    files = StateFiles(service, options.verb, options.root, options.live)
+    files = StateFiles(service, options.verb, options.root, live=not options.root and is_active(service))
     if options.verb == "stopped":
         return stopped(files.home) if stopped else 0
     if options.verb == "report":
@@ -227,6 +241,8 @@ def main(service: str, look: Callable[[StateFiles], None], stopped: Callable[[Pa
         return 0
     try:
         look(files)
+        if files.live and files.found:
+            files = looked_at_twice(files, look)
         if options.verb != "plan":
             files.save()
     except Exception:
