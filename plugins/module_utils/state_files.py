@@ -227,15 +227,18 @@ def looked_at_twice(first: StateFiles, look: Callable[[StateFiles], None]) -> St
     return second
 
 
-def main(service: str, look: Callable[[StateFiles], None], stopped: Callable[[Path], int] | None = None) -> int:
-    """The command line of a service's program."""
+def main(
+    service: str, look: Callable[[StateFiles], None], more: dict[str, Callable[[StateFiles], None]] | None = None
+) -> int:
+    """The command line of a service's program; `more` are verbs that only this one has."""
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
-    parser.add_argument("verb", choices=["start", "stopped", "plan", "repair", "report"])
+    parser.add_argument("verb", choices=["start", "plan", "repair", "report", *(more or ())])
     parser.add_argument("--root", default="", help="where the host's root directory is; for tests")
     options = parser.parse_args()
     files = StateFiles(service, options.verb, options.root, live=not options.root and is_active(service))
-    if options.verb == "stopped":
-        return stopped(files.home) if stopped else 0
+    if more and options.verb in more:
+        more[options.verb](files)
+        return 0
     if options.verb == "report":
         print(json.dumps(files.report()))
         return 0
