@@ -12,6 +12,7 @@ import json
 import os
 import queue
 import random
+import runpy
 import shutil
 import signal
 import sqlite3
@@ -52,6 +53,13 @@ class Service:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    def start(self) -> bool:
+        """Whether it starts, and stays. Those that have no program here are looked at as files."""
+        return True
+
+    def stop(self) -> None:
+        """End it."""
 
     def run(self, verb: str, *options: str) -> subprocess.CompletedProcess[str]:
         """The program that looks after the state files, as the unit and the playbook run it."""
@@ -111,6 +119,9 @@ class Broker(Service):
     def stop(self) -> None:
         self.broker.stop()
 
+    def files(self) -> dict[str, Path]:
+        return {"mosquitto.db": self.path(self.store)}
+
     def client(self, name: str, clean: bool = True) -> mqtt.Client:
         client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=name, clean_session=clean)
         client.told = queue.Queue()
@@ -161,6 +172,35 @@ class Broker(Service):
         self.close(back)
         self.close(asked)
         return found
+
+
+class Accounts(Service):
+    """The broker's files of accounts and topics, each with its second copy."""
+
+    name = "mosquitto"
+    state = ROOT / "roles/mosquitto/files/mosquitto-state"
+
+    def make(self) -> None:
+        accounts = [
+            {"name": name, "password": name, "topics": [{"topic": f"tig/{name}/#", "access": "write"}]}
+            for name in ("a", "b", "c")
+        ]
+        filters = runpy.run_path(str(ROOT / "roles/mosquitto/filter_plugins/mosquitto.py"))
+        contents = (filters["mosquitto_password_file"](accounts, "pi", 10), filters["mosquitto_acl_file"](accounts))
+        for path, content in zip(self.files().values(), contents, strict=True):
+            for each in (path, self.copy(path)):
+                each.parent.mkdir(parents=True, exist_ok=True)
+                each.write_text(content)
+
+    def files(self) -> dict[str, Path]:
+        return {name: self.path(f"/etc/mosquitto/{name}") for name in ("passwd", "acl")}
+
+    def copy(self, path: Path) -> Path:
+        return self.path(f"/var/lib/tig-pi/mosquitto/copies/{path.name}")
+
+    def there(self) -> dict[str, int]:
+        texts = [path.read_bytes() for path in self.files().values()]
+        return {"accounts": texts[0].count(b":$7$"), "topics": texts[1].count(b"topic write")}
 
 
 class Database(Service):

@@ -287,3 +287,21 @@ def test_it_comes_back_after_a_reboot(admin, by_hand, pi, host):
     assert uids(admin) >= DASHBOARDS | {by_hand}
     assert set(rules(admin)) == RULES
     assert host.service("grafana-server").is_enabled
+
+
+@pytest.mark.parametrize("how", ["truncated", "garbage"])
+def test_it_comes_back_with_a_damaged_database(host, admin, by_hand, damage, state_files, how):
+    """What the role brings is there; what people have made by hand is there as far as it can be read."""
+    assert by_hand in uids(admin)
+    said = damage("grafana-server", "/var/lib/grafana/grafana.db", how)
+    assert "/var/lib/grafana/grafana.db is damaged" in said
+    assert "Lost: " in said
+    end = time.monotonic() + 90
+    while True:
+        with contextlib.suppress(OSError):
+            if uids(admin) >= DASHBOARDS:
+                break
+        assert time.monotonic() < end, "Grafana does not come back"
+        time.sleep(1)
+    assert state_files("grafana-server")["damaged"] == []
+    assert host.file("/var/lib/grafana/grafana.db").user == "grafana"

@@ -234,3 +234,49 @@ def test_what_was_set_aside_is_removed_in_time(host, state_files):
     )
     assert state_files("influxdb")["set_aside"] == []
     assert host.run("ls -A /var/lib/tig-pi/influxdb/damaged").stdout == ""
+
+
+def test_a_disk_that_was_full_and_has_room_again(host, database):
+    """It would go on refusing writes until somebody restarts it. What it has acknowledged is there."""
+    watch, start = "systemctl start influxdb-watch.service", time.time_ns()
+    assert host.service("influxdb-watch.timer").is_running
+    host.run_expect([0], "systemctl stop influxdb; mount -t tmpfs -o size=96m,mode=755 tmpfs /mnt")
+    try:
+        host.run_expect(
+            [0], "cp -a /var/lib/influxdb/. /mnt; mount --bind /mnt /var/lib/influxdb; systemctl start influxdb"
+        )
+        database.wait()
+        assert database.write(f"full,device=a value=0 {start}") == 204
+        acknowledged = 1
+        host.run_expect([0], watch)
+        host.run("dd if=/dev/zero of=/mnt/filled bs=64k")
+        while (
+            database.write(
+                "".join(f"full,device=a value={n} {start + n}\n" for n in range(acknowledged + 1, acknowledged + 101))
+            )
+            == 204
+        ):
+            acknowledged += 100
+            assert acknowledged < 100_000
+        host.run_expect([0], watch)  # without room a restart would help nobody
+        assert database.write(f"full,device=a value=0 {start}") == 500
+        process = host.check_output("systemctl show influxdb --property=MainPID")
+        host.run_expect([0], "rm /mnt/filled")
+        assert database.write(f"full,device=a value=0 {start}") == 500
+        host.run_expect([0], watch)
+        end = time.monotonic() + 30
+        while True:
+            try:
+                if database.write(f"full,device=b value=0 {start}") == 204:
+                    break
+            except OSError:
+                pass
+            assert time.monotonic() < end, "it still refuses"
+            time.sleep(0.5)
+        assert host.check_output("systemctl show influxdb --property=MainPID") != process
+        assert "the disk has room: restarting it" in host.check_output("journalctl --unit=influxdb-watch --no-pager")
+        rows = database.rows("SELECT count(value) FROM iot.autogen.full WHERE device = 'a'")
+        assert rows[0]["count"] >= acknowledged
+    finally:
+        host.run("systemctl stop influxdb; umount /var/lib/influxdb; umount /mnt; systemctl start influxdb")
+    database.wait()

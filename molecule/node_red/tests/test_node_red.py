@@ -389,3 +389,26 @@ def test_it_survives_a_reboot(pi, editor, broker):
     assert editor.log_in(editor.password)[0] == 200
     publish(broker, "tig/matslopy4/reading", json.dumps({"outsidetemp": before["value"]}))
     assert retained(broker, topic) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [("context/global/global.json", "garbage"), ("context/global/global.json", "empty"), ("flows.json", "NULs")],
+)
+def test_it_comes_back_with_a_damaged_file(host, editor, damage, state_files, name, how):
+    """Context that cannot be read ended Node-RED with code 0, and flows that cannot be read were none."""
+    before = {node["id"] for node in editor.flows()["flows"]}
+    path = f"/var/lib/node-red/{name}"
+    host.run_expect(
+        [0], f"mkdir -p $(dirname {path}); test -s {path} || echo '{{}}' > {path}; chown -R node-red: /var/lib/node-red"
+    )
+    editor.deploy(editor.flows())  # which makes Node-RED keep the version before
+    said = damage("node-red", path, how)
+    assert f"{path} is " in said
+    assert "Lost: " in said
+    editor.wait()
+    assert host.service("node-red").is_running
+    assert {node["id"] for node in editor.flows()["flows"]} == before
+    assert state_files("node-red")["damaged"] == []
+    if host.file(path).exists:
+        assert host.file(path).user == "node-red"
