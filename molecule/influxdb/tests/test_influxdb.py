@@ -207,7 +207,7 @@ def test_without_the_accounts_nobody_is_let_in(host, database, damage, state_fil
     """There is no second copy either: it stays down, without a new start each second, and says which file it is."""
     host.run_expect([0], "cp -a /var/lib/influxdb/meta/meta.db /root/; cp -a /var/lib/tig-pi/influxdb/copies /root/")
     try:
-        host.run_expect([0], "rm -r /var/lib/tig-pi/influxdb/copies")
+        host.run_expect([0], "systemctl stop influxdb; rm -r /var/lib/tig-pi/influxdb/copies")
         said = damage("influxdb", "/var/lib/influxdb/meta/meta.db", "NULs")
         assert said.count("make repair repairs it") == 1
         assert not host.service("influxdb").is_running
