@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 HOME = "/var/lib/tig-pi"
@@ -48,7 +48,7 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write(path: Path, content: bytes, like: os.stat_result | None = None) -> None:
+def write(path: Path, content: Iterable[bytes], like: os.stat_result | None = None) -> None:
     """Replace a file by an atomic rename, on the card when this returns, with owner and mode of what `like` describes."""
     staged = path.with_name(f".{path.name}.new")
     staged.unlink(missing_ok=True)  # "x" below: nobody who may write in the directory leads the way to another file
@@ -57,7 +57,7 @@ def write(path: Path, content: bytes, like: os.stat_result | None = None) -> Non
             os.fchmod(file.fileno(), like.st_mode & 0o7777)
             if os.geteuid() == 0:
                 os.fchown(file.fileno(), like.st_uid, like.st_gid)
-        file.write(content)
+        file.writelines(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(staged, path)
@@ -89,7 +89,7 @@ class StateFiles:
         path: Path,
         problem: str,
         *,
-        content: bytes | None = None,
+        content: Iterable[bytes] | None = None,
         done: str = "",
         lost: str = "nothing",
         command: str = "",
@@ -157,7 +157,7 @@ class StateFiles:
                 "modified": moment(self._was.st_mtime),
                 "size": self._was.st_size,
             }
-            write(Path(f"{place}.json"), (json.dumps(note, indent=1) + "\n").encode())
+            write(Path(f"{place}.json"), [(json.dumps(note, indent=1) + "\n").encode()])
         now = time.time()  # from here its days are counted
         for each in (place, *(place.rglob("*") if place.is_dir() else ())):
             os.utime(each, (now, now))
@@ -175,7 +175,7 @@ class StateFiles:
                 return
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.parent.chmod(0o700)
-        write(copy, content)
+        write(copy, [content])
         copy.chmod(0o600)
 
     @property
@@ -201,7 +201,7 @@ class StateFiles:
         if (path.exists() and path.read_bytes() == text) or not (self.open or path.exists()):
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, text)
+        write(path, [text])
         path.chmod(0o644)
 
     def tell(self) -> None:
