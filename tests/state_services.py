@@ -186,21 +186,23 @@ class Accounts(Service):
             for name in ("a", "b", "c")
         ]
         filters = runpy.run_path(str(ROOT / "roles/mosquitto/filter_plugins/mosquitto.py"))
-        contents = (filters["mosquitto_password_file"](accounts, "pi", 10), filters["mosquitto_acl_file"](accounts))
+        contents = [filters["mosquitto_password_file"](accounts, "pi", 10), filters["mosquitto_acl_file"](accounts)]
+        contents.append(filters["mosquitto_accounts_file"](accounts, "pi", 10))
         for path, content in zip(self.files().values(), contents, strict=True):
             for each in (path, self.copy(path)):
                 each.parent.mkdir(parents=True, exist_ok=True)
                 each.write_text(content)
 
     def files(self) -> dict[str, Path]:
-        return {name: self.path(f"/etc/mosquitto/{name}") for name in ("passwd", "acl")}
+        return {name: self.path(f"/etc/mosquitto/{name}") for name in ("passwd", "acl", "accounts")}
 
     def copy(self, path: Path) -> Path:
         return self.path(f"/var/lib/tig-pi/mosquitto/copies/{path.name}")
 
     def there(self) -> dict[str, int]:
-        texts = [path.read_bytes() for path in self.files().values()]
-        return {"accounts": texts[0].count(b":$7$"), "topics": texts[1].count(b"topic write")}
+        texts = [path.read_bytes() if path.exists() else b"" for path in self.files().values()]
+        counts = (text.count(word) for text, word in zip(texts, (b":$7$", b"topic write", b"id "), strict=True))
+        return dict(zip(("accounts", "topics", "ids"), counts, strict=True))
 
 
 class Database(Service):

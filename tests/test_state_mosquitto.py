@@ -8,6 +8,7 @@ from state_services import DAMAGE, Broker, copied
 PASSWORDS = (
     "greenhouse:$7$1000$AAAAAAAAAAAAAAAA$" + "A" * 86 + "==\n" + "reader:$7$1000$BBBBBBBBBBBBBBBB$" + "B" * 86 + "==\n"
 ).encode()
+CLIENT_IDS = b"account greenhouse 0123456789abcdef\nid greenhouse greenhouse\ncollect reader tig/+/reading\n"
 TOPICS = (
     b"#\n# Ansible managed\n#\n\nuser greenhouse\ntopic write tig/greenhouse/reading\n\nuser reader\ntopic read tig/#\n"
 )
@@ -66,7 +67,10 @@ def test_what_the_broker_itself_cannot_do(broker):
 
 
 @pytest.mark.parametrize("how", ["empty", "truncated", "garbage"])
-@pytest.mark.parametrize(("name", "content"), [("/etc/mosquitto/passwd", PASSWORDS), ("/etc/mosquitto/acl", TOPICS)])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("/etc/mosquitto/passwd", PASSWORDS), ("/etc/mosquitto/acl", TOPICS), ("/etc/mosquitto/accounts", CLIENT_IDS)],
+)
 def test_accounts_and_topics_are_restored_from_their_second_copy(tmp_path, name, content, how):
     broker = Broker(tmp_path)
     file = broker.path(name)
@@ -83,7 +87,9 @@ def test_accounts_and_topics_are_restored_from_their_second_copy(tmp_path, name,
     # With the copy gone, too, it is left to somebody who knows the accounts.
     broker.damage(file, how)
     broker.damage(copy, "garbage")
-    assert "make repair repairs it" in broker.run("start").stdout
+    result = broker.run("start")
+    assert result.returncode == 1  # a broker that knows no accounts would forget their sessions
+    assert "make repair repairs it" in result.stdout
     (left,) = broker.report()["damaged"]
     assert left["file"] == name
 
