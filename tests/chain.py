@@ -216,7 +216,7 @@ class Chain:
             text = text.replace('flush_interval = "1s"', 'flush_interval = "100ms"').replace(
                 "SETTLED = 60", "SETTLED = 2"
             )
-            text = text.replace('  interval = "10s"\n', "")
+            text = text.replace('  interval = "10s"\n', "").replace("WAIT = 3600", "WAIT = 5")
             (telegraf_d / template.stem).write_text(text)
         self.broker = Program(
             [program("mosquitto", "mosquitto"), "-c", f"{directory}/mosquitto.conf"], directory / "mosquitto.log"

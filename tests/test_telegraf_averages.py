@@ -51,6 +51,17 @@ def test_a_backlog_is_in_the_averages_however_old_it_is(chain, back):
     wait_until(lambda: average(chain, start, "other") == 30, "those of another device are", 60)
 
 
+def test_a_clock_that_is_always_behind_does_not_keep_its_readings_out(chain):
+    start = ten_minutes(3 * 3600)
+    end = time.monotonic() + 60
+    number = 0
+    while average(chain, start) is None and time.monotonic() < end:
+        publish(chain, start + number, [20.0])
+        number += 1
+        time.sleep(0.5)
+    assert average(chain, start) == 20
+
+
 def test_what_telegraf_knew_of_when_it_was_killed_is_averaged_at_its_start(chain):
     start = ten_minutes(2 * DAY)
     chain.telegraf.stop()

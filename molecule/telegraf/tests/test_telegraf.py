@@ -201,6 +201,27 @@ def test_no_reading_is_lost_when_the_broker_restarts(host, query, publish):
     wait_until(lambda: stored(query, start, 1000) == 1000, "all thousand are stored", 90)
 
 
+@pytest.mark.parametrize("how", ["restart telegraf", "kill --signal=KILL telegraf", "restart influxdb telegraf"])
+def test_names_that_are_stored_pass_after_a_restart_whatever_else_comes(host, query, publish, how):
+    start = 1_635_000_000 + 1000 * len(how)
+    publish("mats/test", json.dumps({"device": "known", "outsidetemp": 1, "time": start}))
+    stored = "SELECT outsidetemp FROM mqtt_consumer WHERE device = 'known' AND time >= %ds AND time <= %ds"
+    wait_until(lambda: query(stored % (start, start)), "an undeclared device is stored")
+    flood = [json.dumps({"device": f"{how}-{number}", "outsidetemp": 1}) for number in range(500)]
+    host.run_expect([0], f"systemctl {how}")
+    publish("mats/test", *flood, json.dumps({"device": "known", "outsidetemp": 2, "time": start + 1}))
+    wait_until(lambda: query(stored % (start + 1, start + 1)), "it is stored once more")
+    wait_until(lambda: counters(query)["undeclared_device"] >= 450, "most of the flood is counted")
+    names = {row["value"] for row in query('SHOW TAG VALUES FROM mqtt_consumer WITH KEY = "device"')}
+    assert len([name for name in names if name.startswith(how)]) <= 50
+
+
+def test_memory_has_limits(host):
+    shown = host.run_expect([0], "systemctl show mosquitto influxdb telegraf --property=MemoryMax,Environment").stdout
+    assert shown.count("GOMEMLIMIT=") == 2
+    assert "MemoryMax=infinity" not in shown
+
+
 def test_a_changed_password_converges_everywhere(converge, inventory, query, publish):
     for name in ("mosquitto/telegraf", "influxdb/telegraf"):
         (inventory / "secrets" / name).write_text('it\'s "new" and has $HOME \\ in it %n\n')
