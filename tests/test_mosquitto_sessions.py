@@ -62,7 +62,7 @@ def acknowledged_and_stored(
     back = Client(broker, "mats", "mats-away", persistent=True, **away)
     assert back.session_present, "the one that was away has lost its session"
     back.close()
-    for number in range(5):  # new sessions, and one that comes and goes
+    for number in range(3):  # new sessions, and one that comes and goes
         Client(broker, "mats", f"mats-new-{number}", persistent=True, **away).subscribe("mats/#").close()
         fetch()
         broker.settle()
@@ -103,3 +103,25 @@ def test_an_account_that_is_gone_is_put_out_at_once(broker):
     assert goes.put_out
     assert not stays.put_out
     assert Client(broker, "mats", "mats-phone").answer != "Success"
+
+
+def test_a_broker_of_before_hands_its_queues_on(tmp_path):
+    """It had no plugin, and an expiry; the new configuration starts on its store."""
+    broker = Broker(tmp_path / "broker", ACCOUNTS)
+    configuration = broker.directory / "mosquitto.conf"
+    new = configuration.read_text()
+    old = [line for line in new.splitlines() if not line.startswith("plugin")]
+    configuration.write_text("\n".join([*old, "persistent_client_expiration 14d", ""]))
+    broker.start()
+    Client(broker, "telegraf", "telegraf-reading", persistent=True).subscribe("tig/+/reading").close()
+    device = Client(broker, "greenhouse", "greenhouse-1")
+    acknowledged = device.publish("tig/greenhouse/reading", *map(str, range(100)))
+    device.close()
+    broker.stop()
+    configuration.write_text(new)
+    broker.start()
+    reader = Client(broker, "telegraf", "telegraf-reading", persistent=True)
+    assert reader.session_present
+    assert reader.payloads() == acknowledged
+    reader.close()
+    broker.stop()

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import pathlib
 import queue
 import time
 
 import paho.mqtt.client as mqtt
 import pytest
+import yaml
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
+PROJECT = pathlib.Path(__file__).parents[3]
 CONFIGURATION = "/etc/mosquitto/mosquitto.conf"
 
 
 class Client:
     """One MQTT client: what it was told at the connect, and what it has received since."""
 
-    def __init__(self, pi, account=None, password=None, version=mqtt.MQTTv311, client_id="", persistent=False) -> None:
+    def __init__(
+        self, pi, account=None, password=None, version=mqtt.MQTTv311, client_id="", persistent=False, expiry=0
+    ) -> None:
         self.received: queue.Queue = queue.Queue()
         self.answer: queue.Queue = queue.Queue()
         options = {} if version == mqtt.MQTTv5 else {"clean_session": not persistent}
@@ -25,7 +32,11 @@ class Client:
         self.client.on_connect = lambda *arguments: self.answer.put(str(arguments[3]))
         self.client.on_subscribe = lambda *arguments: self.answer.put("subscribed")
         self.client.on_message = lambda client, data, message: self.received.put((message.topic, message.payload))
-        self.client.connect(pi.address, pi.port(1883), keepalive=30)
+        session = {}
+        if expiry:
+            session = {"clean_start": False, "properties": Properties(PacketTypes.CONNECT)}
+            session["properties"].SessionExpiryInterval = expiry
+        self.client.connect(pi.address, pi.port(1883), keepalive=30, **session)
         self.client.loop_start()
         self.connected = self.answer.get(timeout=10)
 
@@ -275,3 +286,87 @@ def test_it_comes_back_with_its_accounts(client, host, damage, converge, path, h
     assert (host.file(path).user, host.file(path).mode) == ("mosquitto", 0o600)
     assert client("greenhouse").connected == "Success"
     assert " changed=0 " in converge().stdout
+
+
+@pytest.fixture
+def accounts(inventory):
+    """The scenario's accounts, for a test that declares others."""
+    declared = yaml.safe_load((PROJECT / "molecule/mosquitto/converge.yml").read_text())[0]["vars"][
+        "mosquitto_accounts"
+    ]
+    secret = inventory / "secrets/mosquitto"
+    return [{**account, "password": (secret / account["name"]).read_text().strip()} for account in declared]
+
+
+@pytest.mark.parametrize("persistent", [False, True], ids=["clean", "persistent"])
+@pytest.mark.parametrize("thief", ["greenhouse", "mats"])
+def test_the_session_of_another_account_is_not_to_be_had(client, converge, accounts, thief, persistent):
+    mats = {"name": "mats", "password": "mats", "topics": [{"topic": "#", "access": "readwrite"}]}
+    assert converge(mosquitto_accounts=[*accounts, mats]).returncode == 0
+    away = client("reader", client_id="reader-phone", persistent=True)
+    away.subscribe("tig/+/reading")
+    away.close()
+    device = client("greenhouse", client_id="greenhouse-1")
+    for number in range(20):
+        device.publish("tig/greenhouse/reading", str(number))
+    taking = client(thief, "mats" if thief == "mats" else None, client_id="reader-phone", persistent=persistent)
+    assert taking.connected == "Not authorized"
+    back = client("reader", client_id="reader-phone", persistent=True)
+    assert [back.next()[1] for _ in range(20)] == [str(number).encode() for number in range(20)]
+    several = [client("mats", "mats", client_id=client_id) for client_id in ("mats", "phone", "laptop")]
+    assert {one.connected for one in several} == {"Success"}
+    assert all(one.client.is_connected() for one in several)
+    assert converge().returncode == 0
+
+
+def test_who_is_away_loses_nothing_whatever_changes(host, client, converge, accounts):
+    """An account more, a restart, a changed password, another account less: each is what a verb does."""
+    away = client("reader", client_id="reader-away", persistent=True)
+    away.subscribe("tig/+/reading")
+    away.close()
+    mats = {"name": "mats", "password": "mats", "topics": [{"topic": "tig/#", "access": "read"}]}
+    phone = None
+    acknowledged = []
+
+    def publish() -> None:
+        device = client("greenhouse", client_id="greenhouse-1")
+        for _ in range(20):
+            acknowledged.append(str(len(acknowledged)).encode())
+            device.publish("tig/greenhouse/reading", acknowledged[-1])
+        device.close()
+
+    publish()
+    for declared in (
+        [*accounts, mats],
+        None,
+        [*accounts, {**mats, "password": "another one"}],
+        [*accounts, mats, {**mats, "name": "more"}],
+        accounts,
+    ):
+        if declared is None:
+            phone = client("mats", "mats", version=mqtt.MQTTv5, client_id="phone", expiry=86400)
+            phone.subscribe("tig/+/reading")
+            phone.close()
+            host.run_expect([0], "systemctl restart mosquitto")
+        else:
+            assert converge(mosquitto_accounts=declared).returncode == 0
+        publish()
+    back = client("reader", client_id="reader-away", persistent=True)
+    assert [back.next()[1] for _ in acknowledged] == acknowledged
+    # The account mats is gone, and what it has left with it.
+    log = host.run("journalctl --unit=mosquitto --no-pager").stdout
+    assert "removed the session phone of mats, which is no account" in log
+    assert "Expiring client" not in log
+    assert " changed=0 " in converge().stdout
+
+
+def test_a_subscription_goes_with_the_right_to_read(host, client, converge, accounts):
+    away = client("reader", client_id="reader-away", persistent=True)
+    away.subscribe("tig/+/status")
+    away.close()
+    reader = {**accounts[1], "topics": [topic for topic in accounts[1]["topics"] if "status" not in topic["topic"]]}
+    assert converge(mosquitto_accounts=[accounts[0], reader]).returncode == 0
+    assert (
+        "removed the subscription of session reader-away to tig/+/status" in host.run("journalctl -u mosquitto").stdout
+    )
+    assert converge().returncode == 0

@@ -63,10 +63,10 @@ def publish(pi, secret):
         client.loop_start()
         return client
 
-    def publish(topic: str, *payloads: str | bytes) -> None:
+    def publish(topic: str, *payloads: str | bytes, retain: bool = False) -> None:
         account = "mats" if topic == "mats/test" else topic.split("/")[1]
         client = clients.setdefault(account, None) or clients.update({account: connected(account)}) or clients[account]
-        for message in [client.publish(topic, payload, qos=1) for payload in payloads]:
+        for message in [client.publish(topic, payload, qos=1, retain=retain) for payload in payloads]:
             message.wait_for_publish(30)
             assert message.is_published()
 
@@ -129,6 +129,20 @@ def test_each_row_of_the_table_of_messages(query, publish):
         "airpressure": 1018.61,
         "soilhumidity": 0.6999512,
     }
+
+
+def test_a_retained_reading_without_a_time_is_stored_once(host, query, publish):
+    """Whatever is restarted: the broker would repeat it to Telegraf each time, and it would count as fresh."""
+    publish("mats/test", '{"device": "retained", "outsidetemp": 25}', retain=True)
+    count = "SELECT count(outsidetemp) FROM mqtt_consumer WHERE device = 'retained'"
+    wait_until(lambda: query(count), "it is stored")
+    for number, service in enumerate(("telegraf", "mosquitto", "telegraf")):
+        host.run_expect([0], f"systemctl restart {service}")
+        time.sleep(2)  # the client of this test notices, too
+        publish("tig/greenhouse/reading", *readings(1_600_100_000 + number, 1))
+        wait_until(lambda n=number: stored(query, 1_600_100_000 + n, 1) == 1, "what came later is stored", 60)
+    assert query(count)[0]["count"] == 1
+    publish("mats/test", "", retain=True)
 
 
 def test_secrets_are_root_s_and_stand_nowhere_else(host, secret):
