@@ -117,9 +117,9 @@ def inventory() -> pathlib.Path:
 def playbook(inventory: pathlib.Path):
     """Run a playbook of the project on the scenario's inventory: `playbook("flash.yml")`."""
 
-    def run(name: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["ansible-playbook", f"--inventory={inventory}", f"playbooks/{name}"],
+            ["ansible-playbook", f"--inventory={inventory}", f"playbooks/{name}", *arguments],
             env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", **environment},
             cwd=PROJECT,
             capture_output=True,

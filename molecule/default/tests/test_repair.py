@@ -8,7 +8,7 @@ META, FLOWS = "/var/lib/influxdb/meta/meta.db", "/var/lib/node-red/flows.json"
 
 
 def test_what_a_start_must_not_decide_is_repaired_by_the_command(host, publish, rows, playbook, verify):
-    publish("tig/matslopy4/reading", '{"outsidetemp": 12.5, "time": 1704060000}', "mats")
+    publish("tig/matslopy4/reading", '{"outsidetemp": 12.5, "time": 1704060000}', "matslopy4")
     count = "SELECT count(outsidetemp) FROM mqtt_consumer WHERE device = 'matslopy4' AND time < '2024-01-01T00:00:00Z'"
     host.run_expect([0], "systemctl kill --signal=KILL influxdb node-red; systemctl stop influxdb node-red")
     host.run_expect([0], "rm -rf /var/lib/tig-pi/influxdb/copies /var/lib/node-red/.flows.json.backup")
@@ -18,7 +18,7 @@ def test_what_a_start_must_not_decide_is_repaired_by_the_command(host, publish, 
     assert not host.service("influxdb").is_running
 
     before = host.check_output(f"sha256sum {META} {FLOWS}")
-    plan = playbook("repair.yml", ANSIBLE_CHECK_MODE="1")
+    plan = playbook("repair.yml", "--check")
     told = " ".join(plan.stdout.split())
     assert f"{META} is empty" in told
     assert f"{FLOWS} is empty" in told
@@ -29,4 +29,4 @@ def test_what_a_start_must_not_decide_is_repaired_by_the_command(host, publish, 
     assert "Lost: " in run.stdout
     assert rows(count)
     assert verify().returncode == 0
-    assert "No state file is damaged" in playbook("repair.yml", ANSIBLE_CHECK_MODE="1").stdout
+    assert "No state file is damaged" in playbook("repair.yml", "--check").stdout
