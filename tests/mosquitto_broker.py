@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,16 @@ ROLE = Path(__file__).parents[1] / "roles/mosquitto"
 _spec = importlib.util.spec_from_file_location("mosquitto_filters", ROLE / "filter_plugins/mosquitto.py")
 filters = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(filters)
+
+
+def compile_plugin(plugin: Path, compiler: str) -> None:
+    """The role's plugin, made by the role's program, which finds this compiler and no other."""
+    only = plugin.parent / compiler
+    only.mkdir()
+    (only / compiler).symlink_to(program(compiler, compiler))
+    others = os.environ["PATH"] if compiler == "gcc" else ""  # gcc calls others, tcc does not
+    command = [sys.executable, ROLE / "files/mosquitto-plugin", ROLE / "files/mosquitto-accounts.c", plugin]
+    subprocess.run(command, env={**os.environ, "PATH": f"{only}:{others}"}, check=True)
 
 
 class Broker:
@@ -43,17 +54,7 @@ class Broker:
         }
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "store").mkdir()
-        compiler = Path(program("tcc", "tcc"))
-        subprocess.run(
-            [
-                sys.executable,
-                ROLE / "files/mosquitto-plugin",
-                ROLE / "files/mosquitto-accounts.c",
-                directory / "accounts.so",
-            ],
-            env={**os.environ, "PATH": f"{compiler.parent}:{os.environ['PATH']}"},
-            check=True,
-        )
+        compile_plugin(directory / "accounts.so", "gcc" if shutil.which("gcc") else "tcc")
         self.configure(accounts)
         text = render(ROLE / "templates/mosquitto.conf.j2", self.variables)
         text = text.replace("/var/lib/mosquitto/", f"{directory}/store/").replace("/run/mosquitto/", f"{directory}/")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+
 import paho.mqtt.client as mqtt
 import pytest
-from mosquitto_broker import Broker, Client
+from mosquitto_broker import Broker, Client, compile_plugin
 
 ACCOUNTS = [
     {"name": "telegraf", "topics": [{"topic": "tig/+/reading", "access": "read"}]},
@@ -100,3 +102,19 @@ def test_a_person_has_several_connections_at_once(broker):
     assert not any(client.put_out for client in clients)
     for client in clients:
         client.close()
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "tcc"])
+def test_the_plugin_of_either_compiler(tmp_path, compiler):
+    broker = Broker(tmp_path / "broker", ACCOUNTS)
+    plugin = broker.directory / "accounts.so"
+    plugin.unlink()
+    shutil.rmtree(broker.directory / "gcc", ignore_errors=True)
+    shutil.rmtree(broker.directory / "tcc", ignore_errors=True)
+    compile_plugin(plugin, compiler)
+    broker.start()
+    assert Client(broker, "mats", "telegraf-reading").answer in REFUSED
+    client = Client(broker, "mats", "phone")
+    assert client.answer == "Success"
+    client.close()
+    broker.stop()
