@@ -151,6 +151,7 @@ class Broker(Service):
         last.wait_for_publish(20)
         self.close(device)
         self.stop()
+        assert self.run("start").stdout == ""
 
     def there(self) -> dict[str, int]:
         """How many messages wait for the client that was away, and how many retained ones there are."""

@@ -33,13 +33,14 @@ def test_a_sound_store_is_left_alone(broker):
     result = broker.run("start")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     assert broker.path(broker.store).read_bytes() == before
-    assert not broker.path("/var/lib/tig-pi").exists()
+    assert broker.report() == {"service": "mosquitto", "damaged": [], "set_aside": []}
     assert broker.start()
     assert broker.there() == {"waiting": broker.waiting, "retained": broker.retained}
 
 
 @pytest.mark.parametrize("how", DAMAGE)
 def test_the_broker_comes_back_with_every_record_that_can_be_read(broker, how):
+    assert broker.run("start").returncode == 0  # the start before, which keeps a second copy of the sessions
     damaged = broker.damage(broker.path(broker.store), how)
     result = broker.run("start")
     assert result.returncode == 0, result.stderr
@@ -54,8 +55,8 @@ def test_the_broker_comes_back_with_every_record_that_can_be_read(broker, how):
     if how == "garbage in the middle":  # a sector of 512 bytes holds a dozen records
         assert there["waiting"] > broker.waiting - 15
         assert there["retained"] > broker.retained - 15
-    if how in ("truncated", "NULs at the end"):
-        assert "kept" in result.stdout
+    if how in ("truncated", "NULs at the end"):  # the sessions were in the other half
+        assert there["waiting"] > 200
     broker.stop()
     assert broker.run("start").stdout == ""  # and that was all
 

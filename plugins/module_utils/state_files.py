@@ -166,10 +166,10 @@ class StateFiles:
     def second_copy(self, path: Path) -> Path:
         return self.home / "copies" / path.name
 
-    def keep_second_copy(self, path: Path) -> None:
-        """Copy a sound file, if it is another one than before."""
+    def keep_second_copy(self, path: Path, content: bytes | None = None) -> None:
+        """Copy a sound file, or what matters of it, if it is another one than before."""
         copy = self.second_copy(path)
-        content = path.read_bytes()
+        content = path.read_bytes() if content is None else content
         with contextlib.suppress(OSError):
             if copy.read_bytes() == content:
                 return
