@@ -6,16 +6,18 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import tarfile
 
 import jinja2
 import pytest
 import yaml
-from ansible.errors import AnsibleFilterError
+from ansible.errors import AnsibleActionFail, AnsibleFilterError
 from lopy4_bench import FIRMWARE, REPOSITORY, ROLE, loaded, lopy4_image, lopy4_line
 from virtual_lopy4 import flash
 
 filters = loaded(ROLE / "filter_plugins/lopy4.py")
+action = loaded(ROLE / "action_plugins/lopy4_program.py")
 
 SETTINGS = {
     "name": "greenhouse",
@@ -235,7 +237,95 @@ def test_hosts_that_are_not_understood_are_left_alone():
         filters.lopy4_with_host("all: {children: {devices: {hosts: {a: {}}}}}\n", "new")
 
 
+# --- two hosts for one device
+
+
+def claimed(one: dict, two: dict, where: str = "pi") -> list[str]:
+    hostvars = {"pi": {}, "one": one, "two": two}
+    return filters.lopy4_shared("one", hostvars, one.get("lopy4_port", ""), one.get("lopy4_mac", ""), where)
+
+
+PORT = "/dev/serial/by-id/usb-Pycom_Expansion3_Py01-if00"
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ({"lopy4_port": PORT}, {"lopy4_port": PORT}),  # the inventory says of neither where it is plugged in
+        ({"lopy4_port": PORT}, {"lopy4_port": PORT, "__lopy4_where": "pi"}),
+        ({"lopy4_port": PORT, "lopy4_serial_host": "pi"}, {"lopy4_port": PORT, "lopy4_serial_host": "pi"}),
+    ],
+)
+def test_two_hosts_that_name_the_same_port_are_told_apart_by_nobody(one, two):
+    [problem] = claimed(one, two)
+    assert problem.startswith(f"one: lopy4_port: two has {PORT} of pi, too.")
+
+
+def test_the_same_port_of_another_host_is_another_port():
+    assert claimed({"lopy4_port": PORT}, {"lopy4_port": PORT, "lopy4_serial_host": "shed"}) == []
+    assert claimed({"lopy4_port": PORT}, {"lopy4_port": PORT + "1"}) == []
+    assert claimed({"lopy4_mac": "24:0a:c4:00:00:01"}, {}) == []
+
+
+def test_two_names_of_one_port_of_this_machine_are_one_port(tmp_path):
+    (tmp_path / "by-id").symlink_to(tmp_path / "ttyACM0")
+    ports = {"lopy4_port": f"{tmp_path}/by-id"}, {"lopy4_port": f"{tmp_path}/ttyACM0"}
+    assert len(claimed(*ports, "localhost")) == 1
+
+
+def test_two_hosts_with_the_same_chip_are_named():
+    [problem] = claimed({"lopy4_mac": "24:0a:c4:00:00:01"}, {"lopy4_mac": "240AC4000001"})
+    assert "lopy4_mac: two has the chip 24:0a:c4:00:00:01, too" in problem
+
+
+# --- the names of the program's files
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["two words.py", "größe.py", "main.py~", ".hidden", "a:b.py", "line\nbreak.py", 'quote".py', "dot.", "x" * 65],
+)
+def test_a_name_that_a_device_cannot_have_is_refused_here(tmp_path, name):
+    program = shutil.copytree(FIRMWARE, tmp_path / "program")
+    (program / "lib/tig" / name).touch()
+    with pytest.raises(AnsibleActionFail, match=r"a device can't have the file .*Rename it"):
+        action.tree(program)
+
+
+@pytest.mark.parametrize("name", ["tig/Ring.py", "TIG/more.py"])
+def test_names_that_are_one_on_fat_are_refused_here(tmp_path, name):
+    program = shutil.copytree(FIRMWARE, tmp_path / "program")
+    path = program / "lib" / name
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    with pytest.raises(AnsibleActionFail, match="differ in upper and lower case only"):
+        action.tree(program)
+
+
+def test_the_firmware_has_names_that_a_device_can_have():
+    assert "lib/tig/main.py" in action.tree(FIRMWARE)
+
+
 # --- the summary
+
+
+def test_the_summary_says_what_was_repaired_and_what_is_waited_for():
+    done = {
+        "changed": True,
+        "version": "2",
+        "previous_version": "1",
+        "seconds": 4,
+        "files": {"sent": ["x"], "copied": []},
+    }
+    [line] = filters.lopy4_summary(["a"], {"a": {"__lopy4_program": done | {"repaired": ["settings.json"]}}}, ["a"])
+    assert line.endswith("; repaired what was damaged or missing: settings.json")
+    [line] = filters.lopy4_summary(["a"], {"a": {"__lopy4_program": done | {"waits": True}}}, ["a"])
+    assert line.endswith("; it has not reached the broker yet, and if it does not in ten minutes it goes back to 1")
+
+
+def test_the_summary_names_the_device_in_the_command_that_repairs():
+    [line] = filters.lopy4_summary(["a"], {"a": {"__lopy4_failure": "a: damaged. `make format DEVICE=…` does"}}, ["a"])
+    assert line == "a: FAILED. damaged. `make format DEVICE=a` does"
 
 
 def test_a_connection_that_broke_is_a_failure_with_advice():

@@ -20,13 +20,15 @@ from ansible.utils.display import Display
 PERIOD = 2.0  # seconds between two lines
 PAIR = re.compile(r"(?<!\\)(\\\\)*\\u[dD][89abAB]")  # the first escape of a surrogate pair
 ROOT_FILES = ("boot.py", "main.py")
+# Names that FAT and littlefs both take. FAT does not tell upper from lower case.
+NAME = re.compile(r"[A-Za-z0-9_-]([A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
 
 
 def tree(directory: Path) -> dict[str, bytes]:
     """The program's files by their path on the device.
 
     Raises:
-        AnsibleActionFail: that is no program.
+        AnsibleActionFail: that is no program, or a device can't have files of these names.
     """
     files = {}
     for name in ROOT_FILES:
@@ -37,7 +39,27 @@ def tree(directory: Path) -> dict[str, bytes]:
     for path in sorted((directory / "lib").rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc":
             files[path.relative_to(directory).as_posix()] = path.read_bytes()
+    _check_names(directory, files)
     return files
+
+
+def _check_names(directory: Path, files: dict[str, bytes]) -> None:
+    seen: dict[str, str] = {}
+    for name in files:
+        parts = name.split("/")
+        odd = [part for part in parts if not NAME.fullmatch(part)]
+        if odd:
+            raise AnsibleActionFail(
+                f"lopy4_program: a device can't have the file {name!r} of {directory}: {odd[0]!r} has to be letters from a to z, "
+                "digits, '_', '-' and '.' (neither first nor last), 64 at the most. Rename it, or remove it if it is an editor's."
+            )
+        for path in ("/".join(parts[: count + 1]) for count in range(len(parts))):
+            other = seen.setdefault(path.lower(), path)
+            if other != path:
+                raise AnsibleActionFail(
+                    f"lopy4_program: {other!r} and {path!r} of {directory} differ in upper and lower case only, and are one on a "
+                    "device: rename one."
+                )
 
 
 def version(files: dict[str, bytes]) -> str:

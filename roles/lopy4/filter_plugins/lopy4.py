@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import ipaddress
+import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
@@ -174,6 +175,44 @@ def lopy4_problems(settings: Mapping, program: str) -> list[str]:
         _patience(settings, catalogue),
     )
     return [f"{settings['name']}: {problem}" for check in checks for problem in check]
+
+
+def lopy4_shared(host: str, hostvars: Mapping, port: str, mac: str, where: str) -> list[str]:
+    """What other hosts of the inventory claim of this one's: its port, or its chip.
+
+    Args:
+        host: the device.
+        hostvars: the variables of all hosts.
+        port, mac, where: the device's, as it is going to be flashed.
+    """
+
+    def same_place(other: Mapping) -> bool:
+        there = other.get("__lopy4_where") or other.get("lopy4_serial_host")
+        return there == where or not (there or hostvars[host].get("lopy4_serial_host"))
+
+    def real(path: str) -> str:
+        return os.path.realpath(path) if where == "localhost" else os.path.normpath(path)
+
+    problems = []
+    for name in hostvars:
+        other = hostvars[name]
+        if name == host:
+            continue
+        if port and other.get("lopy4_port") and real(str(other["lopy4_port"])) == real(port) and same_place(other):
+            problems.append(
+                f"{host}: lopy4_port: {name} has {other['lopy4_port']} of {where}, too. Which of them is plugged in there? Correct the "
+                "other one; `make device` lists the ports."
+            )
+        if mac and _digits(other.get("lopy4_mac")) == _digits(mac):
+            problems.append(
+                f"{host}: lopy4_mac: {name} has the chip {mac}, too. Correct one of them, or take the host that is no longer there out "
+                "of the inventory."
+            )
+    return problems
+
+
+def _digits(mac: object) -> str:
+    return re.sub(r"[^0-9a-f]", "", str(mac or "").lower())
 
 
 def _plain(settings: Mapping) -> Iterator[str]:
@@ -401,12 +440,24 @@ def lopy4_summary(hosts: list[str], hostvars: Mapping, left: list[str]) -> list[
         done, failure = hostvars[host].get("__lopy4_program") or {}, hostvars[host].get("__lopy4_failure")
         if failure:
             sentences = " ".join(failure) if isinstance(failure, list) else str(failure)
-            lines.append(f"{host}: FAILED. {sentences.removeprefix(host + ': ').strip()}")
-        elif done.get("changed"):
+            sentences = sentences.removeprefix(host + ": ").replace("DEVICE=…", f"DEVICE={host}")
+            lines.append(f"{host}: FAILED. {sentences.strip()}")
+        elif done.get("changed") and "files" in done:
             before = done["previous_version"]
             lines.append(
                 f"{host}: version {done['version']}{f' in place of {before}' if before else ''}, {len(done['files']['sent'])} files "
                 f"sent and {len(done['files']['copied'])} copied on the device, {done['seconds']} s"
+                + (
+                    f"; repaired what was damaged or missing: {', '.join(done['repaired'])}"
+                    if done.get("repaired")
+                    else ""
+                )
+                + ("; it has not reached the broker yet" if done.get("waits") else "")
+                + (
+                    f", and if it does not in ten minutes it goes back to {before}"
+                    if done.get("waits") and before
+                    else ""
+                )
             )
         elif "version" in done:
             lines.append(f"{host}: version {done['version']} as declared, nothing written, {done['seconds']} s")
@@ -510,6 +561,7 @@ class FilterModule:
             "lopy4_address": lopy4_address,
             "lopy4_choice": lopy4_choice,
             "lopy4_problems": lopy4_problems,
+            "lopy4_shared": lopy4_shared,
             "lopy4_summary": lopy4_summary,
             "lopy4_with_host": lopy4_with_host,
             "posix_timezone": posix_timezone,
