@@ -7,7 +7,7 @@ bin := .venv/bin
 play = $(bin)/ansible-playbook $(if $(ASK),--ask-pass --ask-become-pass) --inventory $(INVENTORY)
 
 # Where nothing is said, what touches things means your Pi, and what looks at them the demo while there is one.
-pi device flash repair feed: INVENTORY ?= inventories/home
+pi device flash format repair feed: INVENTORY ?= inventories/home
 status verify: INVENTORY ?= $(if $(wildcard $(demo)/.virtual/pi.json),$(demo),inventories/home)
 
 export RELEASE PYTHON
@@ -23,7 +23,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONDONTWRITEBYTECODE :=
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo pi device flash repair status verify fault feed check test bench clean image demo-feed
+.PHONY: help demo pi device flash format repair status verify fault feed check test bench clean image demo-feed
 
 help:
 	@echo 'make VERB [INVENTORY=inventories/home] [ARGS="…"] [ASK=1]'
@@ -43,6 +43,10 @@ device: .venv/.controller ## describe a new sensor node: which port, whose chip 
 
 flash: .venv/.controller ## put program and settings on the sensor nodes (DEVICE=matslopy4; default: all)
 	@$(play) playbooks/flash.yml $(if $(DEVICE),--limit $(DEVICE),) $(ARGS)
+
+format: .venv/.controller ## make a new file system on a sensor node, then as flash; its LoRa and Sigfox keys stay (DEVICE=matslopy4)
+	@test -n "$(DEVICE)" || { echo 'Say which device: make format DEVICE=greenhouse. Everything on its file system goes.' >&2; exit 2; }
+	@$(play) playbooks/flash.yml --tags lopy4_erase_fs,lopy4 --limit $(DEVICE) $(ARGS)
 
 status: .venv/.controller ## services, accounts, last readings, what is not set (FORMAT=json)
 	@bin/status $(INVENTORY) $(if $(ASK),--ask-pass --ask-become-pass) $(if $(FORMAT),--format $(FORMAT)) $(ARGS)
@@ -69,9 +73,10 @@ test: ## everything (SCENARIO="base mosquitto" for some molecule scenarios alone
 	@$(MAKE) --silent --jobs=2 RELEASE=bookworm image demo-feed # scenario takeover has it
 	@$(bin)/python bin/test --jobs $(JOBS) $(SCENARIO)
 
-bench: ## measure speed and memory on this machine, ten minutes (ARGS=--cold: five more, without caches)
+bench: ## measure speed and memory, ten minutes, then count what faults leave, an hour (ARGS=--cold, ARGS=again: parts of the first)
 	@bin/prerequisites test
 	@bench/stack $(ARGS)
+	@$(if $(ARGS),,bench/cuts)
 
 clean: ## remove the demo: its Pi and everything that belongs to it; nothing else
 	@bin/demo --remove

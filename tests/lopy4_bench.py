@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
+import re
 import shutil
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import ansible.module_utils
 
@@ -19,10 +22,11 @@ sys.path.insert(0, str(REPOSITORY / "virtual/lopy4"))
 ansible.module_utils.__path__.append(str(ROLE / "module_utils"))
 
 from ansible.module_utils import lopy4_device, lopy4_image, lopy4_line, lopy4_upload, lopy4_visit  # noqa: E402, F401
-from ansible.module_utils.lopy4_line import DeviceError, Gone, Line  # noqa: E402, F401
+from ansible.module_utils.lopy4_line import DeviceError, Gone, Line  # noqa: E402
 from ansible.module_utils.lopy4_repl import Repl, compact  # noqa: E402, F401
 from ansible.module_utils.lopy4_upload import Upload, watch  # noqa: E402
 from virtual_lopy4 import Device  # noqa: E402
+from virtual_lopy4_host import esptool  # noqa: E402
 
 
 def loaded(path: Path):
@@ -96,6 +100,7 @@ class Visit:
             self.upload = Upload(repl, files, root, version)
             self.upload.look()
             self.changed = not self.upload.unchanged
+            self.damage = self.upload.damage()
             if self.changed:
                 self.slot = self.upload.change()
             repl.reset()
@@ -134,6 +139,127 @@ def said(device: Device, text: str, patience: float = 20) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+def boots(device: Device, patience: float = 12) -> str:
+    """What runs after the device got its power back: the version of the program, or "" where its prompt shows that there is none."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        heard = bytes(device.tail)
+        heard = heard[heard.rfind(b"ets Jun") :]
+        found = re.search(rb"program (\w+) in", heard)
+        if found:
+            return found[1].decode()
+        if heard.endswith(b">>> "):
+            return ""
+        time.sleep(0.02)
+    raise AssertionError(bytes(device.tail)[-1500:].decode("utf-8", "replace"))
+
+
+def formatted(device: Device, backups: Path) -> None:
+    """Format a device as `make format` does, with the real esptool: read and keep the config block, erase, write the block."""
+    plugin, library = (loaded(ROLE / place / "lopy4_interpreter.py") for place in ("action_plugins", "library"))
+    action = object.__new__(plugin.ActionModule)
+    action.args = {
+        "name": "bench",
+        "port": device.port,
+        "mac": "",
+        "esptool": str(esptool()),
+        "baud": 921600,
+        "block": None,
+    }
+    action.file_system = "littlefs"
+    action._task = SimpleNamespace(check_mode=False)
+
+    def step(which: str, **more) -> dict:
+        module = SimpleNamespace(params={**action.args, **more}, check_mode=False)
+        return getattr(library.Interpreter(module, lambda *_: None), which)()
+
+    action._step = step
+    assert action._format(backups)["changed"]
+
+
+def erased(device: Device, _: Path) -> None:
+    """The same without the ROM loader, which takes a minute: for many devices."""
+    device.cut()
+    for offset, size in lopy4_image.erased("pycom"):
+        device.flash.erase(offset, size)
+    block = device.flash.read(lopy4_image.CONFIG, lopy4_image.SECTOR)
+    device.flash.write(lopy4_image.CONFIG, lopy4_image.with_file_system(block, "littlefs"))
+    device.ctl("plug")
+    assert boots(device) == ""
+
+
+def with_version_1(state: Path, kind: str) -> None:
+    """Make a device on which version 1 works: kind is fat or littlefs, on Pycom's firmware, or mainline."""
+    more = {"profile": "mainline"} if kind == "mainline" else {"profile": "pycom", "file_system": kind}
+    with Device(state, paced=False, **more) as device:
+        assert Visit(device, program("1"), "1").works
+
+
+def damage_fat(device: Device) -> None:
+    """Erase the block with the directory a/, as a cut does."""
+    device.cut()
+    offset, size = lopy4_image.FILE_SYSTEM["pycom"]
+    place = device.flash.read(offset, size).find(b"MANIFE~1JSO")
+    assert place > 0
+    device.flash.erase(offset + place // lopy4_image.SECTOR * lopy4_image.SECTOR, lopy4_image.SECTOR)
+    device.ctl("plug")
+
+
+CUT = program("2", lib__tig__more=b"# new in version 2\n" * 100)
+CUT_ROOT = {name: data + b"# a later loader\n" for name, data in LOADER.items()}
+
+
+def writes_of_upload(state: Path, directory: Path) -> int:
+    """How many times an upload of CUT, with the start of what it has put there, erases or writes a block."""
+    with copy_of(state, directory) as device:
+        assert boots(device) == "1"
+        before = device.page.block_writes
+        assert Visit(device, CUT, "2", CUT_ROOT).works
+        return device.page.block_writes - before
+
+
+def power_cut(state: Path, directory: Path, number: int, torn: str, make_format=formatted) -> str:
+    """Cut the power at the block write `number` of an upload of CUT to a device on which version 1 runs, then run again.
+
+    Returns:
+        "held": a whole program starts, and the next run completes. "run": none starts, and the next run puts it there.
+        "format": a run says that the file system is damaged, and which command repairs it; the command does.
+        "": the upload did not come so far (the number of writes differs by a few).
+
+    Raises:
+        AssertionError: none of these.
+    """
+    with copy_of(state, directory) as device:
+        assert boots(device) == "1"
+        identity = device.flash.read(lopy4_image.CONFIG, lopy4_image.IDENTITY)
+        device.ctl("power-cut", at_block_write=number, torn=torn)
+        with contextlib.suppress(Gone, DeviceError):
+            Visit(device, CUT, "2", CUT_ROOT)
+        end = time.monotonic() + 10
+        while device.state != "off":
+            if device.page.block_writes < device.page.cut_at_write and time.monotonic() > end - 8:
+                return ""
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        device.ctl("plug")
+        outcome = "held" if boots(device) else "run"
+        try:
+            # The last one may have left damage that does not show yet.
+            for version, files, root in (("2", CUT, CUT_ROOT), ("3", program("3"), LOADER)):
+                visit = Visit(device, files, version, root)
+                assert visit.works is not False, visit.said
+                assert boots(device) == version
+        except DeviceError as error:
+            if not re.match(r"The file system of the device is damaged.* `make format DEVICE=…`", str(error)):
+                raise
+            make_format(device, directory / "backups")
+            assert Visit(device, CUT, "2", CUT_ROOT).works
+            assert device.installed["file_system"] == "littlefs"
+            outcome = "format"
+        assert device.flash.read(lopy4_image.CONFIG, lopy4_image.IDENTITY) == identity
+        return outcome
 
 
 def copy_of(state: Path, directory: Path, **options) -> Device:

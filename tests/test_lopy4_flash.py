@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 from chain import Program, free_port, libraries, program, wait_until
-from lopy4_bench import REPOSITORY, Device
+from lopy4_bench import REPOSITORY, Device, damage_fat, lopy4_image
+from virtual_lopy4_host import esptool
 
 # Device seconds a second: a program that finds no broker takes a minute until it is taken for good.
 FAST = 12
@@ -136,6 +137,37 @@ def test_a_host_that_is_not_there_is_named_and_the_other_device_served(site, bro
     assert "two: FAILED. away, which two is plugged into, can" in said(result), result.stdout
 
 
+def test_two_devices_on_one_port_are_refused_before_a_byte_is_sent(site, broker, tmp_path):
+    two = site / "host_vars/two.yml"
+    two.write_text(two.read_text().replace(f"{tmp_path}/two", f"{tmp_path}/one"))
+    with Device(tmp_path / "state-one", "pycom", paced=False, speed=FAST, link=str(tmp_path / "one")) as one:
+        for options in ([], ["--limit=one"]):
+            result = play("flash", site, *options)
+            assert result.returncode != 0
+            assert f"one: FAILED. lopy4_port: two has {tmp_path}/one of pi, too" in said(result), result.stdout
+        assert one.received == 0
+
+
+def test_a_damaged_file_system_is_told_and_formatted_by_the_command_that_the_run_names(site, broker, tmp_path):
+    with Device(tmp_path / "state-one", "pycom", paced=False, speed=FAST, link=str(tmp_path / "one")) as one:
+        options = ["--limit=one", "-e", f"lopy4_esptool_directory={esptool().parents[1]}"]
+        identity = one.flash.read(lopy4_image.CONFIG, lopy4_image.IDENTITY)
+        for interval in (15, 20):  # a program in both slots
+            assert play("flash", site, *options, "-e", f"lopy4_interval={interval}").returncode == 0
+        damage_fat(one)
+        damaged = play("flash", site, *options, "-e", "lopy4_interval=30")
+        assert damaged.returncode != 0
+        assert "one: FAILED. The file system of the device is damaged" in said(damaged), damaged.stdout
+        assert "`make format DEVICE=one` makes a new file system" in said(damaged)
+        mended = play("flash", site, *options, "--tags", "lopy4_erase_fs,lopy4")
+        assert mended.returncode == 0, mended.stdout
+        assert one.installed["file_system"] == "littlefs"
+        assert one.flash.read(lopy4_image.CONFIG, lopy4_image.IDENTITY) == identity
+        assert (site / "backups/lopy4").is_dir()
+        again = play("flash", site, *options)
+        assert "nothing written" in said(again)
+
+
 def test_a_reading_that_does_not_come_is_a_failure_with_advice(site, broker, tmp_path):
     with Device(tmp_path / "state-one", "pycom", paced=False, speed=FAST, link=str(tmp_path / "one")):
         # Nobody has the address of the broker that the device was given.
@@ -157,6 +189,8 @@ def test_a_new_device_is_described(site, tmp_path):
         assert result.returncode == 0, result.stdout
         described = yaml.safe_load((site / "host_vars/greenhouse.yml").read_text())
         assert described["lopy4_port"] == device.port
+        assert "Its file system is FAT, which a power cut during an upload can damage" in said(result)
+        assert "make pi && make format DEVICE=greenhouse" in said(result)
         assert described["lopy4_mac"] == ":".join(f"{byte:02x}" for byte in device.mac)
         assert described["lopy4_wifi_ssid"] == "Home: 5G är #1"  # as the devices that are there have it
         assert described["lopy4_serial_host"] == "localhost"

@@ -103,7 +103,8 @@ def bench(tmp_path, monkeypatch):
         made._make_tmp_path = lambda: str(tmp_path)
         made._transfer_file = lambda source, target: shutil.copyfile(source, target)
         made._fixup_perms2 = lambda _: None
-        made.args = {"name": "greenhouse", "port": "x", "mac": MAC, "esptool": "", "baud": 1}
+        made.args = {"name": "greenhouse", "port": "x", "mac": MAC, "esptool": "", "baud": 1, "block": None}
+        made.file_system = getattr(install, "file_system", "fat")
         made.args.update(declared_release=image.release, sha256=hashlib.sha256(data).hexdigest())
 
         def step(which, **more):
@@ -182,6 +183,41 @@ def test_a_board_that_does_not_restart_its_chip_is_explained(bench):
         bench(chip, "pycom")
     with pytest.raises(DeviceError, match=r"was erased.*take the jumper off G23"):
         bench.format(chip)
+
+
+LITTLE = BLOCK[:533] + b"\x01" + BLOCK[534:]
+
+
+@pytest.mark.parametrize("pulled_at", range(1, 24))
+def test_formatting_makes_littlefs_and_keeps_the_identity_wherever_it_breaks_off(bench, pulled_at):
+    bench.file_system = "littlefs"
+    chip = Chip("pycom", BLOCK)
+    chip.pulled_at = pulled_at
+    try:
+        bench.format(chip)
+    except Pulled:
+        chip.pulled_at = None
+        bench.format(chip)
+    chip.pulled_at = None
+    assert chip.config == LITTLE
+    assert BLOCK in bench.kept()
+    chip.written.clear()
+    bench.format(chip)
+    assert chip.written == []  # the block is right
+
+
+def test_formatting_as_fat(bench):
+    chip = Chip("pycom", LITTLE)
+    bench.format(chip)
+    assert chip.config == BLOCK
+
+
+def test_formatting_a_board_that_nobody_has_set_writes_no_block(bench):
+    bench.file_system = "littlefs"
+    chip = Chip("pycom", BLANK)  # Pycom's firmware takes that for LittleFS
+    bench.format(chip)
+    assert chip.config == BLANK
+    assert chip.written == []
 
 
 @pytest.mark.parametrize("platform", ["pycom", "mainline"])

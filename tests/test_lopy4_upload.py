@@ -23,14 +23,22 @@ from lopy4_bench import (
     Repl,
     Visit,
     ask,
+    boots,
     copy_of,
+    damage_fat,
+    erased,
     execute,
     firmware,
+    formatted,
     lopy4_upload,
     lopy4_visit,
+    power_cut,
     program,
     said,
+    with_version_1,
+    writes_of_upload,
 )
+from virtual_lopy4 import cells
 
 pytestmark = pytest.mark.slow
 
@@ -192,7 +200,7 @@ def test_a_hash_that_was_never_finished_does_not_matter(tmp_path):
 def test_a_silent_device_is_explained(tmp_path):
     with Device(tmp_path / "device", "pycom", paced=False) as device:
         device.submit(device.power_off)
-        with Line(device.port) as line, pytest.raises(DeviceError, match="jumpers TX and RX"):
+        with Line(device.port) as line, pytest.raises(DeviceError, match=r"jumpers TX and RX.*Press its reset button"):
             Repl(line).enter(patience=1)
 
 
@@ -328,14 +336,6 @@ def test_a_reset_between_two_attempts_is_made_good(device, monkeypatch):
     assert visit.upload.trouble == 1
 
 
-def boots(device, versions: tuple[str, ...]) -> str:
-    """The version that runs after the device got its power back."""
-    for version in versions:
-        if said(device, f"program {version} in", 12 if version == versions[0] else 3):
-            return version
-    raise AssertionError(bytes(device.tail)[-1500:].decode("utf-8", "replace"))
-
-
 def interrupted(state, directory, disturb, files, version) -> None:
     """An upload that `disturb` breaks off: a program boots, and the next run completes."""
     with copy_of(state, directory) as device:
@@ -346,7 +346,7 @@ def interrupted(state, directory, disturb, files, version) -> None:
         device.submit(device.plug)  # what is plugged in stays so
         device.page.cut_at_write = 0
         device.unplug_after = None
-        boots(device, ("1", version))
+        assert boots(device) in ("1", version)
         again = Visit(device, files, version)
         assert again.works is not False
         assert said(device, f"program {version} in")
@@ -386,13 +386,55 @@ def cable(programmed, tmp_path, seed):
     interrupted(state, tmp_path / "cut", disturb, NEXT, "2")
 
 
-@pytest.mark.slow
-def test_power_cut_at_every_block_write(programmed, tmp_path):
-    state, _, writes = programmed
-    for number in range(1, writes + 3):
+@pytest.fixture(scope="module", params=["fat", "littlefs", "mainline"])
+def version_1(request, tmp_path_factory):
+    state = tmp_path_factory.mktemp(request.param)
+    with_version_1(state, request.param)
+    return state, request.param, writes_of_upload(state, tmp_path_factory.mktemp("whole"))
 
-        def disturb(device, number=number):
-            device.page.torn = 0
-            device.page.cut_at_write = device.page.block_writes + number
 
-        interrupted(state, tmp_path / f"cut{number}", disturb, NEXT, "2")
+@pytest.mark.parametrize("torn", cells.TORN)
+def test_power_cut_at_a_block_write(version_1, tmp_path, torn):
+    """Three moments of each; `bench/cuts` has all of them."""
+    state, kind, writes = version_1
+    first = random.Random(f"{kind}{torn}").randrange(1, writes // 3)
+    found = [
+        power_cut(state, tmp_path / str(number), number, torn, erased)
+        for number in range(first, writes - 1, writes // 3)
+    ]
+    if kind == "fat" and torn != "none":
+        assert set(found) <= {"held", "run", "format"}
+    else:
+        assert set(found) == {"held"}
+
+
+def test_a_damaged_directory_of_a_fat_is_told_with_the_command_that_repairs_it(tmp_path):
+    with Device(tmp_path / "device", "pycom", paced=False) as device:
+        assert Visit(device, program("1"), "1").works
+        assert Visit(device, program("2"), "2").works
+        damage_fat(device)
+        with pytest.raises(DeviceError, match=r"file system of the device is damaged.*`make format DEVICE=…`"):
+            Visit(device, program("3"), "3")
+        formatted(device, tmp_path / "backups")
+        visit = Visit(device, program("3"), "3")
+        assert visit.works
+        assert device.installed["file_system"] == "littlefs"
+        assert len(list((tmp_path / "backups").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "repaired"),
+    [
+        ("os.remove(root + '/b/settings.json')", ["settings.json"]),
+        ("os.remove(root + '/boot.py')\nos.remove(root + '/main.py')", ["boot.py", "main.py"]),
+        ("for s in 'ab':\n os.remove(root + '/' + s + '/manifest.json')", ["the program in slot b"]),
+    ],
+)
+def test_what_was_repaired_is_said(device, code, repaired):
+    assert Visit(device, program("1"), "1").damage == []
+    assert Visit(device, program("2"), "2").damage == []
+    execute(device, "import os\nroot = os.getcwd().rstrip('/')\n" + code)
+    visit = Visit(device, program("2"), "2")
+    assert visit.damage == repaired
+    assert visit.works
+    assert boots(device) == "2"

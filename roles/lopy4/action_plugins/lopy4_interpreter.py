@@ -75,6 +75,7 @@ class ActionModule(ActionBase):
         state = self.args.pop("state", "present")
         erase_fs = self._templated_bool(self.args.pop("erase_fs", False))
         directory = Path(self.args.pop("backup_directory"))
+        self.file_system = self.args.pop("file_system", "littlefs")
         path = self.args.pop("image", None)
         try:
             if state == "formatted":
@@ -168,8 +169,16 @@ class ActionModule(ActionBase):
         there = self._step("read")
         if there.get("failed"):
             return there
-        self._keep(there, directory)
-        return self._step("format", mac=there["mac"])
+        shelf, block = self._keep(there, directory)
+        more = {}
+        if there["layout"] == "pycom":
+            kept = shelf.block()
+            # A blank one is what a cut leaves while it is written.
+            whole = kept if kept and not block.strip(b"\xff") else images.restored("pycom", block, kept) or block
+            wanted = images.with_file_system(whole, self.file_system)
+            if wanted != block:
+                more["block"] = base64.b64encode(wanted).decode()
+        return self._step("format", mac=there["mac"], **more)
 
     def _step(self, step: str, **more) -> dict:
         with self.progress(self, self.args["name"], self.task_vars) as progress:

@@ -34,7 +34,8 @@ options:
     type: str
   state:
     description: >-
-      V(compared) only says whether O(image) runs, as C(changed); V(present) makes it so; V(formatted) erases the file system.
+      V(compared) only says whether O(image) runs, as C(changed); V(present) makes it so; V(formatted) erases the file system,
+      and the device makes a new one.
     choices: [compared, present, formatted]
     type: str
     default: present
@@ -42,6 +43,11 @@ options:
     description: Permits to go from one partition layout to another, which destroys the file system.
     type: bool
     default: false
+  file_system:
+    description: What Pycom's firmware makes when it is formatted. MicroPython for the ESP32 always makes littlefs.
+    choices: [littlefs, fat]
+    type: str
+    default: littlefs
   backup_directory:
     description: Where config blocks are kept, on the controller.
     type: path
@@ -305,6 +311,10 @@ class Interpreter:
                     )
                 self.progress("erasing the file system")
                 loader.erase_file_system(loader.layout)
+                block = base64.b64decode(self.asked["block"] or "")
+                if len(block) == SECTOR:
+                    loader.write([(CONFIG, block)], self.asked["baud"], self.progress)
+            self.progress("erased; waiting until it has made a new one")
             if not wait_for(self.path, 60):
                 raise DeviceError(f"The file system was erased, and {SILENT}")
         return {"changed": True}

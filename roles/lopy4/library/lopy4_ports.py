@@ -32,7 +32,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 ports:
-  description: One entry a port, with C(port), and C(mac), C(firmware) and C(platform), or C(problem).
+  description: One entry a port, with C(port), and C(mac), C(firmware), C(platform) and C(file_system), or C(problem).
   type: list
   elements: dict
   returned: success

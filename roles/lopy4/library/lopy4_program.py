@@ -81,6 +81,11 @@ files:
   description: Files that were C(sent), and files that were C(copied) on the device.
   type: dict
   returned: success
+repaired:
+  description: What was missing or damaged of what an earlier run had put there.
+  type: list
+  elements: str
+  returned: success
 waits:
   description: >-
     Whether the new program has not reached the broker within a minute. Where it does not within ten, the device goes back to
@@ -134,7 +139,7 @@ def run(module: AnsibleModule, progress: Progress) -> dict:
     root = {path: files.pop(path) for path in ROOT_FILES}
     path = asked["port"] or port_of(asked["mac"], asked["name"])
     began = time.monotonic()
-    result: dict = {"changed": False, "diff": [], "waits": False}
+    result: dict = {"changed": False, "diff": [], "waits": False, "repaired": []}
     with visit(path) as repl:
         upload = Upload(repl, files, root, payload["version"], progress)
         upload.look()
@@ -153,7 +158,9 @@ def run(module: AnsibleModule, progress: Progress) -> dict:
             if module._diff:
                 result["diff"] = difference(upload, asked["name"])
             if not module.check_mode:
+                damage = upload.damage()
                 result["slot"] = upload.change()
+                result["repaired"] = damage
         repl.reset()
         result.update(
             seconds=round(time.monotonic() - began, 2),

@@ -99,6 +99,14 @@ def room(slot, block):
     v = os.statvfs(root or "/")
     return v[0] * v[3] + used
 
+def lost(block):
+    # What is taken and belongs to no file: a FAT that was damaged has such clusters.
+    used = 0
+    for p in walk(""):
+        used += block if p[-1] == "/" else -(-os.stat(root + p)[6] // block) * block
+    v = os.statvfs(root or "/")
+    return v[0] * (v[2] - v[3]) - used
+
 def remove(path):
     try:
         os.remove(root + "/" + path)
@@ -161,6 +169,10 @@ def inventory(slot):
         return {}
     found = {}
     for p in walk(slot):
+        b = p.encode()
+        if min(b) < 33 or max(b) > 126:
+            # Nothing that we sent has such a name.
+            raise OSError(5)
         if p[-1] != "/":
             watchdog.feed()
             found[p[len(slot) + 1 :]] = digest(p)[:16]

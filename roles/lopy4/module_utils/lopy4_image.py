@@ -18,6 +18,8 @@ FILE_SYSTEM = {"pycom": (0x400000, 0x400000), "mainline": (0x200000, 0x600000)}
 # Of the config block: LoRa MAC, Sigfox id, PAC and two keys; then the LoRa region; then Wi-Fi, file system type and others
 # that the user sets (pycom_config_block_t in Pycom's esp32/pycom_config.h).
 IDENTITY, LPWAN = 52, 53
+FILE_SYSTEM_TYPE = 533
+FAT, LITTLEFS = 0, (1, 0xFF)
 CHIP_ESP32 = 0
 
 
@@ -138,6 +140,14 @@ def restored(layout: str, block: bytes, kept: bytes) -> bytes:
         if has_identity(known):
             return known
     return b"\xff" * SECTOR  # bytes of another file system would be taken for keys
+
+
+def with_file_system(block: bytes, kind: str) -> bytes:
+    """The config block by which Pycom's firmware takes a file system of that kind; when it finds none, it makes one."""
+    there = "littlefs" if block[FILE_SYSTEM_TYPE] in LITTLEFS else "fat"
+    if kind == there:
+        return block
+    return block[:FILE_SYSTEM_TYPE] + bytes((FAT if kind == "fat" else LITTLEFS[0],)) + block[FILE_SYSTEM_TYPE + 1 :]
 
 
 def erased(platform: str) -> list[tuple[int, int]]:

@@ -18,7 +18,8 @@ BANNER = b"raw REPL; CTRL-B to exit\r\n>"
 
 SILENT = (
     "The device on {port} does not answer. Look at the expansion board: are the jumpers TX and RX in place? Does the cable "
-    "have data lines (many charge only)? Is it a device with MicroPython? If it has none, set lopy4_interpreter."
+    "have data lines (many charge only)? Press its reset button and run again. Is it a device with MicroPython? If it has none, "
+    "set lopy4_interpreter."
 )
 
 
@@ -167,7 +168,11 @@ class Repl:
 
     def ask(self, expression: str, timeout: float = 30.0):
         """The value of an expression on the device."""
-        return ast.literal_eval(self.run(f"print(repr({expression}))", timeout).strip())
+        said = self.run(f"print(repr({expression}))", timeout).strip()
+        try:
+            return ast.literal_eval(said)
+        except (ValueError, SyntaxError) as error:
+            raise RemoteError(f"{said[-60:]!r} is no answer to {expression[:60]}") from error
 
     def interrupt(self) -> None:
         """End what runs, whatever it is; back to the prompt, all that was said is forgotten."""

@@ -8,12 +8,13 @@ leaves the old program in place.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from ansible.module_utils.lopy4_device import CHANGE, LOOK
 from ansible.module_utils.lopy4_line import DeviceError, Gone
@@ -30,6 +31,16 @@ ESCAPE = 27
 CHUNKS = {"pycom": 1024, "mainline": 64}
 BATCH = 24576  # bytes of the stream that the device holds in memory at a time, at the most
 ATTEMPTS = 4
+DAMAGED = (
+    "The file system of the device is damaged ({}): that is what a power cut while the flash is written does to a FAT, or a flash "
+    "that wears out. `make format DEVICE=…` makes a new file system (LittleFS, which survives power cuts) and puts the program on "
+    "it; the LoRa and Sigfox keys stay. In a playbook of your own: `--tags lopy4_erase_fs,lopy4`."
+)
+MARGIN = 32  # blocks that a sound file system may take for itself
+FULL = (
+    "The device is full: the program needs {}, and {} of {} is left for it. Remove files of yours, or format it with "
+    "`make format DEVICE=…`."
+)
 
 
 # --- the pointer
@@ -99,6 +110,10 @@ def batches(files: list[tuple[str, bytes]], limit: int) -> list[list[tuple[str, 
 
 # --- the tree
 
+# Our helper opens what is there, makes every directory, and nobody else is at work.
+FILE_ERROR = re.compile(r"OSError|UnicodeError")
+NO_ROOM = re.compile(r"OSError: .*(28|ENOSPC)")
+
 
 def manifest(files: Mapping[str, bytes], version: str) -> bytes:
     """The slot's list of files: its hash stands for the whole slot."""
@@ -145,10 +160,26 @@ class Upload:
         self.copied_files: list[str] = []
         self.trouble = 0
 
+    @contextlib.contextmanager
+    def _sound(self) -> Iterator[None]:
+        """Says of an error that our helper meets only on a damaged file system what it means."""
+        try:
+            yield
+        except RemoteError as error:
+            if not FILE_ERROR.search(str(error)):
+                raise
+            if NO_ROOM.search(str(error)) and self.repl.ask(f"lost({self.block})", 120) < MARGIN * self.block:
+                raise DeviceError(FULL.format("more than it seemed", "nothing", self.root or "/")) from error
+            raise DeviceError(DAMAGED.format(str(error).removeprefix("The device says: "))) from error
+
     # --- looking
 
     def look(self) -> None:
         """Learn what the device is and what is on it; nothing is written."""
+        with self._sound():
+            self._learn()
+
+    def _learn(self) -> None:
         try:
             seen = self._look()
         except RemoteError as error:
@@ -201,6 +232,18 @@ class Upload:
     def unchanged(self) -> bool:
         return self.is_right(self.slot) and self.current[2:] == ("good", 0) and not self.stale_root
 
+    def damage(self) -> list[str]:
+        """What is not as an upload of before left it; a run that changes something repairs it."""
+        if not self.current:
+            return []  # there was none, or nobody knows
+        manifest, wrong = self.slots[self.slot][:2]
+        found = list(wrong or ()) if manifest else [f"the program in slot {self.slot}"]
+        for name in self.stale_root:
+            head = self.root_there[name][1]
+            if not head.strip(b"\0\xff") or (LOADER_MARK not in head and is_blank(head)):
+                found.append(name)
+        return found
+
     def differences(self) -> list[tuple[str, str]]:
         """What differs from the slot that runs, as (path, "new" | "changed" | "removed"); asks the device."""
         there = self.repl.ask(f"manifest({self.slot + '/manifest.json'!r})[1]") if self.slot else {}
@@ -229,6 +272,10 @@ class Upload:
         Raises:
             DeviceError: it could not; the program that was there before is the one that runs.
         """
+        with self._sound():
+            return self._change()
+
+    def _change(self) -> str:
         other = {"a": "b", "b": "a"}.get(self.slot, "")
         self._prepare()
         if self.is_right(self.slot):
@@ -280,10 +327,9 @@ class Upload:
         needed = sum(-(-size // self.block) * self.block for size in sizes) + (len(folders) + 3) * self.block
         there = self.repl.ask(f"room({slot!r}, {self.block})", 60)
         if needed > there:
-            raise DeviceError(
-                f"The device is full: the program needs {needed // 1024} kB, and {there // 1024} kB of {self.root or '/'} are "
-                "left for it. Remove files of yours, or format it with `--tags lopy4_erase_fs,lopy4`."
-            )
+            if self.repl.ask(f"lost({self.block})", 120) > max(needed, MARGIN * self.block):
+                raise DeviceError(DAMAGED.format("what is taken of it belongs to no file"))
+            raise DeviceError(FULL.format(f"{needed // 1024} kB", f"{there // 1024} kB", self.root or "/"))
 
     def _fill(self, slot: str) -> None:
         self._check_room(slot)
@@ -313,17 +359,15 @@ class Upload:
                 self.written += len(self.manifest)
                 return
         raise DeviceError(
-            f"What was written to slot {slot} of the device does not come back as it was sent: its flash is failing, or the file "
-            "system is damaged (`--tags lopy4_erase_fs,lopy4` formats it). The program that was there before is in place."
+            DAMAGED.format(f"what was written to slot {slot} does not come back as it was sent")
+            + " The program that was there before is in place."
         )
 
     def _point(self, slot: str, state: str) -> None:
         self.sequence += 1
         text = record(self.sequence, slot, state, 0)
         if not self.repl.ask(f"point({self.spare}, {text!r})"):
-            raise DeviceError(
-                "The boot pointer could not be written: the device's flash is failing. The old program is in place."
-            )
+            raise DeviceError(DAMAGED.format("the boot pointer could not be written") + " The old program is in place.")
         self.records[self.spare] = text
         self.current, self.spare = pointer(self.records)
         self.written += RECORD
@@ -338,9 +382,7 @@ class Upload:
             data = self.root_files[name]
             aside = self._aside(name)
             if not self.repl.ask(f"replace({name!r}, {hashlib.sha256(data).hexdigest()!r}, {aside!r})", 60):
-                raise DeviceError(
-                    f"{name} could not be replaced: the device's flash is failing. The old one is in place."
-                )
+                raise DeviceError(DAMAGED.format(f"{name} could not be replaced") + " The old one is in place.")
 
     def _aside(self, name: str) -> str:
         """Where somebody's own boot.py or main.py is kept; "" if there is nothing to keep."""
@@ -380,11 +422,8 @@ class Upload:
                 if self._stream(wire, chunk, window, done, total) and self.repl.finish(60).endswith("True\n"):
                     return
             except RemoteError as error:
-                if "28" in str(error) or "ENOSPC" in str(error):
-                    raise DeviceError(
-                        "The device is full. Remove files of yours, or format it with `--tags lopy4_erase_fs,lopy4`."
-                    ) from error
-                if not any(word in str(error) for word in ("KeyboardInterrupt", "OSError", "EIO")):
+                # What was sent has arrived whole, or was not looked at: a file that can't be written is no matter of the line.
+                if "KeyboardInterrupt" not in str(error):
                     raise
             except Gone:
                 raise

@@ -10,9 +10,17 @@ import time
 from collections.abc import Iterator
 
 from ansible.module_utils.lopy4_line import BAUD, DeviceError, Line, foreign, listed, ports
-from ansible.module_utils.lopy4_repl import Repl
+from ansible.module_utils.lopy4_repl import Repl, compact
 
-IDENTIFY = "import os,sys,machine,binascii\nprint((tuple(os.uname())[:5],sys.platform,binascii.hexlify(machine.unique_id()).decode()))"
+IDENTIFY = """
+import os, sys, machine, binascii
+try:
+    import pycom
+    kind = pycom.bootmgr()[1]
+except Exception:
+    kind = "LittleFS"
+print((tuple(os.uname())[:5], sys.platform, binascii.hexlify(machine.unique_id()).decode(), kind))
+"""
 
 
 def plain(mac: str) -> str:
@@ -35,14 +43,16 @@ def check_mac(found: str, declared: str, path: str, name: str) -> None:
 
 
 def identified(path: str, patience: float = 12.0) -> dict:
-    """Platform, release, firmware and MAC of the device on a port, which is restarted. Raises DeviceError if none answers."""
+    """Platform, release, firmware, MAC and kind of file system of the device on a port, which is restarted. Raises DeviceError
+    if none answers."""
     with visit(path, patience) as repl:
-        uname, sys_platform, mac = ast.literal_eval(repl.run(IDENTIFY).strip())
+        uname, sys_platform, mac, file_system = ast.literal_eval(repl.run(compact(IDENTIFY)).strip())
     return {
         "platform": "mainline" if sys_platform == "esp32" else "pycom",
         "release": uname[2].removeprefix("v"),
         "firmware": f"{uname[4]}, {uname[2]}",
         "mac": written(mac),
+        "file_system": file_system,
     }
 
 

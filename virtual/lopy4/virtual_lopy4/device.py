@@ -718,7 +718,10 @@ class Device:
     def rpc_main_script(self):
         return self.main_script
 
-    def rpc_bootmgr(self, _partition, file_system, reset):
+    def rpc_file_system(self):
+        return {"fat": "FAT", "littlefs": "LittleFS"}[self.installed["file_system"]]
+
+    def rpc_bootmgr(self, file_system, reset):
         if file_system is not None:
             block = bytearray(self.flash.read(0x3FF000, BLOCK))
             block[533] = file_system

@@ -96,8 +96,12 @@ def get_free_heap():
     return (gc.mem_free(), 0)
 
 
-def bootmgr(boot_partition=None, fs_type=None, reset=False):
-    return _call("bootmgr", boot_partition, fs_type, bool(reset))
+def bootmgr(*, boot_partition=255, fs_type=255, safeboot=255, reset=False):
+    if boot_partition == fs_type == safeboot == 255:
+        return ("Factory", _call("file_system"), "SafeBoot: False", "Status: Ready")
+    if fs_type != 255 and fs_type not in (FAT, LittleFS):
+        raise ValueError("Error invalid filesystem type!")
+    _call("bootmgr", None if fs_type == 255 else fs_type, bool(reset))
 
 
 def ota_slot():
