@@ -43,7 +43,7 @@ never_give_up() { # UNIT [LINE]: after the network, and started again for ever
   mkdir -p "/etc/systemd/system/$1.service.d"
   {
     printf '[Unit]\nWants=network-online.target\nAfter=network-online.target\nStartLimitIntervalSec=0\n'
-    printf '[Service]\nRestartSec=1\n%s\n' "${2-}"
+    printf '[Service]\nRestart=always\nRestartSec=1\nTimeoutStartSec=infinity\n%s\n' "${2-}"
   } >"/etc/systemd/system/$1.service.d/tig-pi.conf"
 }
 

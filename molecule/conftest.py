@@ -107,6 +107,50 @@ def tags_work_alone(host, converge: Converge):
     return check
 
 
+# How a unit may fail: it cannot start, or its program ends by itself, in order or not. Each is a drop-in of systemd.
+ENDS = "[Service]\nType=simple\nExecStart=\nExecStart=/bin/sh -c 'sleep 5; echo I have had enough; exit {}'\n"
+FAILURES = {
+    "cannot start": "[Service]\nExecStartPre=/bin/false\n",
+    "ends in order": ENDS.format(0),
+    "ends with an error": ENDS.format(3),
+}
+
+
+@pytest.fixture
+def broken(host):
+    """Let units fail until the end of the test: `broken("cannot start", "telegraf", "node-red")`."""
+    files = {}
+
+    def tell(*units: str) -> None:
+        host.run_expect([0], f"systemctl daemon-reload && systemctl restart --no-block {' '.join(units)}")
+
+    def run(how: str, *units: str) -> None:
+        files.update({unit: f"/run/systemd/system/{unit}.service.d/zz-broken.conf" for unit in units})
+        for path in files.values():
+            host.run_expect([0], "mkdir -p %s && printf %%b %s >%s", os.path.dirname(path), FAILURES[how], path)
+        tell(*units)
+
+    yield run
+    if files:
+        host.run_expect([0], f"rm {' '.join(files.values())}")
+        tell(*files)
+
+
+@pytest.fixture
+def fails_to_start(broken, converge: Converge):
+    """Try that the role alone ends with an error that names its unit, whichever way it fails to run."""
+
+    def check(unit: str) -> None:
+        for how in ("ends in order", "cannot start"):
+            broken(how, unit)
+            run = converge()
+            assert run.returncode != 0, run.stdout
+            assert f"{unit}.service ends again and again" in run.stdout
+            assert f"sudo journalctl --unit={unit}.service" in run.stdout
+
+    return check
+
+
 @pytest.fixture(scope="session")
 def inventory() -> pathlib.Path:
     """The directory of the scenario's inventory; generated secrets are in `secrets/` below it."""
@@ -115,7 +159,7 @@ def inventory() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def playbook(inventory: pathlib.Path):
-    """Run a playbook of the project on the scenario's inventory: `playbook("flash.yml")`."""
+    """Run a playbook of the project on the scenario's inventory: `playbook("site.yml", "--check")`."""
 
     def run(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

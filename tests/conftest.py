@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ansible.module_utils
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
+# As Ansible finds what modules share.
+ansible.module_utils.__path__.append(str(REPOSITORY / "plugins/module_utils"))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import http.server
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import threading
 import time
@@ -160,6 +161,47 @@ def test_a_point_of_the_tutorial_has_no_device_and_its_tags_are_no_readings():
     ]
 
 
+LOOK = {"unit": "grafana-server.service", "state": "running", "since": 1_000, "restarts": 0, "problem": ""}
+GRAFANA = {"name": "Grafana", "unit": "grafana-server.service", "host": "pi", "address": "http://pi:3000"}
+
+
+@pytest.mark.parametrize(
+    ("look", "error", "state", "problem"),
+    [
+        ({}, "", "runs", ""),
+        ({"restarts": 7}, "", "runs", ""),
+        ({"state": "starting"}, "refused", "starting since ", ""),
+        ({"state": "starting", "problem": "too long"}, "refused", "does not get ready", "too long"),
+        ({"state": "restarting", "problem": "its journal"}, "refused", "ends again and again", "its journal"),
+        (
+            {},
+            "x" * 500,
+            "does not answer",
+            "grafana-server.service runs on pi and does not answer at http://pi:3000: xxx",
+        ),
+    ],
+)
+def test_a_service_is_as_systemd_sees_it_and_as_it_answers(look, error, state, problem):
+    (row,) = status.service_states([GRAFANA | {"error": error}], {"pi": [LOOK | look]})
+    assert row["state"].startswith(state)
+    assert len(row["state"]) < 30  # a long error has no place in a table
+    assert row["problem"].startswith(problem)
+    assert bool(row["problem"]) is bool(problem)
+
+
+def test_a_service_that_nobody_asks_has_a_row_too():
+    looks = {"pi": [LOOK], "other": [LOOK | {"unit": "chrony.service"}]}
+    rows = status.service_states([GRAFANA], looks)
+    assert [(row["name"], row["state"]) for row in rows] == [("Grafana", "runs"), ("chrony on other", "runs")]
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "place"), [({}, "s/grafana/admin"), ({"grafana/admin": "x"}, 'site_secrets["grafana/admin"]')]
+)
+def test_a_password_is_said_to_be_where_it_is(elsewhere, place):
+    assert status.kept_in("grafana/admin", elsewhere, "s") == place
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
@@ -188,6 +230,8 @@ def test_the_whole_as_text():
         "address": "http://pi:3000",
         "account": "admin",
         "password": "secrets/a",
+        "restarts": 7,
+        "problem": "grafana.service sulks.\nIt said last:\n  no",
     }
     text = status.status_text(
         {
@@ -197,12 +241,15 @@ def test_the_whole_as_text():
         }
     )
     assert text == (
-        "SERVICE  STATE  ADDRESS         ACCOUNT  PASSWORD IN\n"
-        "Grafana  runs   http://pi:3000  admin    secrets/a\n"
+        "SERVICE  STATE                    ADDRESS         ACCOUNT  PASSWORD IN\n"
+        "Grafana  runs, restarted 7 times  http://pi:3000  admin    secrets/a\n"
         "\n"
         "DEVICE      STATE                  WAITS FOR  LAST READING\n"
         "greenhouse  online, failed: dht11  sensor     5 s ago       airpressure=1013.25 light=1000.5\n"
         "\n"
+        "* grafana.service sulks.\n"
+        "  It said last:\n"
+        "    no\n"
         "* One.\n"
         "* Two."
     )
@@ -223,10 +270,30 @@ class Services(http.server.BaseHTTPRequestHandler):
         pass
 
 
+# What systemd says of a service that has run for long, and of one that was stopped.
+SHOWN = "LoadState=loaded\nActiveState=%s\nSubState=%s\nResult=success\nNRestarts=0\nJob=\nConditionResult=yes\n"
+SHOWN += "InactiveExitTimestampMonotonic=1\nActiveEnterTimestampMonotonic=1\n\n"
+SYSTEMCTL = f"""#!/bin/sh
+for unit in "$@"; do
+  case $unit in
+    telegraf.service) printf '{SHOWN % ("inactive", "dead")}' ;;
+    *.service) printf '{SHOWN % ("active", "running")}' ;;
+  esac
+done
+"""
+JOURNALCTL = """#!/bin/sh
+echo '{"MESSAGE": "I have had enough", "INVOCATION_ID": "1"}'
+"""
+
+
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
     """What bin/status says of a site on this machine, with a proxy in the environment that nobody answers at."""
     inventory = tmp_path_factory.mktemp("site")
+    programs = tmp_path_factory.mktemp("bin")
+    for name, script in (("systemctl", SYSTEMCTL), ("journalctl", JOURNALCTL)):
+        (programs / name).write_text(script.replace("\n'", "\\n'"))
+        (programs / name).chmod(0o755)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Services) as server:
         threading.Thread(target=server.serve_forever).start()
         pi = {
@@ -241,7 +308,13 @@ def said(tmp_path_factory):
         result = subprocess.run(
             [REPOSITORY / "bin/status", inventory, "--ask-become-pass"],
             cwd=REPOSITORY,
-            env={**os.environ, "http_proxy": proxy, "HTTP_PROXY": proxy, "no_proxy": ""},
+            env={
+                **os.environ,
+                "PATH": f"{programs}:{os.environ['PATH']}",
+                "http_proxy": proxy,
+                "HTTP_PROXY": proxy,
+                "no_proxy": "",
+            },
             input="sesame\n",
             start_new_session=True,  # without a terminal the password is read from the input
             capture_output=True,
@@ -249,7 +322,6 @@ def said(tmp_path_factory):
             check=False,
         )
         server.shutdown()
-    assert result.returncode == 0, result.stdout + result.stderr
     return result
 
 
@@ -263,10 +335,22 @@ def test_a_proxy_in_the_environment_is_not_asked(said):
     assert (states["Grafana"], states["Node-RED"]) == ("runs", "runs")
 
 
-def test_a_service_that_does_not_answer_is_said_to_be_so(said):
-    states = services(said)
-    assert states["Telegraf"] == "does not run"
-    assert "refused" in states["Mosquitto"]
+def test_a_service_that_does_not_run_is_said_to_be_so_with_what_it_said_last(said):
+    assert services(said)["Telegraf"] == "does not run"
+    assert (
+        "* telegraf.service was stopped, or has ended without an error.\n  It said last:\n    I have had enough\n"
+        in said.stdout
+    )
+
+
+def test_a_service_that_does_not_listen_is_said_to_be_so(said):
+    assert services(said)["Mosquitto"] == "does not listen"
+    assert re.search(r"mosquitto.service runs and does not listen on port \d+/tcp", said.stdout)
+
+
+def test_what_does_not_run_makes_the_verb_fail(said):
+    assert said.returncode == 1
+    assert re.match(r"Not as it should be: Mosquitto, (InfluxDB, )?Telegraf\.", said.stderr.splitlines()[-1])
 
 
 def test_what_is_not_as_in_life_and_what_is_not_set_is_said_at_the_end(said):

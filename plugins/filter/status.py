@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 
 OTHERS = 40  # devices that nobody declared: no more of them are listed, and
@@ -51,6 +52,56 @@ def answer_to(results: list[Mapping], statement: int) -> list[Mapping]:
         if result.get("statement_id", 0) == statement
         for series in result.get("series", [])
     ]
+
+
+# What service_state calls a service that does not run, in the words of the table.
+STATES = {
+    "starting": "does not get ready",
+    "restarting": "ends again and again",
+    "ended": "does not run",
+    "deaf": "does not listen",
+    "missing": "is not there",
+    "unknown": "not known",
+}
+
+
+def kept_in(secret: str, elsewhere: Mapping, folder: str) -> str:
+    """Where a person finds a secret."""
+    return f'site_secrets["{secret}"]' if secret in elsewhere else f"{folder}/{secret}"
+
+
+def service_states(services: list[Mapping], looks: Mapping[str, list[Mapping]]) -> list[dict]:
+    """The services with their state in few words and what is wrong with them in many ("" if nothing is).
+
+    `services` are those that people know, each with what it answered (`error`: "" if it is well); `looks` has for each
+    host what service_state saw there. What only the latter knows has a row, too.
+    """
+    rows = []
+    for service in services:
+        seen = next(look for look in looks[service["host"]] if look["unit"] == service["unit"])
+        rows.append({"address": "", "account": "", "password": "", **service, **_state(service, seen)})
+    known = {(service["host"], service["unit"]) for service in services}
+    for host, seen_there in looks.items():
+        for seen in seen_there:
+            if (host, seen["unit"]) not in known:
+                name = seen["unit"].removesuffix(".service") + (f" on {host}" if len(looks) > 1 else "")
+                row = {"name": name, "unit": seen["unit"], "host": host}
+                rows.append({**row, "address": "", "account": "", "password": "", **_state(row, seen)})
+    return rows
+
+
+def _state(service: Mapping, seen: Mapping) -> dict:
+    problem, error = seen["problem"], service.get("error", "")
+    if problem:
+        state = STATES[seen["state"]]
+    elif seen["state"] == "starting":
+        state = time.strftime("starting since %H:%M:%S", time.localtime(seen["since"]))
+    elif error:
+        state = "does not answer"
+        problem = f"{service['unit']} runs on {service['host']} and does not answer at {service['address']}: {error}"
+    else:
+        state = "runs"
+    return {"state": state, "problem": problem, "since": seen["since"], "restarts": seen["restarts"]}
 
 
 def points(results: list[Mapping], statement: int) -> dict[str, dict]:
@@ -167,7 +218,15 @@ def table(head: list[str], rows: Iterable[list[str]]) -> str:
 def status_text(status: Mapping) -> str:
     services = table(
         ["SERVICE", "STATE", "ADDRESS", "ACCOUNT", "PASSWORD IN"],
-        ([s["name"], s["state"], s["address"], s["account"], s["password"]] for s in status["services"]),
+        (
+            [
+                s["name"],
+                s["state"]
+                + (f", restarted {s['restarts']} times" if s["state"] == "runs" and s["restarts"] > 1 else ""),
+                *[s["address"], s["account"], s["password"]],
+            ]
+            for s in status["services"]
+        ),
     )
     devices = table(
         ["DEVICE", "STATE", "WAITS FOR", "LAST READING", ""],
@@ -182,7 +241,8 @@ def status_text(status: Mapping) -> str:
             for d in status["devices"]
         ),
     )
-    notes = "".join(f"\n* {note}" for note in status["notes"])
+    problems = [service["problem"] for service in status["services"] if service["problem"]]
+    notes = "".join("\n* " + note.replace("\n", "\n  ") for note in [*problems, *status["notes"]])
     return f"{services}\n\n{devices}\n{notes}"
 
 
@@ -194,5 +254,7 @@ class FilterModule:
             "message_faults": message_faults,
             "message_notes": message_notes,
             "status_queries": status_queries,
+            "kept_in": kept_in,
+            "service_states": service_states,
             "status_text": status_text,
         }

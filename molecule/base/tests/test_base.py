@@ -77,3 +77,7 @@ def test_a_wrong_system_is_refused(host, converge):
         assert "the stack runs on Raspberry Pi OS and Debian" in " ".join(run.stdout.split())
     finally:
         host.run("cp /root/os-release /usr/lib/")
+
+
+def test_a_service_that_does_not_stay_up_fails_the_role(fails_to_start):
+    fails_to_start("chrony")

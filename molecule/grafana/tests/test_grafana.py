@@ -305,3 +305,7 @@ def test_it_comes_back_with_a_damaged_database(host, admin, by_hand, damage, sta
         time.sleep(1)
     assert state_files("grafana-server")["damaged"] == []
     assert host.file("/var/lib/grafana/grafana.db").user == "grafana"
+
+
+def test_a_service_that_does_not_stay_up_fails_the_role(fails_to_start):
+    fails_to_start("grafana-server")

@@ -280,3 +280,7 @@ def test_a_disk_that_was_full_and_has_room_again(host, database):
     finally:
         host.run("systemctl stop influxdb; umount /var/lib/influxdb; umount /mnt; systemctl start influxdb")
     database.wait()
+
+
+def test_a_service_that_does_not_stay_up_fails_the_role(fails_to_start):
+    fails_to_start("influxdb")

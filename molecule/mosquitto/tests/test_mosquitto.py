@@ -370,3 +370,7 @@ def test_a_subscription_goes_with_the_right_to_read(host, client, converge, acco
         "removed the subscription of session reader-away to tig/+/status" in host.run("journalctl -u mosquitto").stdout
     )
     assert converge().returncode == 0
+
+
+def test_a_service_that_does_not_stay_up_fails_the_role(fails_to_start):
+    fails_to_start("mosquitto")

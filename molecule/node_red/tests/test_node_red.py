@@ -412,3 +412,7 @@ def test_it_comes_back_with_a_damaged_file(host, editor, damage, state_files, na
     assert state_files("node-red")["damaged"] == []
     if host.file(path).exists:
         assert host.file(path).user == "node-red"
+
+
+def test_a_service_that_does_not_stay_up_fails_the_role(fails_to_start):
+    fails_to_start("node-red")

@@ -287,3 +287,7 @@ def test_readings_arrive_after_a_reboot(query, publish, pi):
     pi.reboot()
     publish("tig/greenhouse/reading", *readings(1_660_000_000, 10))
     wait_until(lambda: stored(query, 1_660_000_000, 10) == 10, "ten readings are stored", 60)
+
+
+def test_a_service_that_does_not_stay_up_fails_the_role(fails_to_start):
+    fails_to_start("telegraf")

@@ -115,12 +115,13 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.sockets import LISTENING, sockets
 
 DPKG_LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock")
 PACKAGE = "${db:Status-Abbrev}\t${Package}\t${Version}\t${Architecture}\n"
+# What systemd is asked of each service.
+SERVICE = ("Id", "SubState", "UnitFileState", "NRestarts", "ActiveEnterTimestampMonotonic")
 TIMESYNC_DONE = "/run/systemd/timesync/synchronized"
-# From the kernel's include/net/tcp_states.h: a TCP socket that listens, a UDP socket that is bound.
-LISTENING = {"tcp": "0A", "udp": "07"}
 
 
 class TimeIsUp(Exception):
@@ -226,12 +227,16 @@ class Preflight:
 
     def services(self) -> dict[str, dict[str, str]]:
         """Those that systemd has loaded; to it, none of the others runs."""
-        shown = self.output("systemctl", "show", "--property=Id,SubState,UnitFileState", "*.service")
+        shown = self.output("systemctl", "show", f"--property={','.join(SERVICE)}", "*.service")
         units = (dict(line.split("=", 1) for line in unit.splitlines()) for unit in shown.split("\n\n") if unit)
+        listening = {key for protocol in LISTENING for key in sockets(protocol)}
+        deaf = {
+            wanted["unit"] for wanted in self.wanted["ports"] if (wanted["protocol"], wanted["port"]) not in listening
+        }
         return {
             unit["Id"]: {
                 "name": unit["Id"],
-                "state": "running" if unit["SubState"] == "running" else "stopped",
+                "state": state_of(unit, unit["Id"] in deaf),
                 "status": unit["UnitFileState"] or "unknown",
                 "source": "systemd",
             }
@@ -298,25 +303,19 @@ class Preflight:
         return problems
 
 
+def state_of(unit: dict[str, str], is_deaf: bool) -> str:
+    """C(running) if there is no doubt about it: one that has just been started may end at once, and for the second time."""
+    if unit["SubState"] != "running":
+        return "stopped"
+    up = time.clock_gettime(time.CLOCK_MONOTONIC) - int(unit["ActiveEnterTimestampMonotonic"]) / 1e6
+    enough = 10 if int(unit["NRestarts"]) < 2 else 600
+    return "running" if up > enough and not is_deaf else "unknown"
+
+
 def timezone() -> str:
     """The name of the zone that /etc/localtime links to (see localtime(5))."""
     _before, _zoneinfo, name = os.path.realpath("/etc/localtime").partition("/zoneinfo/")
     return name
-
-
-def sockets(protocol: str) -> dict[tuple[str, int], set[str]]:
-    """Inodes of the sockets that listen, by protocol and port; read from /proc/net/{tcp,udp}{,6} (see proc(5))."""
-    found: dict[tuple[str, int], set[str]] = {}
-    for family in ("", "6"):
-        path = Path(f"/proc/net/{protocol}{family}")
-        if not path.exists():
-            continue
-        for line in path.read_text(encoding="ascii").splitlines()[1:]:
-            columns = line.split()
-            address, state, inode = columns[1], columns[3], columns[9]
-            if state == LISTENING[protocol]:
-                found.setdefault((protocol, int(address.rsplit(":", 1)[1], 16)), set()).add(inode)
-    return found
 
 
 def socket_owners(inodes: set[str]) -> dict[str, int]:

@@ -150,6 +150,11 @@ def with_passwords(accounts: list[Mapping], passwords: list[str]) -> list[dict]:
     return [{**account, "password": password} for account, password in zip(accounts, passwords, strict=True)]
 
 
+def service_ports(services: list[Mapping]) -> list[dict]:
+    """The ports of services, each with the unit that listens there."""
+    return [{**port, "unit": service["unit"]} for service in services for port in service.get("ports", [])]
+
+
 def address_of(hosts: list[str], hostvars: Mapping, here: str) -> str:
     """Where the service on the first of these hosts is reached from here: over loopback if it runs here."""
     if not hosts or here in hosts:
@@ -437,6 +442,7 @@ class FilterModule:
             "address_of": address_of,
             "broker_accounts": broker_accounts,
             "reached_at": reached_at,
+            "service_ports": service_ports,
             "site_devices": site_devices,
             "site_problems": site_problems,
             "site_sensors": site_sensors,

@@ -1,0 +1,42 @@
+"""Asked to start is not running: what the verbs make of services that fail, each way in which they may."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+testinfra_hosts = ["ansible://servers"]
+
+UNITS = ("chrony", "mosquitto", "influxdb", "telegraf", "grafana-server", "node-red")
+
+
+@pytest.fixture
+def status(project, inventory):
+    def run():
+        command = [project / "bin/status", inventory, "--format", "json"]
+        return subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.mark.parametrize("how", ["cannot start", "ends in order", "ends with an error"])
+def test_a_service_that_does_not_stay_up_fails_every_verb(broken, playbook, status, how):
+    broken(how, *UNITS)
+    run = playbook("site.yml", "--tags=services")
+    assert run.returncode != 0
+    for unit in UNITS:
+        assert f"{unit}.service ends again and again" in run.stdout, unit
+    assert ("Control process exited" if how == "cannot start" else "I have had enough") in run.stdout
+
+    said = status()
+    assert said.returncode == 1
+    for service in json.loads(said.stdout)["services"]:
+        assert service["state"] == "ends again and again", service
+        assert f"{service['unit']} ends again and again" in service["problem"]
+
+    run = playbook("verify.yml", ANSIBLE_STDOUT_CALLBACK="lines")
+    assert run.returncode != 0
+    assert "FAILED  Services: all of them run" in run.stdout
+    assert "mosquitto.service ends again and again" in run.stdout

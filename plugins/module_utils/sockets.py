@@ -1,0 +1,23 @@
+"""Which ports of a host are listened on, as the kernel tells (see proc(5))."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# From the kernel's include/net/tcp_states.h: a TCP socket that listens, a UDP socket that is bound.
+LISTENING = {"tcp": "0A", "udp": "07"}
+
+
+def sockets(protocol: str) -> dict[tuple[str, int], set[str]]:
+    """Inodes of the sockets that listen, by protocol and port; read from /proc/net/{tcp,udp}{,6}."""
+    found: dict[tuple[str, int], set[str]] = {}
+    for family in ("", "6"):
+        path = Path(f"/proc/net/{protocol}{family}")
+        if not path.exists():
+            continue
+        for line in path.read_text(encoding="ascii").splitlines()[1:]:
+            columns = line.split()
+            address, state, inode = columns[1], columns[3], columns[9]
+            if state == LISTENING[protocol]:
+                found.setdefault((protocol, int(address.rsplit(":", 1)[1], 16)), set()).add(inode)
+    return found

@@ -1,0 +1,359 @@
+#!/usr/bin/python
+"""See whether the services of a host run, and say why one does not."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: service_state
+short_description: See whether services run, in one look at all of them
+description:
+  - To systemd a service that is starting, or starting for the hundredth time, is as good as one that runs. Here one runs when
+    it is active, listens on its ports, has been up for O(settle) seconds, and is not being restarted again and again.
+  - One that is starting is waited for. One that has ended, that is restarted again and again or that does not listen is an
+    error, which names the unit, the last lines of its journal and what to do.
+  - Services that have been up for long cost one look and no time.
+options:
+  services:
+    description: The services of this host.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      unit:
+        description: The systemd unit.
+        type: str
+        required: true
+      ports:
+        description: Ports that it has to listen on.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          port:
+            description: Number of the port.
+            type: int
+            required: true
+          protocol:
+            description: TCP or UDP.
+            type: str
+            choices: [tcp, udp]
+            default: tcp
+      timeout:
+        description: Seconds that it may take to start, from the moment at which systemd began to.
+        type: int
+        default: 60
+  settle:
+    description: Seconds that a service has to be up before it counts as running.
+    type: int
+    default: 8
+  wait:
+    description: Whether to wait for services that are starting, and to fail if one does not run. If not, RV(services) tells.
+    type: bool
+    default: true
+  journal:
+    description: Whether to tell the last lines of the journal of services that run, too.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    support: full
+    description: Nothing is changed.
+"""
+
+EXAMPLES = r"""
+- name: See that the services run
+  service_state:
+    services:
+      - {unit: mosquitto.service, ports: [{port: 1883}]}
+      - {unit: influxdb.service, ports: [{port: 8086}], timeout: 900}
+"""
+
+RETURN = r"""
+services:
+  description: What was seen, one entry a service, in their order.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    unit:
+      description: The systemd unit.
+      type: str
+    state:
+      description: >-
+        V(running), V(starting), V(restarting) (again and again), V(ended), V(deaf) (it does not listen), V(missing) (there is
+        no such unit) or V(unknown) (systemd does not answer).
+      type: str
+    since:
+      description: When it was started last, in seconds since 1970; 0 if never.
+      type: int
+    restarts:
+      description: How many times systemd has restarted it by itself.
+      type: int
+    problem:
+      description: What is wrong, with the last lines of the journal and what to do; empty if nothing is.
+      type: str
+    said:
+      description: The last lines of its journal, if something is wrong or O(journal) is set.
+      type: list
+      elements: str
+"""
+
+import json
+import re
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.sockets import sockets
+
+PROPERTIES = (
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "NRestarts",
+    "Job",
+    "ConditionResult",
+    "InactiveExitTimestampMonotonic",
+    "ActiveEnterTimestampMonotonic",
+)
+UP = ("active", "reloading", "refreshing")
+INTERVAL = 0.5  # seconds between two looks
+# A service that has been restarted counts as running when it has been up for twice as long as between its last restarts,
+# or for so many seconds.
+FORGIVEN = 600
+# The message of systemd that it restarts a service by itself (systemd.journal-fields(7), sd-messages.h).
+RESTART_SCHEDULED = "5eb03494b6584870a536b337290809b3"
+LINES = 8  # of the journal, each at most that long
+LINE_LENGTH = 300
+# Of what systemd says about a unit, what tells why it ended.
+TELLING = re.compile(
+    r"exited|failed|killed|timed out|timeout|refus|not met|no such file|denied|too quickly", re.IGNORECASE
+)
+# Escape sequences and control characters have no business on somebody's terminal.
+UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+ENDED = {
+    "success": "was stopped, or has ended without an error",
+    "exit-code": "has ended with an error",
+    "signal": "was killed",
+    "core-dump": "has crashed",
+    "oom-kill": "was killed for want of memory",
+    "timeout": "took too long and was killed",
+    "watchdog": "hung and was killed",
+    "start-limit-hit": "has ended too often to be started again",
+}
+
+
+def clock(moment: float) -> str:
+    """A time of day on the host, with its date unless that is today."""
+    then, today = time.localtime(moment), time.localtime()
+    return time.strftime("%H:%M:%S" if then[:3] == today[:3] else "%Y-%m-%d %H:%M", then)
+
+
+class Service:
+    """One service, as it is now."""
+
+    def __init__(self, module: AnsibleModule, wanted: dict) -> None:
+        self.module = module
+        self.wanted = wanted
+        self.unit = wanted["unit"]
+        self.first_restarts: int | None = None
+        self.began = time.clock_gettime(time.CLOCK_MONOTONIC)
+
+    def see(self, properties: dict[str, str], listening: set[tuple[str, int]]) -> None:
+        now = time.clock_gettime(time.CLOCK_MONOTONIC)
+
+        def seconds_since(name: str) -> float:
+            moment = int(properties.get(name) or 0)
+            return now - moment / 1e6 if moment else 0.0
+
+        self.properties = properties
+        is_up = properties.get("ActiveState") in (*UP, "activating")
+        self.age = seconds_since("InactiveExitTimestampMonotonic") if is_up else now - self.began
+        self.up = seconds_since("ActiveEnterTimestampMonotonic")
+        self.restarts = int(properties.get("NRestarts") or 0)
+        if self.first_restarts is None:
+            self.first_restarts = self.restarts
+        self.closed = [
+            f"{port['port']}/{port['protocol']}"
+            for port in self.wanted["ports"]
+            if (port["protocol"], port["port"]) not in listening
+        ]
+        self.state = self.judge()
+
+    def judge(self) -> str:
+        found = self.properties
+        if not found:
+            return "unknown"
+        if found["LoadState"] != "loaded":
+            return "missing"
+        active = found["ActiveState"] in UP
+        if self.restarts >= self.first_restarts + 2 or self.is_restarted_again_and_again(active):
+            return "restarting"
+        if found.get("Job", "0") not in ("", "0"):  # systemd has yet to start, restart or reload it
+            return "starting"
+        if found["ActiveState"] in ("inactive", "failed"):
+            return "ended"
+        if active and not self.closed:
+            return "running"
+        if active and self.age > self.wanted["timeout"]:
+            return "deaf"
+        return "starting"
+
+    def is_restarted_again_and_again(self, active: bool) -> bool:
+        if self.restarts < 2:
+            return False
+        _code, out, _err = self.module.run_command(
+            [
+                "journalctl",
+                "--quiet",
+                "--output=json",
+                "--lines=2",
+                f"MESSAGE_ID={RESTART_SCHEDULED}",
+                f"UNIT={self.unit}",
+            ]
+        )
+        moments = [int(json.loads(line)["__REALTIME_TIMESTAMP"]) / 1e6 for line in out.splitlines()]
+        if len(moments) < 2:
+            return False
+        return (self.up if active else 0.0) < min(2 * (moments[1] - moments[0]), FORGIVEN)
+
+    def is_settled(self, settle: float) -> bool:
+        """Whether a further look would tell nothing else."""
+        if self.state == "running":
+            return self.up >= settle
+        return self.state != "starting" or self.age > self.wanted["timeout"]
+
+    # --- in words
+
+    def problem(self, said: list[str]) -> str:
+        what = self.what_is_wrong()
+        if not what:
+            return ""
+        lines = [f"{self.unit} {what}."]
+        if said:
+            lines += ["It said last:", *(f"  {line}" for line in said)]
+        return "\n".join([*lines, self.advice()])
+
+    def what_is_wrong(self) -> str:
+        """The rest of a sentence that begins with the unit; empty if nothing is."""
+        found = self.properties
+        return {
+            "running": "",
+            "starting": (
+                f"has been starting since {clock(time.time() - self.age)}, longer than the {self.wanted['timeout']} s that it may take"
+                if self.age > self.wanted["timeout"]
+                else ""
+            ),
+            "restarting": (
+                f"ends again and again{', without an error' if found.get('Result') == 'success' else ''}: "
+                f"systemd has restarted it {self.restarts} times"
+            ),
+            "ended": (
+                "was not started, since a condition of its unit is not met"
+                if found.get("ConditionResult") == "no"
+                else ENDED.get(found.get("Result", ""), f"does not run ({found.get('Result')})")
+            ),
+            "deaf": f"runs and does not listen on port {', '.join(self.closed)}",
+            "missing": f"cannot be started: its unit is {found.get('LoadState')}",
+            "unknown": "cannot be asked for: systemd does not answer here",
+        }[self.state]
+
+    def advice(self) -> str:
+        if self.state == "missing" and self.properties["LoadState"] == "masked":
+            return f"Unmask it: sudo systemctl unmask {self.unit}"
+        if self.state == "missing":
+            return "Install it: run the playbook again, with all of its tags."
+        if self.state == "unknown":
+            return "See on the host: systemctl status"
+        if self.state == "ended" and self.properties.get("Result") == "success":
+            return f"Start it: sudo systemctl start {self.unit}. More: sudo journalctl --unit={self.unit}"
+        return (
+            f"More: sudo journalctl --unit={self.unit}. Mend what it names; systemd goes on trying, or run this again."
+        )
+
+    def said(self) -> list[str]:
+        """The last lines of the journal that tell something, each once, of its last two starts."""
+        _code, out, _err = self.module.run_command(
+            ["journalctl", "--quiet", "--output=json", "--lines=100", f"--unit={self.unit}"]
+        )
+        lines: dict[str, None] = {}
+        starts: dict[str, None] = {}
+        for entry in (json.loads(line) for line in reversed(out.splitlines())):
+            starts[entry.get("_SYSTEMD_INVOCATION_ID") or entry.get("INVOCATION_ID") or ""] = None
+            text = entry.get("MESSAGE") or ""
+            if isinstance(text, list):  # as bytes, where it is not UTF-8
+                text = bytes(text).decode(errors="replace")
+            text = UNPRINTABLE.sub("", text).strip()[:LINE_LENGTH]
+            if len(starts) > 2 or len(lines) == LINES:
+                break
+            if text and (entry.get("SYSLOG_IDENTIFIER") != "systemd" or TELLING.search(text)):
+                lines[text] = None
+        return list(reversed(lines))
+
+    def result(self, journal: bool) -> dict:
+        is_there = self.state not in ("missing", "unknown")
+        said = self.said() if is_there and (journal or self.what_is_wrong()) else []
+        return {
+            "unit": self.unit,
+            "state": self.state,
+            "since": int(time.time() - self.age) if self.age else 0,
+            "restarts": self.restarts,
+            "problem": self.problem(said),
+            "said": said,
+        }
+
+
+def look(module: AnsibleModule, services: list[Service]) -> None:
+    """One look at all of them."""
+    code, out, _err = module.run_command(
+        ["systemctl", "show", f"--property={','.join(PROPERTIES)}", *(service.unit for service in services)]
+    )
+    shown = [dict(line.split("=", 1) for line in unit.splitlines()) for unit in out.strip().split("\n\n")]
+    if code or len(shown) != len(services):
+        shown = [{} for _ in services]
+    listening = {key for protocol in ("tcp", "udp") for key in sockets(protocol)}
+    for service, properties in zip(services, shown, strict=True):
+        service.see(properties, listening)
+
+
+def main() -> None:
+    port = {
+        "port": {"type": "int", "required": True},
+        "protocol": {"type": "str", "choices": ["tcp", "udp"], "default": "tcp"},
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "services": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "unit": {"type": "str", "required": True},
+                    "ports": {"type": "list", "elements": "dict", "default": [], "options": port},
+                    "timeout": {"type": "int", "default": 60},
+                },
+            },
+            "settle": {"type": "int", "default": 8},
+            "wait": {"type": "bool", "default": True},
+            "journal": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    services = [Service(module, wanted) for wanted in module.params["services"]]
+    waited_for = services
+    while waited_for:
+        look(module, waited_for)
+        waited_for = [service for service in waited_for if not service.is_settled(module.params["settle"])]
+        if not module.params["wait"] or module.check_mode:
+            break
+        if waited_for:
+            time.sleep(INTERVAL)
+    results = [service.result(module.params["journal"]) for service in services]
+    problems = [result["problem"] for result in results if result["problem"]]
+    if problems and module.params["wait"]:
+        module.fail_json(msg="\n\n".join(problems))
+    module.exit_json(changed=False, services=results)
+
+
+if __name__ == "__main__":
+    main()
