@@ -4,13 +4,15 @@ RELEASE ?= trixie
 JOBS ?= 2
 demo := inventories/demo
 bin := .venv/bin
-play = $(bin)/ansible-playbook $(if $(ASK),--ask-pass --ask-become-pass) --inventory $(INVENTORY)
+play = bin/play $(if $(ASK),--ask-pass --ask-become-pass) --inventory $(INVENTORY)
 
 # Where nothing is said, what touches things means your Pi, and what looks at them the demo while there is one.
 pi device flash format repair feed: INVENTORY ?= inventories/home
 status verify: INVENTORY ?= $(if $(wildcard $(demo)/.virtual/pi.json),$(demo),inventories/home)
 
 export RELEASE PYTHON
+# Ansible refuses a locale without UTF-8.
+export LC_ALL := $(shell bin/utf8 printenv LC_ALL)
 # A .venv that cannot be used is none, however new its stamps are.
 ifeq ($(MAKELEVEL),0)
 $(shell bin/venv --check)
@@ -23,9 +25,12 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONDONTWRITEBYTECODE :=
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo pi device flash format repair status verify fault feed check test bench clean image demo-feed
+.PHONY: help help-text demo pi device flash format repair status verify fault feed check test bench clean image demo-feed
 
 help:
+	@text="$$($(MAKE) --silent help-text)"; trap '' PIPE; echo "$$text" 2>/dev/null || : # if nobody reads on
+
+help-text:
 	@echo 'make VERB [INVENTORY=inventories/home] [ARGS="…"] [ASK=1]'
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 12
 	@echo
