@@ -82,7 +82,8 @@ def test_what_becomes_of_a_message(chain, publish, row):
     publish(row["topic"], payload)
     publish("tig/marker/reading", '{"marker": 1, "time": 1600000000}')
     wait_until(lambda: points(chain, device="marker"), "the marker is stored")
-    found = [point for point in points(chain) if point["tags"] != {"device": "marker"}]
+    measurement = row.get("measurement", "mqtt_consumer")
+    found = [point for point in points(chain, f'"{measurement}"') if point["tags"] != {"device": "marker"}]
     if "point" not in row:
         assert found == []
     else:

@@ -139,6 +139,7 @@ ENDED = {
     "oom-kill": "was killed for want of memory",
     "timeout": "took too long and was killed",
     "watchdog": "hung and was killed",
+    "exec-condition": "was not started, since what looks after its files before each start refuses it",
     "start-limit-hit": "has ended too often to be started again",
 }
 
