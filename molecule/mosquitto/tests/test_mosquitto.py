@@ -116,7 +116,7 @@ def test_it_listens_on_one_port_and_nowhere_else(host):
     assert {line.split()[4] for line in listening.splitlines()} == {"0.0.0.0:1883", "[::]:1883"}
 
 
-@pytest.mark.parametrize("path", ["/etc/mosquitto/passwd", "/etc/mosquitto/acl"])
+@pytest.mark.parametrize("path", ["/etc/mosquitto/passwd", "/etc/mosquitto/acl", "/etc/mosquitto/accounts"])
 def test_accounts_are_for_the_broker_s_eyes_only(host, path):
     file = host.file(path)
     assert (file.user, file.group, file.mode) == ("mosquitto", "mosquitto", 0o600)
