@@ -116,7 +116,7 @@ def test_without_a_second_copy_it_stays_down_until_it_is_repaired(database):
     database.damage(path, "garbage")
     result = database.run("start")
     assert result.returncode == 1
-    assert "make repair repairs it" in result.stdout
+    assert "run make repair" in result.stdout
     (waits,) = database.report()["damaged"]
     assert waits["file"] == "/var/lib/influxdb/meta/meta.db"
     before = path.read_bytes()

@@ -90,7 +90,7 @@ def test_accounts_and_topics_are_restored_from_their_second_copy(tmp_path, name,
     broker.damage(copy, "garbage")
     result = broker.run("start")
     assert result.returncode == 1  # a broker that knows no accounts would forget their sessions
-    assert "make repair repairs it" in result.stdout
+    assert "run make repair" in result.stdout
     (left,) = broker.report()["damaged"]
     assert left["file"] == name
 

@@ -11,6 +11,16 @@ def damaged_file(finding: Mapping) -> str:
     return f"{finding['file']} {finding['problem']}: {finding['done']}.{copy} Lost: {finding['lost']}."
 
 
+def set_aside_files(looks: Mapping[str, list[Mapping]]) -> list[str]:
+    """What service_state has seen on each host of files that were damaged and have been repaired, in words."""
+    return [
+        f"On {host}, {note['at']}: {damaged_file(note)}"
+        for host, services in looks.items()
+        for service in services
+        for note in service.get("set_aside", [])
+    ]
+
+
 class FilterModule:
     def filters(self) -> dict:
-        return {"damaged_file": damaged_file}
+        return {"damaged_file": damaged_file, "set_aside_files": set_aside_files}

@@ -56,6 +56,7 @@ def answer_to(results: list[Mapping], statement: int) -> list[Mapping]:
 
 # What service_state calls a service that does not run, in the words of the table.
 STATES = {
+    "running": "has damaged files",
     "starting": "does not get ready",
     "restarting": "ends again and again",
     "ended": "does not run",

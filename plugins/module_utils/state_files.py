@@ -207,7 +207,7 @@ class StateFiles:
     def tell(self) -> None:
         """To the journal: lines at level warning."""
         for finding in self.found:
-            after = f"{finding['repair']} repairs it" if "repair" in finding else finding["done"]
+            after = f"run {finding['repair']}" if "repair" in finding else finding["done"]
             if "copy" in finding:
                 after += f"; set aside as {finding['copy']}"
             print(f"<4>{finding['file']} {finding['problem']}; {after}. Lost: {finding['lost']}.", flush=True)

@@ -89,6 +89,10 @@ services:
     restarts:
       description: How many times systemd has restarted it by itself.
       type: int
+    set_aside:
+      description: State files that were damaged by a power cut and are kept for a while, with what was lost.
+      type: list
+      elements: dict
     problem:
       description: What is wrong, with the last lines of the journal and what to do; empty if nothing is.
       type: str
@@ -98,12 +102,14 @@ services:
       elements: str
 """
 
+import functools
 import json
 import re
 import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.sockets import sockets
+from ansible.module_utils.state_files import StateFiles
 
 PROPERTIES = (
     "LoadState",
@@ -228,9 +234,13 @@ class Service:
 
     def problem(self, said: list[str]) -> str:
         what = self.what_is_wrong()
+        files = [
+            f"{file['file']} {file['problem']}; run {file['repair']}. Lost: {file['lost']}."
+            for file in self.state_files["damaged"]
+        ]
         if not what:
-            return ""
-        lines = [f"{self.unit} {what}."]
+            return "\n".join(files)
+        lines = [f"{self.unit} {what}.", *files]
         if said:
             lines += ["It said last:", *(f"  {line}" for line in said)]
         return "\n".join([*lines, self.advice()])
@@ -291,6 +301,11 @@ class Service:
                 lines[text] = None
         return list(reversed(lines))
 
+    @functools.cached_property
+    def state_files(self) -> dict:
+        """What its role's program has said of its state files when it was started last."""
+        return StateFiles(self.unit.removesuffix(".service"), "report").report()
+
     def result(self, journal: bool) -> dict:
         is_there = self.state not in ("missing", "unknown")
         said = self.said() if is_there and (journal or self.what_is_wrong()) else []
@@ -300,6 +315,7 @@ class Service:
             "since": int(time.time() - self.age) if self.age else 0,
             "restarts": self.restarts,
             "problem": self.problem(said),
+            "set_aside": self.state_files["set_aside"],
             "said": said,
         }
 
