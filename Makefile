@@ -81,7 +81,7 @@ test: ## everything (SCENARIO="base mosquitto" for some molecule scenarios alone
 bench: ## measure speed and memory, ten minutes, then count what faults leave, an hour (ARGS=--cold, ARGS=again: parts of the first)
 	@bin/prerequisites test
 	@bench/stack $(ARGS)
-	@$(if $(ARGS),,bench/cuts)
+	@$(if $(ARGS),,bench/sessions && bench/state-files && bench/cuts)
 
 clean: ## remove the demo: its Pi and everything that belongs to it; nothing else
 	@bin/demo --remove

@@ -179,6 +179,12 @@ def formatted(device: Device, backups: Path) -> None:
     assert action._format(backups)["changed"]
 
 
+def power_on(device: Device) -> None:
+    """Give it its power back; what it said before is forgotten."""
+    device.submit(device.tail.clear)
+    device.ctl("plug")
+
+
 def erased(device: Device, _: Path) -> None:
     """The same without the ROM loader, which takes a minute: for many devices."""
     device.cut()
@@ -186,7 +192,7 @@ def erased(device: Device, _: Path) -> None:
         device.flash.erase(offset, size)
     block = device.flash.read(lopy4_image.CONFIG, lopy4_image.SECTOR)
     device.flash.write(lopy4_image.CONFIG, lopy4_image.with_file_system(block, "littlefs"))
-    device.ctl("plug")
+    power_on(device)
     assert boots(device) == ""
 
 
@@ -243,19 +249,21 @@ def power_cut(state: Path, directory: Path, number: int, torn: str, make_format=
                 return ""
             assert time.monotonic() < end
             time.sleep(0.02)
-        device.ctl("plug")
+        power_on(device)
         outcome = "held" if boots(device) else "run"
         try:
             # The last one may have left damage that does not show yet.
             for version, files, root in (("2", CUT, CUT_ROOT), ("3", program("3"), LOADER)):
-                visit = Visit(device, files, version, root)
-                assert visit.works is not False, visit.said
-                assert boots(device) == version
+                visit = Visit(device, files, version, root, patience=60)
+                assert visit.works is not False, f"version {version}: {visit.said}"
+                running = boots(device)
+                assert running == version, f"{running!r} runs, not {version}"
         except DeviceError as error:
             if not re.match(r"The file system of the device is damaged.* `make format DEVICE=…`", str(error)):
                 raise
             make_format(device, directory / "backups")
-            assert Visit(device, CUT, "2", CUT_ROOT).works
+            visit = Visit(device, CUT, "2", CUT_ROOT, patience=60)
+            assert visit.works, f"after formatting: {visit.said}"
             assert device.installed["file_system"] == "littlefs"
             outcome = "format"
         assert device.flash.read(lopy4_image.CONFIG, lopy4_image.IDENTITY) == identity
