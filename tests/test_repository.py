@@ -217,3 +217,32 @@ def test_every_program_that_is_run_here_is_a_prerequisite():
     assert {"gpg", "mosquitto_pub", "ssh"} <= used.keys()
     missing = {name: path for name, path in used.items() if not {name, with_another.get(name)} & (listed | EVERYWHERE)}
     assert missing == {}
+
+
+# A file of the project where somebody is told of one, and a verb.
+NAMED_FILE = re.compile(
+    r"(?<![\w./~\"<>}-])"
+    r"((?:roles|playbooks|templates|virtual|firmware|molecule|bench|bin|docs|plugins|inventories|tests)/[\w./-]*\w)"
+    r"(?![\w*<{…\[-]|/?[*<{…])"
+)
+NAMED_VERB = re.compile(r"`make ([a-z-]+)")
+# What people make, and what is another project's.
+NOT_HERE = re.compile(r"inventories/mine\b|inventories/demo/secrets\b|docs/reference/|docs/en/|firmware/LoPy4-")
+
+
+def test_advice_names_no_file_and_no_verb_that_does_not_exist():
+    listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    verbs = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    named = 0
+    for name in set(listed.stdout.splitlines()) - {"tests/test_repository.py"}:
+        path = REPOSITORY / name
+        if path.suffix not in (".py", ".yml", ".md", ".j2", ".js", ".sh") and path.parent.name != "bin":
+            continue
+        text = path.read_text(encoding="utf-8")
+        for verb in NAMED_VERB.findall(text):
+            assert verb in verbs, f"{name}: make {verb}"
+        for file in NAMED_FILE.findall(text):
+            named += 1
+            exists = (REPOSITORY / file).exists() or (path.parent / file).exists()
+            assert exists or NOT_HERE.match(file), f"{name}: {file}"
+    assert named > 50

@@ -284,3 +284,33 @@ def test_a_disk_that_was_full_and_has_room_again(host, database):
 
 def test_a_service_that_does_not_stay_up_fails_the_role(fails_to_start):
     fails_to_start("influxdb")
+
+
+# InfluxData's unit, as far as it matters, with a start script that waits for the server, and less patience.
+VENDOR_UNIT = """[Service]
+User=influxdb
+Group=influxdb
+EnvironmentFile=-/etc/default/influxdb
+Type=forking
+PIDFile=/var/lib/influxdb/influxd.pid
+TimeoutStartSec=5
+ExecStart=/bin/sh -c '/usr/bin/influxd -config /etc/influxdb/influxdb.conf & echo $! >/var/lib/influxdb/influxd.pid; \
+until curl --silent --output /dev/null http://127.0.0.1:8086/ping; do sleep 1; done'
+Restart=on-failure
+"""
+
+
+def test_a_slow_start_is_waited_for_and_never_killed(host, database, converge):
+    """A database that takes longer to open than the vendor's unit allows would be killed and started again for ever."""
+    unit, slow = "/run/systemd/system/influxdb.service", "/run/systemd/system/influxdb.service.d/slow.conf"
+    host.run_expect([0], "mkdir -p %s.d && printf %%s %s >%s", unit, VENDOR_UNIT, unit)
+    host.run_expect([0], "printf '[Service]\nExecStartPre=/bin/sleep 15\n' >%s", slow)
+    try:
+        host.run_expect([0], "systemctl daemon-reload && systemctl restart --no-block influxdb")
+        run = converge()
+        assert run.returncode == 0, run.stdout
+        assert database.query("SHOW DATABASES")[0] == 200
+        assert host.check_output("systemctl show influxdb --property=NRestarts --value") == "0"
+    finally:
+        host.run_expect([0], "rm -r %s %s.d && systemctl daemon-reload && systemctl restart influxdb", unit, unit)
+    database.wait()
