@@ -243,8 +243,8 @@ class Child:
         elif operation == 2:
             page.rtc_offset_us, result = value - page.now_us(), 0
         elif operation == 3:
+            page.watchdog_deadline = page.now_us() + value  # first: the supervisor may look in between
             page.watchdog_us = value
-            page.watchdog_deadline = page.now_us() + value
             result = 0
         elif operation == 4:
             if page.watchdog_us:
