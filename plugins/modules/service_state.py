@@ -255,10 +255,7 @@ class Service:
                 if self.age > self.wanted["timeout"]
                 else ""
             ),
-            "restarting": (
-                f"ends again and again{', without an error' if found.get('Result') == 'success' else ''}: "
-                f"systemd has restarted it {self.restarts} times"
-            ),
+            "restarting": f"ends again and again: systemd has restarted it {self.restarts} times",
             "ended": (
                 "was not started, since a condition of its unit is not met"
                 if found.get("ConditionResult") == "no"
