@@ -34,6 +34,7 @@ def broker(tmp_path, sessions):
     broker = Broker(tmp_path / "broker", ACCOUNTS)
     sessions.STORE = broker.directory / "store/mosquitto.db"
     sessions.PASSWORD_FILE, sessions.ACL_FILE = broker.directory / "passwd", broker.directory / "acl"
+    sessions.ACCOUNTS_FILE = broker.directory / "accounts"
     broker.start()
     yield broker
     broker.stop()
@@ -113,6 +114,17 @@ def test_a_store_that_is_not_understood_is_left_alone(broker, sessions, capsys, 
     sessions.purge()
     assert sessions.STORE.read_bytes() == found
     assert "is left as it is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["passwd", "acl", "accounts"])
+@pytest.mark.parametrize("damage", [b"", b"\0" * 64, None], ids=["empty", "NULs", "cut"])
+def test_no_session_is_purged_on_the_word_of_a_damaged_file(broker, sessions, name, damage):
+    away(broker, "telegraf", "telegraf-reading", "tig/+/reading")
+    broker.stop()
+    before, file = sessions.STORE.read_bytes(), broker.directory / name
+    file.write_bytes(file.read_bytes()[:-8] if damage is None else damage)
+    sessions.purge()
+    assert sessions.STORE.read_bytes() == before
 
 
 def test_no_store_yet(broker, sessions, capsys):

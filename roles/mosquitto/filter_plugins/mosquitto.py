@@ -108,7 +108,9 @@ def mosquitto_acl_file(accounts: list[Mapping]) -> str:
 
 def mosquitto_accounts_file(accounts: list[Mapping], host: str, iterations: int) -> str:
     """What the plugin knows of the accounts: fingerprints of their passwords, their client ids, and what collectors read."""
-    lines = []
+    # By this it is known that the three files are whole, and of the same run.
+    others = mosquitto_password_file(accounts, host, iterations) + mosquitto_acl_file(accounts)
+    lines = [f"files - {hashlib.sha256(others.encode()).hexdigest()}\n"]
     for account in sorted(accounts, key=lambda account: account["name"]):
         name = account["name"]
         fingerprint = hashlib.sha256(mosquitto_password_file([account], host, iterations).encode()).hexdigest()[:16]
