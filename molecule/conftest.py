@@ -59,8 +59,7 @@ def pi(request: pytest.FixtureRequest, pis: dict[str, Pi]) -> Pi:
     """The Pi of this test: the one that `host` is connected to, or the only one of the scenario."""
     if len(pis) == 1:
         return next(iter(pis.values()))
-    name = request.getfixturevalue("host").backend.host.name
-    return next(pi for pi in pis.values() if pi.name == name)
+    return pis[request.getfixturevalue("host").backend.host]
 
 
 class Converge:

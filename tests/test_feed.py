@@ -20,18 +20,18 @@ PROJECT = Path(__file__).resolve().parent.parent
 FEED = PROJECT / "virtual/feed"
 
 sys.path.insert(0, str(FEED))
-build, deb, feed, repository, sources = (
-    importlib.import_module(name) for name in ("build", "deb", "feed", "repository", "sources")
+build, deb, feed, influxdb, repository, sources, tools = (
+    importlib.import_module(name) for name in ("build", "deb", "feed", "influxdb", "repository", "sources", "tools")
 )
 sys.path.remove(str(FEED))
 
 
-def make_deb(directory: Path, name: str, version: str = "1.0", architecture: str = "amd64") -> Path:
+def make_deb(directory: Path, name: str, version: str = "1.0", architecture: str = "amd64", **fields: str) -> Path:
     tree = directory / f"tree-{name}-{version}"
     (tree / "usr/share" / name).mkdir(parents=True)
     (tree / "usr/share" / name / "version").write_text(version)
     control = {"Package": name, "Version": version, "Architecture": architecture, "Maintainer": "test"}
-    return deb.build(tree, control | {"Description": "test"}, directory)
+    return deb.build(tree, control | fields | {"Description": "test"}, directory)
 
 
 class Vendor:
@@ -298,6 +298,62 @@ def test_go_heeds_the_settings_of_the_user(seen_by, monkeypatch):
     assert environment["GOENV"] == "/mine/go/env"
 
 
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A machine with nothing but these programs: what each says, by its name."""
+
+    def equip(**programs: str) -> None:
+        folder = tmp_path / "programs"
+        folder.mkdir()
+        for name, said in programs.items():
+            (folder / name).write_text(f"#!/bin/sh\n{said}\n")
+            (folder / name).chmod(0o755)
+        monkeypatch.setenv("PATH", str(folder))
+
+    return equip
+
+
+RUSTC = "case $1 in --version) echo rustc {version} ;; *) echo {sysroot} ;; esac"
+DPKG = "echo amd64"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "programs", "obstacle"),
+    [
+        ("amd64", {}, ""),
+        ("arm64", {}, "own architecture only, which is amd64"),
+        ("amd64", {"rustc": None}, "there is no Rust here"),
+        ("amd64", {"rustc": "exit 1"}, "there is no Rust here"),
+        (
+            "amd64",
+            {"rustc": RUSTC.format(version="'1.82.0 (f6e511eec 2024-10-15)'", sysroot="/")},
+            "it needs Rust 1.83, and",
+        ),
+        ("amd64", {"cargo": None}, "cargo is missing here"),
+        ("amd64", {"gcc": None}, "gcc is missing here"),
+        ("amd64", {"cc": None}, "cc is missing here"),
+    ],
+)
+def test_influxdb_is_built_where_that_can_be_done(machine, tmp_path, architecture, programs, obstacle):
+    (tmp_path / "bin").symlink_to("programs")
+    rustc = RUSTC.format(version="'1.84.0-nightly (f6e511eec 2024-10-15)'", sysroot=tmp_path)
+    programs = {"dpkg": DPKG, "rustc": rustc, "cargo": "", "gcc": "", "cc": ""} | programs
+    machine(**{name: said for name, said in programs.items() if said is not None})
+    assert obstacle in influxdb.obstacle(architecture)
+    assert bool(influxdb.obstacle(architecture)) == bool(obstacle)
+
+
+def test_cargo_heeds_the_settings_of_the_user_and_keeps_its_crates_in_the_cache(tmp_path, monkeypatch):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    monkeypatch.setenv("CARGO_HOME", str(mine))
+    (mine / "config.toml").write_text("[http]\n")
+    home = influxdb._cargo_home(tmp_path)
+    assert (home / "config.toml").read_text() == "[http]\n"
+    (mine / "config.toml").unlink()
+    assert list(influxdb._cargo_home(tmp_path).iterdir()) == []
+
+
 # The feed as a whole
 
 
@@ -315,12 +371,19 @@ def cheap(monkeypatch):
 
     made = {
         "telegraf": (maker("telegraf", "1.39.3-1~tigpi2", "built"), list),
+        "influxdb": (maker("influxdb", influxdb.DEBIAN_VERSION, "built"), list),
         "grafana": (maker("grafana", "12.2.0~standin1", "stand-in"), list),
     }
     monkeypatch.setattr(feed, "STAND_INS", made)
     monkeypatch.setattr(build, "node_red", maker("node-red", "4.1.15-1", "built"))
-    monkeypatch.setattr(build, "toolchain", lambda cache: cache)
-    monkeypatch.setattr(feed, "from_debian", lambda names, release, architecture, keep, work: [])
+    monkeypatch.setattr(feed, "toolchain", lambda cache: cache)
+
+    def from_debian(names, release, architecture, keep, work):
+        packages = [make_deb(work, name, "1.6.7~rc0-2") for name in names]
+        return [deb.Package.read(package, "debian", "test") for package in packages]
+
+    monkeypatch.setattr(feed, "from_debian", from_debian)
+    monkeypatch.setattr(influxdb, "rust_programs", lambda architecture: Path("/"))
 
 
 @pytest.fixture
@@ -420,6 +483,92 @@ def test_stand_in_gives_way_to_the_vendor(new_feed):
     assert (lock["grafana"]["version"], lock["grafana"]["origin"]) == ("12.2.0", "vendor")
     assert deb.newer("12.2.0", "12.2.0~standin1")
     assert deb.newer("1.39.3-1", build.TELEGRAF_DEBIAN_VERSION)
+
+
+@pytest.fixture
+def influxdb_feed(tmp_path, new_feed):
+    """A feed with InfluxDB alone, whose vendor does not answer."""
+
+    nowhere = f"http://127.0.0.1:{closed_port()}"
+
+    def make(architecture: str = "amd64", uri: str = nowhere):
+        made = new_feed(stand_ins=True, packages={"influxdb": "1.*"}, uri=uri)
+        made.architecture = architecture
+        return made
+
+    return make
+
+
+def influxdb_of(filled: dict) -> tuple[str, str]:
+    return by_name(filled)["influxdb"]["version"], by_name(filled)["influxdb"]["origin"]
+
+
+def instead_of_influxdb(monkeypatch, error: Exception | None, depends: str = "") -> None:
+    def make(architecture: str, cache: Path, output: Path):
+        if error:
+            raise error
+        path = make_deb(output, "influxdb", influxdb.DEBIAN_VERSION, architecture, Depends=depends)
+        return deb.Package.read(path, "built", "test")
+
+    monkeypatch.setitem(feed.STAND_INS, "influxdb", (make, list))
+
+
+def test_influxdb_is_built_when_its_vendor_is_out_of_reach(influxdb_feed, vendor, tmp_path):
+    assert influxdb_of(influxdb_feed().fill()) == (influxdb.DEBIAN_VERSION, "built")
+    vendor.add(make_deb(tmp_path / "later", "influxdb", f"{influxdb.VERSION}-1"))
+    assert influxdb_of(influxdb_feed(uri=vendor.settings["uri"]).fill()) == (f"{influxdb.VERSION}-1", "vendor")
+    for version in (influxdb.VERSION, f"{influxdb.VERSION}-1"):
+        assert deb.newer(version, influxdb.DEBIAN_VERSION)
+    assert deb.newer(influxdb.DEBIAN_VERSION, "1.6.7~rc0-2+b12")
+
+
+def without_rust(architecture: str) -> Path:
+    raise tools.CannotBuild("there is no Rust here")
+
+
+def test_influxdb_that_cannot_be_built_is_debian_s(influxdb_feed, monkeypatch, capsys):
+    monkeypatch.setattr(influxdb, "rust_programs", without_rust)
+    filled = influxdb_feed().fill()
+    assert influxdb_of(filled) == ("1.6.7~rc0-2", "debian")
+    assert "influxdb-client" in by_name(filled)
+    assert "influxdb: Debian's older one, since it is not built here: there is no Rust here" in capsys.readouterr().err
+
+
+def test_influxdb_is_built_as_soon_as_it_can_be(influxdb_feed, monkeypatch):
+    """Once there is a Rust toolchain."""
+    with monkeypatch.context() as patch:
+        patch.setattr(influxdb, "rust_programs", without_rust)
+        influxdb_feed().fill()
+        patch.setattr(feed, "from_vendor", None)
+        assert influxdb_of(influxdb_feed().fill())[1] == "debian"  # nothing has changed, nothing is asked
+    assert influxdb_of(influxdb_feed().fill())[1] == "built"
+
+
+def test_a_build_that_failed_is_tried_again(influxdb_feed, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        instead_of_influxdb(patch, tools.BuildFailed("go failed"))
+        assert influxdb_of(influxdb_feed().fill())[1] == "debian"
+    assert "go failed" in capsys.readouterr().err
+    assert influxdb_of(influxdb_feed().fill())[1] == "built"
+
+
+@pytest.mark.parametrize(("needed", "origin"), [("2.36", "built"), ("2.41", "built"), ("2.42", "debian")])
+def test_influxdb_is_not_built_for_an_older_c_library(influxdb_feed, monkeypatch, needed, origin):
+    instead_of_influxdb(monkeypatch, None, f"libc6 (>= {needed}), libgcc-s1")
+    assert influxdb_of(influxdb_feed().fill())[1] == origin
+
+
+def test_influxdb_for_armhf_is_debian_s(influxdb_feed, vendor, monkeypatch):
+    assert influxdb_of(influxdb_feed("armhf", uri=vendor.settings["uri"]).fill())[1] == "debian"
+
+
+def test_debian_s_shell_of_influxdb_does_not_come_with_a_drop_in(influxdb_feed, tmp_path):
+    filling = influxdb_feed()
+    package = make_deb(tmp_path / "mine", "influxdb", "1.13.3-1")
+    (tmp_path / "cache/feed/drop-in" / package.name).write_bytes(package.read_bytes())
+    filled = by_name(filling.fill())
+    assert filled["influxdb"]["origin"] == "drop-in"
+    assert "influxdb-client" not in filled
 
 
 def test_stand_in_never_hides_a_vendor_that_cannot_be_trusted(new_feed, keys):

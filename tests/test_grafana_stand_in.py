@@ -38,15 +38,23 @@ templates = importlib.import_module("grafana_stand_in.templates")
 yaml_files = importlib.import_module("grafana_stand_in.yaml_files")
 
 VENDOR_PATHS = {
-    "usr/sbin/grafana",
     "usr/sbin/grafana-cli",
     "usr/sbin/grafana-server",
     "usr/share/grafana/bin/grafana",
     "usr/share/grafana/conf/defaults.ini",
+    "usr/share/grafana/conf/ldap.toml",
     "usr/share/grafana/conf/sample.ini",
     "usr/lib/systemd/system/grafana-server.service",
     "etc/default/grafana-server",
 }
+# What Grafana's unit lets the service do: its sandbox, line by line.
+VENDOR_SANDBOX = """
+LimitNOFILE=10000 CapabilityBoundingSet= DeviceAllow= LockPersonality=true MemoryDenyWriteExecute=false NoNewPrivileges=true
+PrivateDevices=true PrivateTmp=true ProtectClock=true ProtectControlGroups=true ProtectHome=true ProtectHostname=true
+ProtectKernelLogs=true ProtectKernelModules=true ProtectKernelTunables=true ProtectProc=invisible ProtectSystem=full
+RemoveIPC=true RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX RestrictNamespaces=true RestrictRealtime=true
+RestrictSUIDSGID=true SystemCallArchitectures=native UMask=0027
+"""
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +100,14 @@ def test_the_real_package_replaces_it(package):
 
 def test_it_has_the_layout_of_the_real_one(root):
     assert {path for path in VENDOR_PATHS if not (root / path).is_file()} == set()
+    assert {path.name for path in (root / "usr/sbin").iterdir()} == {"grafana-cli", "grafana-server"}  # no `grafana`
     unit = (root / "usr/lib/systemd/system/grafana-server.service").read_text()
     assert "ExecStart=/usr/share/grafana/bin/grafana server" in unit
     assert "User=grafana" in unit
+    sandbox = unit.partition("TimeoutStopSec=20\n")[2].partition("\n\n")[0]
+    assert sorted(["LimitNOFILE=10000", *sandbox.splitlines()]) == sorted(
+        re.split(r"\s+(?=\w+=)", VENDOR_SANDBOX.strip())
+    )
 
 
 def test_it_is_named_a_stand_in_wherever_it_shows(package, root, server):
@@ -122,9 +135,11 @@ def test_the_commands_of_the_package_add_its_paths(root, server, tmp_path):
         return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
 
     assert said("grafana-server", "-v").strip() == "server -v"
-    for words in (said("grafana", "cli", "admin", "x"), said("grafana-cli", "admin", "x")):
-        assert words.startswith(f"cli --homepath={fake.parents[1]} --config=/etc/grafana/grafana.ini ")
-        assert words.endswith(" admin x\n")
+    words = said("grafana-cli", "admin", "x")
+    assert words.startswith(
+        f"cli --homepath={fake.parents[1]} --config=/etc/grafana/grafana.ini --pluginsDir=/var/lib/"
+    )
+    assert words.endswith(" admin x\n")
 
 
 def test_it_needs_little_memory(server):

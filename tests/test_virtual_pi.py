@@ -285,6 +285,20 @@ def test_the_image_follows_its_inputs(monkeypatch, tmp_path):
     assert tag() != first
 
 
+def test_what_is_known_of_the_feed_follows_it(tmp_path):
+    """A further `up` of a Pi that is there: its feed may have been filled anew."""
+    feed, state = tmp_path / "feed/trixie-amd64", tmp_path / "state"
+    feed.mkdir(parents=True)
+    state.mkdir()
+    there = pi.Pi(None, tmp_path, "x", state, "x")
+    there.describe_feed("trixie-amd64")
+    assert list(state.iterdir()) == []
+    for packages in ("[]", '[{"name": "grafana"}]'):
+        (feed / "feed.lock.json").write_text(packages)
+        there.describe_feed("trixie-amd64")
+        assert (state / "feed.lock").read_text() == packages
+
+
 def test_the_image_has_nothing_that_a_role_installs():
     packages = set((REPOSITORY / "virtual/pi/packages.txt").read_text().split())
     assert not packages & {"mosquitto", "chrony", "python3-debian", "influxdb", "telegraf", "grafana", "nodejs"}

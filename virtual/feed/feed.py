@@ -6,9 +6,9 @@
     feed.py deb  [--architecture amd64]
 
 Every package comes from its vendor's signed repository, and is checked as apt checks it. With --stand-ins (the demo and
-the tests) a vendor out of reach is replaced: Telegraf is built from its Go module, Grafana is the stand-in, and
-InfluxDB is Debian's, as it always is on armhf. A .deb in <cache>/feed/drop-in wins over everything. feed.lock.json says
-what is in the feed and where it came from; a version that it holds is kept until --refresh.
+the tests) a vendor out of reach is replaced: Telegraf and InfluxDB are built from their Go modules, and Grafana is the
+stand-in. InfluxDB is Debian's where it cannot be built, and always on armhf. A .deb in <cache>/feed/drop-in wins over
+everything. feed.lock.json says what is in the feed and where it came from; a version that it holds is kept until --refresh.
 
 vendors.json has the vendors; a file with {vendor: {setting: value}} changes them (- is the standard input).
 
@@ -36,18 +36,28 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import build
+import influxdb
 import repository
 from deb import FeedError, Package, newer, place, sha256
 from sources import OutOfReach, from_debian, from_vendor
+from tools import BuildFailed, CannotBuild, toolchain
 
 HERE = Path(__file__).resolve().parent
 ARCHITECTURES = tuple(build.GO_ARCHITECTURE)
 # What Debian has in place of a vendor's package.
 DEBIAN = {"influxdb": ["influxdb", "influxdb-client"]}
+# The C library of a release: what is built here may need a newer one.
+GLIBC = {"bookworm": "2.36", "trixie": "2.41"}
 # What is made here in place of a vendor's package, and from which files.
 STAND_INS = {
     "telegraf": (build.telegraf, build.telegraf_inputs),
+    "influxdb": (influxdb.make, influxdb.inputs),
     "grafana": (build.grafana_stand_in, build.grafana_stand_in_inputs),
+}
+# What takes long.
+DURATIONS = {
+    "telegraf": ", a minute or two on two cores",
+    "influxdb": ", six to nine minutes on two cores; it is kept for later runs",
 }
 SETTINGS = {"uri", "suites", "components", "key", "fingerprint", "packages"}
 
@@ -87,6 +97,7 @@ class Feed:
     stand_ins: bool
     vendors: dict[str, dict]
     refresh: bool = False
+    try_again: bool = False  # something failed that may work the next time
 
     @property
     def drop_ins(self) -> list[Path]:
@@ -95,10 +106,11 @@ class Feed:
     def inputs(self) -> str:
         """What the feed's content follows from; the same inputs need no second look."""
         drop_ins = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self.drop_ins]
-        files = [*build.telegraf_inputs(), *build.node_red_inputs(), *HERE.glob("*.py")]
+        files = [*build.telegraf_inputs(), *influxdb.inputs(), *build.node_red_inputs(), *HERE.glob("*.py")]
         if self.stand_ins:
             files += build.grafana_stand_in_inputs()
         description = [self.release, self.architecture, self.stand_ins, self.vendors, drop_ins]
+        description.append(self.stand_ins and influxdb.obstacle(self.architecture))
         return fingerprint(files, json.dumps(description, sort_keys=True))
 
     def fill(self) -> dict:
@@ -109,6 +121,8 @@ class Feed:
         key = repository.SigningKey(self.cache / "feed/key")
         key.ensure()
         packages = self.collect()
+        if self.try_again:
+            inputs = ""
         return repository.publish(self.directory, packages, key, self.release, self.architecture, inputs)
 
     def collect(self) -> list[Package]:
@@ -124,22 +138,24 @@ class Feed:
         jobs: dict[str, Callable[[], list[Package]]] = {}
         for label, vendor in self.vendors.items():
             for name in vendor["packages"]:
-                if name in DEBIAN and (self.stand_ins or self.architecture == "armhf"):
-                    jobs[name] = lambda name=name: self.debian([n for n in DEBIAN[name] if n not in dropped])
-                elif name not in dropped:
-                    jobs[name] = lambda name=name, label=label: [self.vendor_or_stand_in(name, label)]
+                if name in dropped:
+                    continue
+                if name in DEBIAN and self.architecture == "armhf":
+                    jobs[name] = lambda name=name: self.debian(name)
+                else:
+                    jobs[name] = lambda name=name, label=label: self.vendor_or_stand_in(name, label)
         if "node-red" not in dropped:
             jobs["node-red"] = lambda: [self.node_red()]
 
         packages = list(dropped.values())
         failures = []
         if any(self.would_build(name) for name in jobs):
-            build.toolchain(self.cache)
+            toolchain(self.cache)
         with concurrent.futures.ThreadPoolExecutor(max_workers=len(jobs) or 1) as pool:
             futures = {pool.submit(self.timed, name, job): name for name, job in jobs.items()}
             for future in concurrent.futures.as_completed(futures):
                 try:
-                    packages += future.result()
+                    packages += [package for package in future.result() if package.name not in dropped]
                 except FeedError as error:
                     failures.append(str(error))
         if failures:
@@ -147,7 +163,7 @@ class Feed:
         return packages
 
     def would_build(self, name: str) -> bool:
-        return name == "node-red" or (self.stand_ins and name == "telegraf")
+        return name == "node-red" or (self.stand_ins and name in ("telegraf", "influxdb"))
 
     def timed(self, name: str, job: Callable[[], list[Package]]) -> list[Package]:
         started = time.monotonic()
@@ -157,14 +173,14 @@ class Feed:
             say(f"{package.name} {package.version} ({package.origin}: {package.source}) after {took:.0f} s")
         return packages
 
-    def vendor_or_stand_in(self, name: str, label: str) -> Package:
+    def vendor_or_stand_in(self, name: str, label: str) -> list[Package]:
         """The vendor's package; a vendor out of reach, or one whose key nobody pinned, only matters without stand-ins.
         A vendor whose answer cannot be trusted is always an error.
         """
         try:
             if not self.vendors[label]["fingerprint"] and self.stand_ins:
                 raise OutOfReach("the fingerprint of its key is not set")
-            return self.vendor(name, label)
+            return [self.vendor(name, label)]
         except OutOfReach as error:
             if not self.stand_ins or name not in STAND_INS:
                 raise FeedError(
@@ -173,7 +189,23 @@ class Feed:
                 ) from error
             say(f"{name}: not from {label}: {str(error).splitlines()[0][:160]}")
         maker, inputs = STAND_INS[name]
-        return self.made(name, maker, inputs())
+        try:
+            if name == "influxdb":
+                influxdb.rust_programs(self.architecture)
+            package = self.made(name, maker, inputs())
+            self.see_that_it_runs(package)
+            return [package]
+        except CannotBuild as error:
+            if name not in DEBIAN:
+                raise
+            self.try_again = self.try_again or isinstance(error, BuildFailed)
+            say(f"{name}: Debian's older one, since it is not built here: {error}")
+        return self.debian(name)
+
+    def see_that_it_runs(self, package: Package) -> None:
+        needed = influxdb.glibc(package)
+        if needed and newer(needed, GLIBC.get(self.release, needed)):
+            raise CannotBuild(f"what this machine builds needs glibc {needed}, and {self.release} has an older one")
 
     def vendor(self, name: str, label: str) -> Package:
         """The package in the version that is asked for, or that the lock file holds, or the vendor's newest."""
@@ -184,8 +216,9 @@ class Feed:
         work = self.cache / f"apt/feed/{self.release}-{self.architecture}/{name}"
         return from_vendor(label, self.vendors[label], name, version, self.architecture, self.cache / "debs", work)
 
-    def debian(self, names: list[str]) -> list[Package]:
-        """Debian's packages of these names, as the lock file holds them or as the mirror has them."""
+    def debian(self, name: str) -> list[Package]:
+        """Debian's packages in place of a vendor's, as the lock file holds them or as the mirror has them."""
+        names = DEBIAN[name]
         packages = [self.locked_package(name, "debian", "") for name in names]
         if all(packages):
             return packages
@@ -214,7 +247,7 @@ class Feed:
             kept.touch()
             fields = json.loads(record.read_text())
             return Package(path=kept / fields.pop("file"), **fields)
-        say(f"{name}: making it for {self.architecture}")
+        say(f"{name}: making it for {self.architecture}{DURATIONS.get(name, '')}")
         kept.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".build-", dir=self.cache / "debs") as temporary:
             package = maker(self.architecture, self.cache, Path(temporary))

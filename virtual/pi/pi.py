@@ -18,6 +18,7 @@ Usage:
     <alias>.json   {"name", "alias", "hostname", "address", "ports": {"22": 40022, "123/udp": 40123}, "release",
                    "architecture", "image", "ssh_config"}; ports maps the port inside to the one published here
     feed.asc       the public key of the feed that is mounted in the Pi, where there is a feed
+    feed.lock      its feed.lock.json: what it holds
 
 The Pis of one state directory share a network of their own and reach each other by hostname.
 
@@ -61,6 +62,7 @@ LABEL = "tig-pi"  # prefix of our labels, networks and images
 RELEASES = ("trixie", "bookworm")  # what Raspberry Pi OS is built on
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "armhf"}  # uname -m: dpkg's name
 KEYS = tuple(key + end for key in ("id_ed25519", "host_ed25519") for end in ("", ".pub"))  # of a state directory
+FEED_FILES = {"feed.asc": "feed.asc", "feed.lock": "feed.lock.json"}  # of a state directory: of its feed
 CAP_SYS_RESOURCE = 24  # linux/capability.h
 CGROUP2_SUPER_MAGIC = 0x63677270  # linux/magic.h
 
@@ -578,11 +580,17 @@ class Pi:
             "image": image.tag,
             "ssh_config": str(self.state / "ssh_config"),
         }
-        if (feed / "feed.asc").is_file():
-            replace_file(self.state / "feed.asc", (feed / "feed.asc").read_bytes())
+        self.describe_feed(image.stem)
         # The last one, since it says that the Pi is complete (is_lost); ssh_config follows from it.
         replace_file(self.state / f"{self.alias}.json", json.dumps(description, indent=2) + "\n")
         self.write_ssh_config()
+
+    def describe_feed(self, stem: str) -> None:
+        """What those who provision the Pi have to know of its feed, which may have been filled anew meanwhile."""
+        feed = self.cache / "feed" / stem
+        for name, source in FEED_FILES.items():
+            if (feed / source).is_file():
+                replace_file(self.state / name, (feed / source).read_bytes())
 
     @property
     def is_lost(self) -> bool:
@@ -684,7 +692,7 @@ class Pi:
                 self.write_ssh_config()
             return
         self.podman.run("network", "rm", self.network, check=False)
-        for name in ("ssh_config", "known_hosts", "feed.asc", *KEYS):
+        for name in ("ssh_config", "known_hosts", *FEED_FILES, *KEYS):
             (self.state / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             (self.state / ".lock").unlink(missing_ok=True)
@@ -743,6 +751,7 @@ def up(podman: Podman, cache: pathlib.Path, options: argparse.Namespace) -> None
                         f"{name} is there already, without port {', '.join(missing)}; `pi.py down {name}` first"
                     )
                 pi.write_ssh_config()
+                pi.describe_feed(image.stem)
                 if pis[name]["state"] != "running":
                     starting.append(pi)
                 continue

@@ -22,11 +22,11 @@ _EPOCH = 1_750_000_000  # every file's time stamp
 FILES = {
     "etc/default/grafana-server": ("grafana-server.default", 0o644),
     "usr/lib/systemd/system/grafana-server.service": ("grafana-server.service", 0o644),
-    "usr/sbin/grafana": ("grafana.sh", 0o755),
     "usr/sbin/grafana-cli": ("grafana.sh", 0o755),
     "usr/sbin/grafana-server": ("grafana.sh", 0o755),
     "usr/share/grafana/bin/grafana": ("launcher.py", 0o755),
     "usr/share/grafana/conf/defaults.ini": ("defaults.ini", 0o644),
+    "usr/share/grafana/conf/ldap.toml": ("ldap.toml", 0o644),
     "usr/share/grafana/conf/sample.ini": ("sample.ini", 0o644),
     "usr/share/grafana/conf/provisioning/sample.yaml": ("sample.yaml", 0o644),
 }

