@@ -162,7 +162,7 @@ def test_a_run_that_changes_nothing_makes_few_remote_calls(playbook, project, tm
         TIG_PI_BENCH_TRACE=str(trace),
     )
     assert run.returncode == 0, run.stdout
-    assert " changed=0 " in next(line for line in run.stdout.splitlines() if line.startswith("pi "))
+    assert " changed=0 " in next(line for line in run.stdout.splitlines() if line.startswith("pi ")), run.stdout
     calls = [line for line in trace.read_text().splitlines() if line.startswith("call")]
     assert 0 < len(calls) <= 20, calls
 
@@ -183,7 +183,7 @@ def test_verify_names_the_first_broken_link(influxql, verify):
         assert "not authorized" in after
         assert "Look there: sudo journalctl --unit=telegraf.service, on pi" in after
     finally:
-        influxql("GRANT WRITE ON iot TO telegraf", "admin")
+        influxql("GRANT ALL ON iot TO telegraf", "admin")
 
 
 def test_a_refused_login_says_so(verify, inventory):

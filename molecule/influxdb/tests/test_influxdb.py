@@ -116,11 +116,13 @@ def test_points_outlive_a_power_cut(database, pi):
     for number in range(100):
         assert database.write(f"cut,device=a value={number} {time.time_ns()}") == 204
     pi.power_cut()
+    database.wait()
     assert database.rows("SELECT count(value) FROM iot.autogen.cut")[0]["count"] == 100
 
 
 def test_it_is_there_after_a_reboot(database, pi):
     pi.reboot()
+    database.wait()
     assert database.query("SHOW DATABASES")[0] == 200
     assert database.query("SHOW DATABASES", None)[0] == 401
 

@@ -83,8 +83,9 @@ def test_it_has_the_vendor_s_own_unit_and_start_script(host, vendor_s):
         assert (host.file(directory).user, host.file(directory).mode) == ("influxdb", 0o755)
 
 
-def test_it_is_there_after_a_power_cut(vendor_s, pi, points):
+def test_it_is_there_after_a_power_cut(vendor_s, pi, database, points):
     pi.power_cut()
+    database.wait()
     assert points() == POINTS
 
 
