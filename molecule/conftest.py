@@ -187,17 +187,17 @@ def damage(host):
     """
     ways = {
         "empty": "truncate --size=0 {0}",
-        "NULs": "head --bytes=$(stat --format=%s {0}) /dev/zero | tee {0} >/dev/null",
+        "NULs": "size=$(stat --format=%s {0}); head --bytes=$size /dev/zero >{0}",
     }
     ways["truncated"] = "truncate --size=$(($(stat --format=%s {0}) / 2)) {0}"
-    ways["garbage"] = "head --bytes=$(stat --format=%s {0}) /dev/urandom | tee {0} >/dev/null"
+    ways["garbage"] = "size=$(stat --format=%s {0}); head --bytes=$size /dev/urandom >{0}"
 
     def do(unit: str, path: str, how: str) -> str:
         before = host.check_output("date +%s")
         # Stopped, since the service writes some of its files when it ends; then as if it had been killed.
         host.run_expect([0], f"systemctl kill --signal=KILL {unit}; systemctl stop {unit}")
         host.run_expect([0], ways[how].format(path))
-        host.run(f"systemctl start {unit}")
+        host.run(f"systemctl start {unit}; journalctl --sync")
         return host.check_output(f"journalctl --unit={unit} --since=@{before} --output=cat --no-pager")
 
     return do
