@@ -115,6 +115,9 @@ FAILURES = {
 }
 
 
+PORTS = {"mosquitto": 1883, "influxdb": 8086, "grafana-server": 3000, "node-red": 1880}
+
+
 @pytest.fixture
 def broken(host):
     """Let units fail until the end of the test: `broken("cannot start", "telegraf", "node-red")`."""
@@ -133,6 +136,10 @@ def broken(host):
     if files:
         host.run_expect([0], f"rm {' '.join(files.values())}")
         tell(*files)
+        for unit in files:
+            listens = f" && ss -Hltn | grep -q :{PORTS[unit]}" if unit in PORTS else ""
+            up = f"until systemctl is-active --quiet {unit}{listens}; do sleep 0.5; done"
+            host.run_expect([0], "timeout 120 sh -c %s", up)
 
 
 @pytest.fixture

@@ -140,7 +140,7 @@ def test_it_listens_where_it_should_and_nowhere_else(host):
 
 def test_it_runs_as_itself_within_bounds(host):
     assert host.process.get(user="node-red").user == "node-red"
-    assert "--max-old-space-size=256" in host.run("systemctl show -p ExecStart node-red").stdout
+    assert "--max-old-space-size=128" in host.run("systemctl show -p ExecStart node-red").stdout
     assert host.run("systemctl is-system-running").stdout.strip() == "running"
     show = host.run("systemctl show -p NRestarts -p NoNewPrivileges -p ProtectSystem node-red").stdout
     assert "NRestarts=0" in show
