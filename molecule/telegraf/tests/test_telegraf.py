@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import pathlib
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -20,10 +22,12 @@ CONTENT = PROJECT / "templates/telegraf"
 
 def wait_until(condition, what: str, seconds: float = 30):
     end = time.monotonic() + seconds
-    while not (value := condition()):
+    while True:
+        with contextlib.suppress(ConnectionRefusedError):  # the database is starting
+            if value := condition():
+                return value
         assert time.monotonic() < end, f"{what} within {seconds:g} s"
         time.sleep(0.2)
-    return value
 
 
 @pytest.fixture
@@ -40,8 +44,11 @@ def query(pi, secret):
         request = urllib.request.Request(f"http://{pi.address}:{pi.port(8086)}/query", body)
         token = base64.b64encode(f"admin:{secret('influxdb/admin')}".encode()).decode()
         request.add_header("Authorization", f"Basic {token}")
-        with urllib.request.urlopen(request, timeout=10) as response:
-            results = json.load(response)["results"]
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                results = json.load(response)["results"]
+        except urllib.error.URLError as error:
+            raise error.reason if isinstance(error.reason, OSError) else error from None
         return [
             {**series.get("tags", {}), **dict(zip(series["columns"], row, strict=True))}
             for result in results
