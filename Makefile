@@ -92,7 +92,7 @@ image:
 	@virtual/pi/pi.py image >/dev/null
 
 demo-feed: .venv/bin/python
-	@.venv/bin/python virtual/feed/feed.py fill --stand-ins --release $(RELEASE)
+	@.venv/bin/python packaging/feed.py fill --stand-ins --release $(RELEASE)
 
 .venv/bin/python:
 	@bin/prerequisites pi

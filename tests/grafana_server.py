@@ -1,6 +1,6 @@
 """Starts a Grafana from its Debian package, unpacked into a directory of the test's own, on loopback.
 
-Which Grafana: the stand-in of virtual/feed/grafana-stand-in, or the package that TIG_PI_GRAFANA_DEB names. What the
+Which Grafana: the stand-in of virtual/grafana, or the package that TIG_PI_GRAFANA_DEB names. What the
 tests say of a Grafana has to hold on either.
 """
 
@@ -23,7 +23,7 @@ import yaml
 from chain import Program, free_port, program, wait_until
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-STAND_IN = REPOSITORY / "virtual/feed/grafana-stand-in"
+STAND_IN = REPOSITORY / "virtual/grafana"
 PASSWORD = "first secret"
 _SECONDS = 90
 

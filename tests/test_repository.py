@@ -207,7 +207,7 @@ def test_every_program_that_is_run_here_is_a_prerequisite():
     with_another = {"ssh-keygen": "ssh", "gpgconf": "gpg"}
     used = {
         name: path.relative_to(REPOSITORY)
-        for folder in ("virtual", "bin", "bench", "molecule", "tests")
+        for folder in ("bin", "packaging", "virtual", "bench", "molecule", "tests")
         for path in (REPOSITORY / folder).rglob("*")
         if path.is_file() and (path.suffix == ".py" or path.read_bytes().startswith(b"#!/usr/bin/env python3"))
         if "modules" not in path.parts  # which run on the virtual LoPy4
@@ -222,7 +222,7 @@ def test_every_program_that_is_run_here_is_a_prerequisite():
 # A file of the project where somebody is told of one, and a verb.
 NAMED_FILE = re.compile(
     r"(?<![\w./~\"<>}-])"
-    r"((?:roles|playbooks|templates|virtual|firmware|molecule|bench|bin|docs|plugins|inventories|tests)/[\w./-]*\w)"
+    r"((?:roles|playbooks|templates|packaging|virtual|firmware|molecule|bench|bin|docs|plugins|inventories|tests)/[\w./-]*\w)"
     r"(?![\w*<{…\[-]|/?[*<{…])"
 )
 NAMED_VERB = re.compile(r"`make ([a-z-]+)")

@@ -104,7 +104,7 @@ def test_a_block_that_breaks_off_is_no_key(keys, lookup):
 
 def test_the_vendors_keys_are_recorded_once():
     """The feed trusts the keys that the roles trust, whose defaults are verified ones."""
-    vendors = json.loads((REPOSITORY / "virtual/feed/vendors.json").read_text())
+    vendors = json.loads((REPOSITORY / "packaging/vendors.json").read_text())
     for role, label in (("influxdb", "InfluxData"), ("telegraf", "InfluxData"), ("grafana", "Grafana Labs")):
         defaults = yaml.safe_load((REPOSITORY / f"roles/{role}/defaults/main.yml").read_text())
         for name in ("fingerprint", "key", "uri", "suites", "components"):

@@ -361,7 +361,7 @@ def test_a_downgrade_is_a_choice(host, converge):
 
 def test_a_package_that_the_controller_made_is_installed(host, editor, converge):
     """As on a Pi for which nobody has filled a feed."""
-    feed = pathlib.Path(os.environ["MOLECULE_PROJECT_DIRECTORY"], "virtual/feed/feed.py")
+    feed = pathlib.Path(os.environ["MOLECULE_PROJECT_DIRECTORY"], "packaging/feed.py")
     architecture = host.check_output("dpkg --print-architecture")
     command = [sys.executable, feed, "deb", f"--architecture={architecture}"]
     package = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

@@ -35,24 +35,26 @@ from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import build
+import grafana
 import influxdb
+import node_red
 import repository
+import telegraf
 from deb import FeedError, Package, newer, place, sha256
 from sources import OutOfReach, from_debian, from_vendor
 from tools import BuildFailed, CannotBuild, toolchain
 
 HERE = Path(__file__).resolve().parent
-ARCHITECTURES = tuple(build.GO_ARCHITECTURE)
+ARCHITECTURES = tuple(telegraf.GO_ARCHITECTURE)
 # What Debian has in place of a vendor's package.
 DEBIAN = {"influxdb": ["influxdb", "influxdb-client"]}
 # The C library of a release: what is built here may need a newer one.
 GLIBC = {"bookworm": "2.36", "trixie": "2.41"}
 # What is made here in place of a vendor's package, and from which files.
 STAND_INS = {
-    "telegraf": (build.telegraf, build.telegraf_inputs),
+    "telegraf": (telegraf.make, telegraf.inputs),
     "influxdb": (influxdb.make, influxdb.inputs),
-    "grafana": (build.grafana_stand_in, build.grafana_stand_in_inputs),
+    "grafana": (grafana.make, grafana.inputs),
 }
 # What takes long.
 DURATIONS = {
@@ -106,9 +108,9 @@ class Feed:
     def inputs(self) -> str:
         """What the feed's content follows from; the same inputs need no second look."""
         drop_ins = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self.drop_ins]
-        files = [*build.telegraf_inputs(), *influxdb.inputs(), *build.node_red_inputs(), *HERE.glob("*.py")]
+        files = [*telegraf.inputs(), *influxdb.inputs(), *node_red.inputs(), *HERE.glob("*.py")]
         if self.stand_ins:
-            files += build.grafana_stand_in_inputs()
+            files += grafana.inputs()
         description = [self.release, self.architecture, self.stand_ins, self.vendors, drop_ins]
         description.append(self.stand_ins and influxdb.obstacle(self.architecture))
         return fingerprint(files, json.dumps(description, sort_keys=True))
@@ -261,7 +263,7 @@ class Feed:
         return dataclasses.replace(package, path=kept / package.file_name)
 
     def node_red(self) -> Package:
-        return self.made("node-red", build.node_red, build.node_red_inputs())
+        return self.made("node-red", node_red.make, node_red.inputs())
 
 
 def read_vendors(changes: str | None) -> dict[str, dict]:

@@ -1,0 +1,77 @@
+"""Telegraf from its Go module, packed as its vendor packs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import deb
+from deb import Package
+from tools import go_environment, go_module, nice, run, toolchain
+
+HERE = Path(__file__).resolve().parent
+
+VERSION = "1.39.3"
+# Hash of the module as `go mod download -json` prints it; the module's own go.sum pins everything below it.
+SUM = "h1:SauZnzw7fZPkMNFq+GxazjPr7MyGl1/saEYxxKKvdyU="
+# The tilde sorts our build before the vendor's package of the same version, which then replaces it.
+DEBIAN_VERSION = f"{VERSION}-1~tigpi2"
+
+# dpkg's architecture: Go's.
+GO_ARCHITECTURE = {
+    "amd64": {"GOARCH": "amd64"},
+    "arm64": {"GOARCH": "arm64"},
+    "armhf": {"GOARCH": "arm", "GOARM": "6"},
+}
+
+
+def inputs() -> list[Path]:
+    return [HERE / name for name in ("telegraf-plugins.txt", "telegraf.py", "tools.py", "deb.py", "requirements.txt")]
+
+
+def make(arch: str, cache: Path, output: Path) -> Package:
+    """Telegraf with the plugins of telegraf-plugins.txt, in the layout of the vendor's package: files, unit and
+    maintainer scripts are the ones of the module itself.
+    """
+    go = toolchain(cache) / "go/bin/go"
+    log = cache / f"feed/logs/telegraf-{arch}.log"
+    log.unlink(missing_ok=True)
+    environment = go_environment(cache)
+    module = f"github.com/influxdata/telegraf@v{VERSION}"
+    source = go_module(go, module, SUM, environment, output)
+
+    lines = (HERE / "telegraf-plugins.txt").read_text().splitlines()
+    tags = ",".join(["custom", *(line.strip() for line in lines if line.strip() and not line.startswith("#"))])
+    tree = output / "telegraf"
+    stamp = f"-s -w -X github.com/influxdata/telegraf/internal.Version={VERSION}"
+    command = [go, "build", "-tags", tags, "-ldflags", stamp, "-o", tree / "usr/bin/telegraf"]
+    run(
+        nice([*command, "./cmd/telegraf"]), log, env=environment | {"GOOS": "linux"} | GO_ARCHITECTURE[arch], cwd=source
+    )
+
+    for folder in ("DEBIAN", "etc/telegraf/telegraf.d", "var/log/telegraf"):
+        (tree / folder).mkdir(parents=True, exist_ok=True)
+    files = (
+        ("cmd/telegraf/agent.conf", "etc/telegraf/telegraf.conf.sample", 0o644),
+        ("etc/logrotate.d/telegraf", "etc/logrotate.d/telegraf", 0o644),
+        ("scripts/telegraf.service", "usr/lib/telegraf/scripts/telegraf.service", 0o644),
+        ("scripts/init.sh", "usr/lib/telegraf/scripts/init.sh", 0o755),
+        ("LICENSE", "usr/share/doc/telegraf/copyright", 0o644),
+        ("scripts/deb/pre-install.sh", "DEBIAN/preinst", 0o755),
+        ("scripts/deb/post-install.sh", "DEBIAN/postinst", 0o755),
+        ("scripts/deb/pre-remove.sh", "DEBIAN/prerm", 0o755),
+        ("scripts/deb/post-remove.sh", "DEBIAN/postrm", 0o755),
+    )
+    deb.copy_into(tree, source, files)
+    (tree / "DEBIAN/conffiles").write_text("/etc/telegraf/telegraf.conf.sample\n/etc/logrotate.d/telegraf\n")
+    control = {
+        "Package": "telegraf",
+        "Version": DEBIAN_VERSION,
+        "Architecture": arch,
+        "Maintainer": "tig-pi",
+        "Section": "net",
+        "Recommends": "influxdata-archive-keyring",
+        "Priority": "optional",
+        "Homepage": "https://github.com/influxdata/telegraf",
+        "Description": "Plugin-driven agent for reporting metrics into InfluxDB, with the plugins of tig-pi",
+    }
+    return deb.built(tree, control, output, f"Go module {module} {SUM}")
