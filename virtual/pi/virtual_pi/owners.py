@@ -1,0 +1,49 @@
+"""Which process owns a virtual Pi, and what is left over when that process is dead."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import re
+from collections.abc import Callable
+
+from . import Failure
+
+
+def process_start(pid: int) -> str:
+    """When a process started, in clock ticks since boot (proc(5), field 22 of stat); "" where there is none."""
+    with contextlib.suppress(OSError):
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return ""
+
+
+def owner_mark(pid: int | None) -> str:
+    """What marks a container with its owner: pid, start and boot, so that no later process is mistaken for it."""
+    if pid is None:
+        return ""
+    start = process_start(pid)
+    if not start:
+        raise Failure(f"--owner-pid {pid}: no such process")
+    boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{pid}:{start}:{boot}"
+
+
+def is_left_over(mark: str, current_mark: Callable[[int], str] = lambda pid: owner_mark(pid)) -> bool:
+    """Whether the owner with this mark is dead. A container without an owner lives until somebody takes it down."""
+    if not mark:
+        return False
+    try:
+        return current_mark(int(mark.partition(":")[0])) != mark
+    except Failure:
+        return True
+
+
+def orphans(processes: pathlib.Path = pathlib.Path("/proc")) -> list[int]:
+    """What still runs on behalf of an owner that is dead: processes with its pid in $TIG_PI_OWNER_PID."""
+    found = []
+    for path in processes.glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            owner = re.search(rb"(?:^|\0)TIG_PI_OWNER_PID=(\d+)(?:\0|$)", path.read_bytes())
+            if owner and not process_start(int(owner[1])):
+                found.append(int(path.parent.name))
+    return found

@@ -1,0 +1,56 @@
+"""podman, with the settings that this machine needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+from typing import Any
+
+from . import LABEL, Failure
+from .files import replace_file
+from .host import host_containers_conf
+
+
+class Podman:
+    """podman as root (through sudo where we are not), with the settings that this host needs."""
+
+    def __init__(self, cache: pathlib.Path) -> None:
+        if not shutil.which("podman"):
+            raise Failure("podman is missing; bin/prerequisites installs it")
+        self.prefix = ["env"] if os.geteuid() == 0 else ["sudo"]
+        if not shutil.which(self.prefix[0]):
+            raise Failure("podman has to run as root, and there is no sudo here: do this as root")
+        if settings := host_containers_conf():
+            path = cache / "containers.conf"
+            if not path.is_file() or path.read_text() != settings:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                replace_file(path, settings)
+            self.prefix.append(f"CONTAINERS_CONF={path}")  # sudo sets it without env, for which it would need a rule
+
+    def run(self, *arguments: str, data: bytes | None = None, check: bool = True) -> str:
+        """podman's standard output; a Failure with what it said on standard error where it fails and `check` is on."""
+        command = [*self.prefix, "podman", *arguments]
+        result = subprocess.run(
+            command, input=data, stdin=None if data else subprocess.DEVNULL, capture_output=True, check=False
+        )
+        if check and result.returncode != 0:
+            said = (result.stderr or result.stdout).decode(errors="replace").strip()
+            raise Failure(f"podman {arguments[0]} failed: {said or result.returncode}")
+        return result.stdout.decode(errors="replace")
+
+    def succeeds(self, *arguments: str) -> bool:
+        return subprocess.run([*self.prefix, "podman", *arguments], capture_output=True, check=False).returncode == 0
+
+    def pis(self) -> dict[str, dict[str, Any]]:
+        """All virtual Pis of this machine: {name: {"state": "running"|..., "labels": {...}}}, labels without prefix."""
+        listed = json.loads(self.run("ps", "--all", f"--filter=label={LABEL}.state", "--format=json") or "[]") or []
+        return {
+            entry["Names"][0]: {
+                "state": entry["State"],
+                "labels": {k.removeprefix(f"{LABEL}."): v for k, v in entry["Labels"].items() if k.startswith(LABEL)},
+            }
+            for entry in listed
+        }
