@@ -91,20 +91,31 @@ def test_every_role_has_a_scenario(role):
     assert (REPOSITORY / "molecule" / role.name / "molecule.yml").exists()
 
 
-@pytest.mark.parametrize("role", **named(ROLES))
+def text_of(role):
+    """Path and text of all that a role says in YAML and in templates, without comments."""
+    for path in sorted(role.rglob("*")):
+        if path.suffix in (".yml", ".j2"):
+            yield path, re.sub(r"#.*", "", path.read_text(encoding="utf-8"))
+
+
+def helpers():
+    """Roles that other roles include, and therefore name with their variables."""
+    for role in ROLES:
+        for path, text in text_of(role):
+            for task in tasks(yaml.safe_load(text)) if path.parent.name in ("tasks", "handlers") else ():
+                for action, arguments in task.items():
+                    if action.rsplit(".", 1)[-1] in ("include_role", "import_role"):
+                        yield arguments["name"].rsplit(".", 1)[-1]
+
+
+@pytest.mark.parametrize("role", **named([role for role in ROLES if role.name != "site"]))
 def test_a_role_knows_no_other_role_and_no_group(role):
-    others = [other.name for other in ROLES if other != role and other.name not in ("site",)]
-    for path in [
-        *role.glob("tasks/*.yml"),
-        *role.glob("templates/*"),
-        *role.glob("handlers/*.yml"),
-        *role.glob("defaults/*.yml"),
-    ]:
-        text = path.read_text()
-        assert "groups[" not in text or role.name == "site", path
-        for other in others:
-            found = re.search(rf"\{{[{{%][^}}]*\b{other}_[a-z_]+", text)
-            assert not found, f"{path} reads {found.group()}"
+    others = {other.name for other in ROLES} - {role.name, *helpers()}
+    for path, text in text_of(role):
+        group = re.search(r"\bgroups\s*[\[.|]|\bgroup_names\b", text)
+        assert not group, f"{path} reads {group.group()}"
+        other = re.search(rf"(?<![\w./-])_*({'|'.join(others)})_[a-z_]+", text)
+        assert not other, f"{path} reads {other.group()}"
 
 
 @pytest.mark.parametrize("role", **named(ROLES))
@@ -168,6 +179,74 @@ def test_a_secret_is_known_by_the_name_of_its_variable(task, is_secret):
     assert bool(SECRET.search(task)) is is_secret
 
 
+MESSAGES = {"assert": ("fail_msg", "success_msg"), "fail": ("msg",), "debug": ("msg", "var"), "pause": ("prompt",)}
+# Functions that are given secrets, and whose result names none; their own tests hold that.
+NAMES_NO_SECRET = re.compile(r"\|\s*\w+_problems\b")
+
+
+def strings(value):
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from strings(part)
+
+
+def printed(task):
+    """The expressions in what a task prints, without their quoted words: its name, its messages, and the variables of its
+    own that they use.
+    """
+    variables = task.get("vars") or {}
+    values = [task.get("name")]
+    for module, options in MESSAGES.items():
+        arguments = task.get(f"ansible.builtin.{module}") or {}
+        values += [arguments.get(option) for option in options if option != "var"]
+        values.append("{{" + arguments.get("var", "") + "}}")
+    seen = set()
+    while values:
+        for text in strings(values.pop()):
+            for expression in re.findall(r"{[{%](.*?)[}%]}", text, re.DOTALL):
+                expression = re.sub(r"(?<!lookup\()(?<!query\()'[^']*'", "''", expression)
+                yield expression
+                for name in set(re.findall(r"\w+", expression)) & variables.keys() - seen:
+                    seen.add(name)
+                    values.append(variables[name])
+
+
+def prints_a_secret(task):
+    return any(SECRET.search(text) and not NAMES_NO_SECRET.search(text) for text in printed(task))
+
+
+@pytest.mark.parametrize(
+    ("task", "is_secret"),
+    [
+        ("assert: {that: x, fail_msg: 'The password {{ grafana_admin_password }} is too short.'}", True),
+        ("assert: {that: x, fail_msg: grafana_admin_password is too short.}", False),
+        ("assert: {that: x, success_msg: '{{ influxdb_users }}'}", True),
+        ("fail: {msg: '{% if x %}{{ mosquitto_accounts | first }}{% endif %}'}", True),
+        ("debug: {msg: ['{{ x }}', '{{ node_red_credential_secret }}']}", True),
+        ("debug: {var: telegraf_secrets}", True),
+        ("""fail: {msg: "{{ 'The password is wrong.' if x else lookup('secret', 'wifi') }}"}""", True),
+        ("""fail: {msg: "{{ 'The password is wrong.' if x else '' }}"}""", False),
+        ("{fail: {msg: '{{ __why }}'}, vars: {__why: '{{ __what }}', __what: '{{ influxdb_admin.password }}'}}", True),
+        (
+            "{assert: {that: x, fail_msg: '{{ __problems }}'}, vars: {__problems: '{{ influxdb_users | influxdb_problems }}'}}",
+            False,
+        ),
+    ],
+)
+def test_a_message_with_a_secret_is_noticed(task, is_secret):
+    task = {f"ansible.builtin.{key}" if key in MESSAGES else key: value for key, value in yaml.safe_load(task).items()}
+    assert prints_a_secret(task) is is_secret
+
+
+def test_no_message_has_a_secret():
+    files = [*PLAYBOOKS, *REPOSITORY.glob("roles/*/tasks/*.yml"), *REPOSITORY.glob("roles/*/handlers/*.yml")]
+    for path in files:
+        for task in tasks(yaml.safe_load(path.read_text())):
+            assert not prints_a_secret(task), f"{path}: {task.get('name')}"
+
+
 def test_every_play_of_the_site_stops_at_the_first_error():
     for play in yaml.safe_load((REPOSITORY / "playbooks/site.yml").read_text()):
         assert play["any_errors_fatal"] is True, play["name"]
@@ -188,22 +267,77 @@ def test_no_lookup_of_a_secret_is_written_twice_by_hand():
                 assert "lookup('secret'" not in re.sub(r"#.*", "", path.read_text()), path
 
 
-def programs(path):
-    """What a Python program runs: the first words of the commands that it holds as lists."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        command = None
-        if isinstance(node, ast.Call) and node.args and re.search(r"run$|Popen$|nice$", ast.unparse(node.func)):
-            command = node.args[0]
-        elif isinstance(node, ast.Assign) and any("command" in ast.unparse(target) for target in node.targets):
-            command = node.value
-        if isinstance(command, ast.List) and len(command.elts) > 1 and isinstance(command.elts[0], ast.Constant):
-            yield command.elts[0].value
+RUNS = re.compile(
+    r"(^|[._])(run|call|check_call|check_output|check_outputs|nice|Popen|Program|getoutput|system|popen|exec[lv]p?e?)$"
+)
+
+
+def programs(source):
+    """What a Python program runs: the first words of its commands, given as a list, a tuple, or a text for a shell."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Call(func=function, args=[first, *_]) if RUNS.search(ast.unparse(function)):
+                by_shell = any(option.arg == "shell" for option in node.keywords)
+                if by_shell or ast.unparse(function) in ("os.system", "os.popen", "subprocess.getoutput"):
+                    yield from words_of_shell(first)
+                else:
+                    yield from first_word(first)
+            case ast.Assign(targets=targets, value=value) if any("command" in ast.unparse(one) for one in targets):
+                yield from first_word(value)
+
+
+def first_word(command):
+    """The program of a command, where it stands there as a word; what comes before it by a variable (sudo, say) is passed over."""
+    match command:
+        case ast.List(elts=parts) | ast.Tuple(elts=parts):
+            for part in parts:
+                if isinstance(part, ast.Constant):
+                    yield part.value
+                    return
+                if not isinstance(part, ast.Starred) or "command" in ast.unparse(part):
+                    return  # a variable holds the path, or the beginning
+                found = list(first_word(part.value))
+                yield from found
+                if found and not isinstance(part.value, ast.IfExp):
+                    return
+        case ast.IfExp(body=one, orelse=other):
+            yield from first_word(one)
+            yield from first_word(other)
+        case ast.BinOp(left=left):
+            yield from first_word(left)
+
+
+def words_of_shell(text):
+    """The programs in a text for a shell."""
+    for part in re.split(r"[|;&]+", ast.unparse(text).strip("f'\"")):
+        if word := part.split():
+            yield word[0]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "subprocess.run(['jq', '.'])",
+        "subprocess.run(['jq'], check=True)",
+        "subprocess.run(('jq', '.'))",
+        "subprocess.check_output(['jq', '.'])",
+        "subprocess.run('jq . <x', shell=True)",
+        "subprocess.run(f'cat {x} | jq .', shell=True)",
+        "os.system('jq .')",
+        "os.execvp(['jq'], ['jq'])",
+        "self.run([*self.prefix, 'jq', '.'])",
+        "command = [*([] if root else ['sudo']), *['jq', '.']]",
+        "command = ['jq'] + options",
+    ],
+)
+def test_a_program_is_seen_however_it_is_run(source):
+    assert "jq" in programs(source)
 
 
 def test_every_program_that_is_run_here_is_a_prerequisite():
     """A fresh machine has nothing else; one on which somebody works has most of it by chance."""
     needs = (REPOSITORY / "bin/prerequisites").read_text()
-    listed = {line.split()[1] for line in re.findall(r"^[a-z0-9-]+ [a-z_-]+\b", needs, re.MULTILINE)} | {"ssh"}
+    listed = {line.split()[1] for line in re.findall(r"^[a-z0-9-]+ [a-z_-]+\b", needs, re.MULTILINE)} | {"ssh", "sudo"}
     with_another = {"ssh-keygen": "ssh", "gpgconf": "gpg"}
     used = {
         name: path.relative_to(REPOSITORY)
@@ -211,7 +345,7 @@ def test_every_program_that_is_run_here_is_a_prerequisite():
         for path in (REPOSITORY / folder).rglob("*")
         if path.is_file() and (path.suffix == ".py" or path.read_bytes().startswith(b"#!/usr/bin/env python3"))
         if "modules" not in path.parts  # which run on the virtual LoPy4
-        for name in programs(path)
+        for name in programs(path.read_text(encoding="utf-8"))
         if not name.startswith("/")  # which is on a Pi
     }
     assert {"gpg", "mosquitto_pub", "ssh"} <= used.keys()
