@@ -10,7 +10,8 @@
 #                                     then all files, then everything is started together
 #
 # DIRECTORY/secrets    passwords, one a file, as in an inventory's secrets/
-# DIRECTORY/files      what one would have ready, below its path on the Pi: telegraf.d, dashboards, alert rules, flows
+# DIRECTORY/files      what one would have ready, below its path on the Pi: telegraf.d, dashboards, alert rules, flows,
+#                      the broker's accounts, the drop-ins of the units, and the programs that these start
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 secrets=$1/secrets
@@ -39,12 +40,16 @@ start() { # UNIT: with the configuration that it has now
   systemctl enable --quiet "$1"
   systemctl restart "$1"
 }
-never_give_up() { # UNIT [LINE]: after the network, and started again for ever
-  mkdir -p "/etc/systemd/system/$1.service.d"
-  {
-    printf '[Unit]\nWants=network-online.target\nAfter=network-online.target\nStartLimitIntervalSec=0\n'
-    printf '[Service]\nRestart=always\nRestartSec=1\nTimeoutStartSec=infinity\n%s\n' "${2-}"
-  } >"/etc/systemd/system/$1.service.d/tig-pi.conf"
+ready() { # PATH...: copy what is ready, with its permissions
+  for path; do
+    mkdir -p "$(dirname "/$path")"
+    cp -pr "$files/$path" "$(dirname "/$path")"
+  done
+}
+drop_in() { # SERVICE [UNIT...]: how systemd runs it, and what looks after its state
+  ready "etc/systemd/system/$1.service.d" usr/local/libexec usr/local/lib/tig-pi
+  shift
+  for unit; do ready "etc/systemd/system/$unit"; done
 }
 
 # --- what each service is told ---
@@ -58,15 +63,8 @@ allow 192.168.0.0/16
 allow fd00::/8
 local stratum 10
 EOF
-  mkdir -p /etc/systemd/system/chrony.service.d /etc/systemd/journald.conf.d
-  # A container has its host's clock, and may not set it.
-  cat >/etc/systemd/system/chrony.service.d/tig-pi.conf <<EOF
-[Unit]
-ConditionCapability=
-[Service]
-EnvironmentFile=
-Environment="DAEMON_OPTS=-x -F 1"
-EOF
+  ready etc/systemd/system/chrony.service.d
+  mkdir -p /etc/systemd/journald.conf.d
   cat >/etc/systemd/journald.conf.d/tig-pi.conf <<EOF
 [Journal]
 Storage=volatile
@@ -76,13 +74,16 @@ EOF
 }
 
 configure_mosquitto() {
-  never_give_up mosquitto
+  drop_in mosquitto
+  ready usr/local/lib/mosquitto/accounts.c etc/mosquitto/accounts
 
   cat >/etc/mosquitto/mosquitto.conf <<EOF
 per_listener_settings false
 allow_anonymous false
 password_file /etc/mosquitto/passwd
 acl_file /etc/mosquitto/acl
+plugin /usr/local/lib/mosquitto/accounts.so
+plugin_opt_accounts /etc/mosquitto/accounts
 listener 1883
 max_connections 1000
 message_size_limit 16384
@@ -136,12 +137,12 @@ EOF
   done >/etc/mosquitto/passwd
   mosquitto_passwd -U /etc/mosquitto/passwd
   umask 022
-  chown mosquitto:mosquitto /etc/mosquitto/passwd /etc/mosquitto/acl
-  chmod 0600 /etc/mosquitto/acl
+  chown mosquitto:mosquitto /etc/mosquitto/passwd /etc/mosquitto/acl /etc/mosquitto/accounts
+  chmod 0600 /etc/mosquitto/acl /etc/mosquitto/accounts
 }
 
 configure_influxdb() {
-  never_give_up influxdb
+  drop_in influxdb influxdb-watch.service influxdb-watch.timer
 
   cat >/etc/influxdb/influxdb.conf <<EOF
 reporting-disabled = true
@@ -158,8 +159,12 @@ bind-address = "127.0.0.1:8088"
   cache-snapshot-memory-size = "8m"
   cache-snapshot-write-cold-duration = "1h"
   max-concurrent-compactions = 1
+  compact-throughput = "8m"
 [coordinator]
   query-timeout = "60s"
+  max-select-series = 1000
+  max-select-buckets = 100000
+  max-concurrent-queries = 100
 [monitor]
   store-enabled = false
 [subscriber]
@@ -171,6 +176,7 @@ bind-address = "127.0.0.1:8088"
   auth-enabled = true
   log-enabled = false
   pprof-enabled = false
+  max-row-limit = 100000
 EOF
 }
 
@@ -194,7 +200,7 @@ CREATE CONTINUOUS QUERY averages ON iot BEGIN
   WHERE "device" != 'tig-pi-probe' GROUP BY time(10m), *
 END;
 CREATE USER telegraf WITH PASSWORD '$(secret influxdb/telegraf)';
-GRANT WRITE ON iot TO telegraf;
+GRANT ALL ON iot TO telegraf;
 CREATE USER grafana WITH PASSWORD '$(secret influxdb/grafana)';
 GRANT READ ON iot TO grafana
 EOF
@@ -202,7 +208,7 @@ EOF
 }
 
 configure_telegraf() {
-  never_give_up telegraf EnvironmentFile=/etc/telegraf/telegraf.env
+  drop_in telegraf
 
   cat >/etc/telegraf/telegraf.conf <<EOF
 [agent]
@@ -223,6 +229,7 @@ EOF
 }
 
 configure_grafana() {
+  drop_in grafana-server
   cat >/etc/grafana/grafana.ini <<EOF
 [paths]
 data = /var/lib/grafana
@@ -278,9 +285,7 @@ EOF
 }
 
 configure_node_red() {
-  mkdir -p /etc/node-red
-  cp -r "$files"/etc/node-red/. /etc/node-red/
-  cp "$files"/etc/systemd/system/node-red.service /etc/systemd/system/
+  ready etc/node-red etc/systemd/system/node-red.service usr/local/libexec usr/local/lib/tig-pi
   install -d -o node-red -g node-red -m 0750 /var/lib/node-red
   install -o node-red -g node-red -m 0600 "$files"/var/lib/node-red/*.json /var/lib/node-red/
   chgrp node-red /etc/node-red/*
@@ -295,7 +300,7 @@ one_by_one() {
   systemctl restart systemd-journald
   start chrony
 
-  install_packages mosquitto
+  install_packages mosquitto tcc # which compiles the broker's plugin
   configure_mosquitto
   start mosquitto
 
@@ -335,7 +340,7 @@ at_once() {
   printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
   chmod +x /usr/sbin/policy-rc.d
   apt-get update --quiet
-  install_packages chrony mosquitto influxdb telegraf grafana node-red
+  install_packages chrony mosquitto tcc influxdb telegraf grafana node-red
   rm /usr/sbin/policy-rc.d
 
   configure_time_and_journal
