@@ -24,7 +24,7 @@ ansible.module_utils.__path__.append(str(ROLE / "module_utils"))
 from ansible.module_utils import lopy4_device, lopy4_image, lopy4_line, lopy4_upload, lopy4_visit  # noqa: E402, F401
 from ansible.module_utils.lopy4_line import DeviceError, Gone, Line  # noqa: E402
 from ansible.module_utils.lopy4_repl import Repl, compact  # noqa: E402, F401
-from ansible.module_utils.lopy4_upload import Upload, watch  # noqa: E402
+from ansible.module_utils.lopy4_upload import Upload  # noqa: E402
 from virtual_lopy4 import Device  # noqa: E402
 from virtual_lopy4_host import esptool  # noqa: E402
 
@@ -94,9 +94,7 @@ class Visit:
         self, device: Device, files: dict[str, bytes], version: str, root=LOADER, patience: float = 20
     ) -> None:
         self.slot, self.works, self.said = "", None, ""
-        with Line(device.port) as line:
-            repl = Repl(line)
-            repl.enter()
+        with lopy4_visit.visit(device.port) as repl:
             self.upload = Upload(repl, files, root, version)
             self.upload.look()
             self.changed = not self.upload.unchanged
@@ -104,10 +102,9 @@ class Visit:
             if self.changed:
                 self.slot = self.upload.change()
             repl.reset()
-            self.sent = line.sent
             self.raw_paste = repl.raw_paste
             if self.changed and patience:
-                self.works, self.said = watch(repl, self.slot, patience)
+                self.works, self.said = self.upload.started(self.slot, patience)
 
 
 def ask(device: Device, expression: str):
@@ -141,8 +138,11 @@ def said(device: Device, text: str, patience: float = 20) -> bool:
     return False
 
 
-def boots(device: Device, patience: float = 12) -> str:
-    """What runs after the device got its power back: the version of the program, or "" where its prompt shows that there is none."""
+def boots(device: Device, patience: float = 40) -> str:
+    """What runs after the device got its power back: the version of the program, or "" where its prompt shows that there is none.
+
+    The patience is for a loader that tries a damaged program three times before it goes back.
+    """
     end = time.monotonic() + patience
     while time.monotonic() < end:
         heard = bytes(device.tail)

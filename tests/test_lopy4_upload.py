@@ -422,6 +422,24 @@ def test_a_damaged_directory_of_a_fat_is_told_with_the_command_that_repairs_it(t
         assert len(list((tmp_path / "backups").iterdir())) == 1
 
 
+def test_a_program_that_the_file_system_loses_after_the_upload_is_damage_and_no_fault_of_the_program(
+    device, monkeypatch
+):
+    """A damaged FAT may show what was written until it is mounted again."""
+    change = lopy4_upload.Upload.change
+
+    def loses(self):
+        slot = change(self)
+        self.repl.run(f"os.remove(root + '/{slot}/lib/tig/main.py')")
+        return slot
+
+    monkeypatch.setattr(lopy4_upload.Upload, "change", loses)
+    with pytest.raises(
+        DeviceError, match=r"file system of the device is damaged \(slot a does.*`make format DEVICE=…`"
+    ):
+        Visit(device, program("1"), "1", patience=60)
+
+
 @pytest.mark.parametrize(
     ("code", "repaired"),
     [

@@ -109,7 +109,7 @@ import zlib
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible.module_utils.lopy4_line import PYSERIAL, DeviceError
-from ansible.module_utils.lopy4_upload import ROOT_FILES, SETTINGS, Upload, watch
+from ansible.module_utils.lopy4_upload import ROOT_FILES, SETTINGS, Upload
 from ansible.module_utils.lopy4_visit import Progress, check_mac, port_of, visit, written
 
 
@@ -171,7 +171,7 @@ def run(module: AnsibleModule, progress: Progress) -> dict:
         if result["changed"] and not module.check_mode and asked["start_timeout"]:
             progress.next = 0.0
             progress("sent; waiting until the new program works")
-            works, said = watch(repl, result["slot"], asked["start_timeout"])
+            works, said = upload.started(result["slot"], asked["start_timeout"])
             if not works:
                 before = result["previous_version"]
                 back = f"The device goes back to version {before}." if before else "There is no older one."

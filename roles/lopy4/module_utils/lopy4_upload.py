@@ -31,16 +31,23 @@ ESCAPE = 27
 CHUNKS = {"pycom": 1024, "mainline": 64}
 BATCH = 24576  # bytes of the stream that the device holds in memory at a time, at the most
 ATTEMPTS = 4
-DAMAGED = (
-    "The file system of the device is damaged ({}): that is what a power cut while the flash is written does to a FAT, or a flash "
-    "that wears out. `make format DEVICE=…` makes a new file system (LittleFS, which survives power cuts) and puts the program on "
-    "it; the LoRa and Sigfox keys stay. In a playbook of your own: `--tags lopy4_erase_fs,lopy4`."
-)
 MARGIN = 32  # blocks that a sound file system may take for itself
 FULL = (
     "The device is full: the program needs {}, and {} of {} is left for it. Remove files of yours, or format it with "
     "`make format DEVICE=…`."
 )
+
+
+class Damaged(DeviceError):
+    """The file system of the device does not hold what was written to it."""
+
+    def __init__(self, reason: str, more: str = "") -> None:
+        super().__init__(
+            f"The file system of the device is damaged ({reason}): that is what a power cut while the flash is written does to a "
+            "FAT, or a flash that wears out. `make format DEVICE=…` makes a new file system (LittleFS, which survives power cuts) "
+            "and puts the program on it; the LoRa and Sigfox keys stay. In a playbook of your own: "
+            f"`--tags lopy4_erase_fs,lopy4`. {more}".rstrip()
+        )
 
 
 # --- the pointer
@@ -170,7 +177,7 @@ class Upload:
                 raise
             if NO_ROOM.search(str(error)) and self.repl.ask(f"lost({self.block})", 120) < MARGIN * self.block:
                 raise DeviceError(FULL.format("more than it seemed", "nothing", self.root or "/")) from error
-            raise DeviceError(DAMAGED.format(str(error).removeprefix("The device says: "))) from error
+            raise Damaged(str(error).removeprefix("The device says: ")) from error
 
     # --- looking
 
@@ -328,7 +335,7 @@ class Upload:
         there = self.repl.ask(f"room({slot!r}, {self.block})", 60)
         if needed > there:
             if self.repl.ask(f"lost({self.block})", 120) > max(needed, MARGIN * self.block):
-                raise DeviceError(DAMAGED.format("what is taken of it belongs to no file"))
+                raise Damaged("what is taken of it belongs to no file")
             raise DeviceError(FULL.format(f"{needed // 1024} kB", f"{there // 1024} kB", self.root or "/"))
 
     def _fill(self, slot: str) -> None:
@@ -358,16 +365,16 @@ class Upload:
             if self.repl.ask(f"seal({slot!r}, {self.version!r}, {self.wanted!r})", 120):
                 self.written += len(self.manifest)
                 return
-        raise DeviceError(
-            DAMAGED.format(f"what was written to slot {slot} does not come back as it was sent")
-            + " The program that was there before is in place."
+        raise Damaged(
+            f"what was written to slot {slot} does not come back as it was sent",
+            "The program that was there before is in place.",
         )
 
     def _point(self, slot: str, state: str) -> None:
         self.sequence += 1
         text = record(self.sequence, slot, state, 0)
         if not self.repl.ask(f"point({self.spare}, {text!r})"):
-            raise DeviceError(DAMAGED.format("the boot pointer could not be written") + " The old program is in place.")
+            raise Damaged("the boot pointer could not be written", "The old program is in place.")
         self.records[self.spare] = text
         self.current, self.spare = pointer(self.records)
         self.written += RECORD
@@ -382,7 +389,7 @@ class Upload:
             data = self.root_files[name]
             aside = self._aside(name)
             if not self.repl.ask(f"replace({name!r}, {hashlib.sha256(data).hexdigest()!r}, {aside!r})", 60):
-                raise DeviceError(DAMAGED.format(f"{name} could not be replaced") + " The old one is in place.")
+                raise Damaged(f"{name} could not be replaced", "The old one is in place.")
 
     def _aside(self, name: str) -> str:
         """Where somebody's own boot.py or main.py is kept; "" if there is nothing to keep."""
@@ -395,6 +402,29 @@ class Upload:
             if self.repl.ask(f"absent({aside!r})"):
                 return aside
         raise DeviceError(f"There are too many copies of {name} on the device; remove some of {stem}.before-tig-pi.*.")
+
+    def started(self, slot: str, patience: float) -> tuple[bool, str]:
+        """After the reset: whether the program in `slot` works, and what it said, as `watch` returns it.
+
+        Raises:
+            Damaged: it does not, because the file system has lost what was sent.
+        """
+        works, said = watch(self.repl, slot, patience)
+        if not works:
+            self._check_slot(slot)
+        return works, said
+
+    def _check_slot(self, slot: str) -> None:
+        """Compare a slot with what was sent, on a device that has read its file system again since."""
+        try:
+            self.repl.enter()
+            self.look()
+        except Damaged:
+            raise
+        except DeviceError:
+            return  # what the program printed is all there is to tell
+        if not self.is_right(slot):
+            raise Damaged(f"slot {slot} does not hold what was written to it")
 
     # --- sending
 
