@@ -33,18 +33,18 @@ READINGS = [
     {"field": "soilhumidity", "title": "Jordfuktighet åäö: 100 %", "unit": "percentunit", "low": 0.2, "decimals": 1},
     {"field": "light", "title": "Light", "unit": "lux", "high": 1000.5},
 ]
-DEFAULTS = yaml.safe_load((REPOSITORY / "roles/site/defaults/main.yml").read_text())
+DEFAULTS = yaml.safe_load((REPOSITORY / "playbooks/group_vars/all/10_site.yml").read_text())
 
 
 def site_of(name: str) -> dict:
     """The variables of an inventory as far as the templates see them."""
     folder = REPOSITORY / "inventories" / name
     variables = dict(DEFAULTS)
-    for path in (folder / "group_vars/all").glob("*.yml"):
+    for path in (folder / "group_vars/site").glob("*.yml"):
         variables |= yaml.safe_load(path.read_text())
-    hosts = yaml.safe_load((folder / "hosts.yml").read_text())["all"]["children"]["devices"]["hosts"]
+    hosts = yaml.safe_load((folder / "hosts.yml").read_text())["site"]["children"]["devices"]["hosts"]
     hostvars = {host: yaml.safe_load((folder / f"host_vars/{host}.yml").read_text()) for host in hosts}
-    spec = importlib.util.spec_from_file_location("site_filters", REPOSITORY / "roles/site/filter_plugins/site.py")
+    spec = importlib.util.spec_from_file_location("site_filters", REPOSITORY / "plugins/filter/site_description.py")
     filters = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(filters)
     devices = filters.site_devices(list(hosts), hostvars, variables["site_readings"], "tig")

@@ -19,7 +19,7 @@ from virtual_lopy4_host import esptool
 FAST = 12
 
 HOSTS = """
-all:
+site:
   children:
     servers:
       hosts:
@@ -49,11 +49,11 @@ def reachable(port: int) -> bool:
 def site(tmp_path):
     """The description of a site with two devices."""
     inventory = tmp_path / "site"
-    (inventory / "group_vars/all").mkdir(parents=True)
+    (inventory / "group_vars/site").mkdir(parents=True)
     (inventory / "host_vars").mkdir()
     for name in ("site.yml", "readings.yml"):
-        (inventory / "group_vars/all" / name).write_text(
-            (REPOSITORY / "inventories/home/group_vars/all" / name).read_text()
+        (inventory / "group_vars/site" / name).write_text(
+            (REPOSITORY / "inventories/home/group_vars/site" / name).read_text()
         )
     (inventory / "hosts.yml").write_text(HOSTS.format(python=sys.executable, port=free_port()))
     for name in ("one", "two"):
@@ -68,7 +68,7 @@ def site(tmp_path):
 @pytest.fixture
 def broker(site, tmp_path):
     """A broker that knows device `one`, whose password is the one of the site."""
-    port = yaml.safe_load((site / "hosts.yml").read_text())["all"]["children"]["servers"]["hosts"]["pi"][
+    port = yaml.safe_load((site / "hosts.yml").read_text())["site"]["children"]["servers"]["hosts"]["pi"][
         "site_published_ports"
     ][1883]
     (site / "secrets/mosquitto").mkdir(parents=True)
@@ -127,8 +127,8 @@ def test_one_device_is_flashed_and_the_one_without_an_account_is_named(site, bro
 def test_a_host_that_is_not_there_is_named_and_the_other_device_served(site, broker, tmp_path):
     hosts = site / "hosts.yml"
     # Nobody listens on that port.
-    away = f"all:\n  hosts:\n    away: {{ansible_host: 127.0.0.1, ansible_port: {free_port()}}}\n"
-    hosts.write_text(hosts.read_text().replace("all:\n", away, 1))
+    away = f"all:\n  hosts:\n    away: {{ansible_host: 127.0.0.1, ansible_port: {free_port()}}}\nsite:\n"
+    hosts.write_text(hosts.read_text().replace("site:\n", away, 1))
     (site / "host_vars/two.yml").write_text((site / "host_vars/two.yml").read_text() + "lopy4_serial_host: away\n")
     with Device(tmp_path / "state-one", "pycom", paced=False, speed=FAST, link=str(tmp_path / "one")):
         result = play("flash", site)

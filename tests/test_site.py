@@ -10,12 +10,12 @@ import yaml
 from ansible.errors import AnsibleFilterError
 from conftest import REPOSITORY
 
-spec = importlib.util.spec_from_file_location("site_filters", REPOSITORY / "roles/site/filter_plugins/site.py")
+spec = importlib.util.spec_from_file_location("site_filters", REPOSITORY / "plugins/filter/site_description.py")
 site = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(site)
 
-READINGS = yaml.safe_load((REPOSITORY / "inventories/home/group_vars/all/readings.yml").read_text())["site_readings"]
-DEFAULTS = yaml.safe_load((REPOSITORY / "roles/site/defaults/main.yml").read_text())
+READINGS = yaml.safe_load((REPOSITORY / "inventories/home/group_vars/site/readings.yml").read_text())["site_readings"]
+DEFAULTS = yaml.safe_load((REPOSITORY / "playbooks/group_vars/all/10_site.yml").read_text())
 SENSORS = yaml.safe_load((REPOSITORY / "inventories/home/host_vars/matslopy4.yml").read_text())["lopy4_sensors"]
 FUNCTIONS = ("brokers", "databases", "collectors", "dashboards", "flows")
 
@@ -170,6 +170,10 @@ def spoil_variable(name, value, host="pi"):
             spoil_variable("site_timezone", ["Etc/UTC"]),
             "site_timezone is ['Etc/UTC']; write it like 'Europe/Stockholm'.",
         ),
+        (
+            lambda _hostvars, groups: groups.update(site=["pi", "matslopy4"]),
+            "hosts.yml: greenhouse is not in group site",
+        ),
         (lambda _hostvars, groups: groups.update(brokers=[]), "group brokers needs exactly one host, and has none"),
         (lambda _hostvars, groups: groups.pop("flows"), "group flows needs exactly one host"),
     ],
@@ -243,7 +247,7 @@ def test_a_device_may_write_its_own_topics_and_no_other(described):
     ],
 )
 def test_where_a_service_is_reached_from_the_controller(variables, reached):
-    assert site.reached_at(["pi"], {"pi": variables}, 3000) == reached
+    assert site.connect_address(["pi"], {"pi": variables}, 3000) == reached
 
 
 @pytest.mark.parametrize(
@@ -255,10 +259,4 @@ def test_where_a_service_is_reached_from_the_controller(variables, reached):
     ],
 )
 def test_where_people_reach_a_service(variables, reached):
-    assert site.reached_at(["pi"], {"pi": variables}, "3000", by_people=True) == reached
-
-
-def test_a_variable_that_the_playbook_gives_to_a_role_is_not_passed_over_in_silence(described):
-    described[0]["pi"] |= {"grafana_dashboards": [], "grafana_root_url": "https://house.example.org/"}
-    (problem,) = problems(described)
-    assert problem.startswith("grafana_dashboards (host pi): playbooks/site.yml gives this to the role")
+    assert site.connect_address(["pi"], {"pi": variables}, "3000", by_people=True) == reached

@@ -6,7 +6,7 @@ import ast
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from zoneinfo import available_timezones
@@ -14,8 +14,9 @@ from zoneinfo import available_timezones
 import yaml
 from ansible.errors import AnsibleFilterError
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[2]
 DRIVERS = REPOSITORY / "firmware" / "lib" / "tig" / "drivers"
+WIRING = REPOSITORY / "playbooks/group_vars/all"
 
 FUNCTIONS = ("brokers", "databases", "collectors", "dashboards", "flows")
 PROBE = "tig-pi-probe"
@@ -38,7 +39,7 @@ FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # one level of a topic, an account, a file name and a label alike
 RESERVED_FIELDS = {"device", "time", "sensortime"}
 # The parts of a description as they are written; what is of another type is answered with them.
-EXAMPLES = {
+SAMPLES = {
     "site_timezone": "Europe/Stockholm",
     "site_topic_prefix": "tig",
     "site_alert_topic": "tig-alert",
@@ -155,16 +156,16 @@ def service_ports(services: list[Mapping]) -> list[dict]:
     return [{**port, "unit": service["unit"]} for service in services for port in service.get("ports", [])]
 
 
-def address_of(hosts: list[str], hostvars: Mapping, here: str) -> str:
-    """Where the service on the first of these hosts is reached from here: over loopback if it runs here."""
+def service_address(hosts: list[str], hostvars: Mapping, here: str = "") -> str:
+    """The address at which other hosts and devices reach the service on the first of these hosts; loopback if it runs `here`."""
     if not hosts or here in hosts:
         return "127.0.0.1"
     variables = hostvars[hosts[0]]
     return variables.get("site_address") or variables.get("ansible_host") or hosts[0]
 
 
-def reached_at(hosts: list[str], hostvars: Mapping, port: int, by_people: bool = False) -> dict:
-    """Host and port by which a service is reached from the controller, or by people in the house."""
+def connect_address(hosts: list[str], hostvars: Mapping, port: int, by_people: bool = False) -> dict:
+    """Host and port at which the controller, or people in the house, connect to the service on the first of these hosts."""
     host, port = hosts[0], int(port)
     variables = hostvars[host]
     published = variables.get("site_published_ports") or {}
@@ -190,8 +191,8 @@ def site_problems(variables: Mapping, hostvars: Mapping, groups: Mapping) -> lis
     checks = (
         _functions(groups),
         _strays(variables["inventory_dir"], groups),
+        _outside(groups),
         _misspelt(hostvars, groups),
-        _wired(hostvars, groups),
         _unverified_key(hostvars, groups),
         _readings(variables["site_readings"]),
         _devices(devices, hostvars, variables["site_readings"]),
@@ -207,11 +208,11 @@ def site_problems(variables: Mapping, hostvars: Mapping, groups: Mapping) -> lis
 
 def _misshapen(variables: Mapping, devices: list[str], hostvars: Mapping) -> Iterator[str]:
     """What is of another type than it has to be. Ansible itself takes one word for a list, and the roles its letters."""
-    for name in [name for name in EXAMPLES if name in variables]:
-        yield from _unlike(EXAMPLES[name], variables[name], name)
+    for name in [name for name in SAMPLES if name in variables]:
+        yield from _unlike(SAMPLES[name], variables[name], name)
     for host in devices:
         sensors = hostvars[host].get("lopy4_sensors") or []
-        yield from _unlike(EXAMPLES["lopy4_sensors"], sensors, f"host_vars/{host}.yml: lopy4_sensors")
+        yield from _unlike(SAMPLES["lopy4_sensors"], sensors, f"host_vars/{host}.yml: lopy4_sensors")
 
 
 def _unlike(example, value, where: str) -> Iterator[str]:
@@ -240,38 +241,36 @@ def _strays(inventory: str, groups: Mapping) -> Iterator[str]:
             yield f"host_vars/{path.name}: there is no host {path.stem} in hosts.yml.{_perhaps(path.stem, groups['all'])}"
 
 
+def _outside(groups: Mapping) -> Iterator[str]:
+    """Hosts that would not get what group_vars/site sets."""
+    members = {host for group in (*FUNCTIONS, "devices") for host in groups.get(group, [])}
+    for host in sorted(members.difference(groups.get("site", members))):
+        yield f"hosts.yml: {host} is not in group site, whose variables describe the site; put it below `site:`."
+
+
 def _misspelt(hostvars: Mapping, groups: Mapping) -> Iterator[str]:
-    """Variables that carry a role's prefix and that the role does not know."""
+    """Variables that carry a role's prefix and that nothing knows."""
     known: dict[str, set[str]] = {}
     for path in sorted(REPOSITORY.glob("roles/*/meta/argument_specs.yml")):
         specs = yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]
-        role = path.parts[-3]
-        known[role] = {name for entry in specs.values() for name in entry.get("options", {})}
+        names = {name for entry in specs.values() for name in entry.get("options", {})}
+        known["site" if path.parts[-3] == "validate" else path.parts[-3]] = names
+    for path in sorted(WIRING.glob("*.yml")):
+        for name in yaml.safe_load(path.read_text(encoding="utf-8")):
+            if role := _prefix(name, known):
+                known[role].add(name)
     found = {}
     for host in groups["all"]:
         for name in hostvars[host]:
-            role = max((role for role in known if name.startswith(role + "_")), key=len, default=None)
+            role = _prefix(name, known)
             if role and name not in known[role]:
                 found.setdefault(name, (host, known[role]))
     for name, (host, names) in sorted(found.items()):
         yield f"{name} (host {host}): there is no such variable.{_perhaps(name, names)}"
 
 
-def _wired(hostvars: Mapping, groups: Mapping) -> Iterator[str]:
-    """Variables that site.yml itself gives to a role: what the inventory says of them would be passed over in silence."""
-    plays = yaml.safe_load((REPOSITORY / "playbooks/site.yml").read_text(encoding="utf-8"))
-    wired = {
-        name
-        for play in plays
-        for name, value in play.get("vars", {}).items()
-        if not name.startswith(("__", "site_")) and f"hostvars[inventory_hostname].{name} " not in str(value)
-    }
-    found = {name: host for host in groups["all"] for name in hostvars[host] if name in wired}
-    for name, host in sorted(found.items()):
-        yield (
-            f"{name} (host {host}): playbooks/site.yml gives this to the role, so that the inventory's would not count. "
-            "Take it out, and say in the site's own variables what you want (roles/site/README.md), or change the playbook."
-        )
+def _prefix(name: str, roles: Iterable[str]) -> str | None:
+    return max((role for role in roles if name.startswith(role + "_")), key=len, default=None)
 
 
 def _unverified_key(hostvars: Mapping, groups: Mapping) -> Iterator[str]:
@@ -439,9 +438,9 @@ def _list(words) -> str:
 class FilterModule:
     def filters(self):
         return {
-            "address_of": address_of,
             "broker_accounts": broker_accounts,
-            "reached_at": reached_at,
+            "connect_address": connect_address,
+            "service_address": service_address,
             "service_ports": service_ports,
             "site_devices": site_devices,
             "site_problems": site_problems,

@@ -1,0 +1,99 @@
+"""Which variables count: what a site sets in its inventory, over what playbooks/group_vars/all hands to the roles."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+HOSTS = {
+    "site": {
+        "children": {
+            "servers": {"hosts": {"pi": {"ansible_connection": "local"}}},
+            **{name: {"children": {"servers": {}}} for name in ("brokers", "databases", "collectors")},
+            **{name: {"children": {"servers": {}}} for name in ("dashboards", "flows")},
+        }
+    }
+}
+SHOWN = (
+    "grafana_home_page",
+    "grafana_dashboards",
+    "influxdb_users",
+    "mosquitto_settle_time",
+    "site_broker_port",
+    "site_database_port",
+    "site_grafana_url",
+    "site_influxdb_url",
+    "site_name",
+)
+
+
+@pytest.fixture
+def shown(ansible_playbook, tmp_path):
+    """What a play beside group_vars/all sees on the Pi, with these files in the inventory."""
+
+    def run(**files: dict) -> tuple[dict, str]:
+        inventory = tmp_path / "inventory"
+        inventory.mkdir()
+        (inventory / "hosts.yml").write_text(yaml.safe_dump(files.pop("hosts", HOSTS)))
+        for name, variables in files.items():
+            path = inventory / f"{name.replace('__', '/')}.yml"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(yaml.safe_dump(variables))
+        shutil.copytree(REPOSITORY / "playbooks/group_vars", tmp_path / "group_vars")
+        show = {"ansible.builtin.copy": {"content": "{{ shown }}", "dest": str(tmp_path / "shown.json")}}
+        show["vars"] = {"shown": "{{ dict(names | zip(query('vars', *names))) | to_json }}"}
+        show["vars"]["names"] = list(SHOWN)
+        problems = {"ansible.builtin.debug": {"msg": "{{ query('outranked_variables') }}"}}
+        play = {"hosts": "pi", "gather_facts": False, "tasks": [problems, show]}
+        result = ansible_playbook(yaml.safe_dump([play]))
+        assert result.returncode == 0, result.stdout
+        return json.loads((tmp_path / "shown.json").read_text()), " ".join(result.stdout.split())
+
+    return run
+
+
+def test_what_a_site_sets_counts_for_every_role(shown):
+    values, said = shown(
+        group_vars__site={"site_name": "mine", "grafana_home_page": "d/own", "grafana_dashboards": []},
+        host_vars__pi={"influxdb_users": [], "mosquitto_settle_time": 3},
+    )
+    assert (values["site_name"], values["grafana_home_page"], values["grafana_dashboards"]) == ("mine", "d/own", [])
+    assert (values["influxdb_users"], values["mosquitto_settle_time"]) == ([], 3)
+    assert "does not count" not in said
+
+
+def test_ports_that_a_site_sets_for_a_role_count_everywhere(shown):
+    values, _ = shown(
+        host_vars__pi={
+            "mosquitto_listeners": [{"port": 2883}],
+            "influxdb_http_bind_address": "127.0.0.1:9086",
+            "grafana_http_port": 3333,
+        }
+    )
+    assert (values["site_broker_port"], values["site_database_port"]) == (2883, 9086)
+    assert values["site_influxdb_url"] == "http://127.0.0.1:9086"
+    assert values["site_grafana_url"] == "http://127.0.0.1:3333"
+
+
+def test_a_variable_of_group_all_is_named_with_the_place_where_it_counts(shown):
+    values, said = shown(group_vars__all={"site_name": "lost", "telegraf_version": "1.39.*", "of_my_own": 1})
+    assert values["site_name"] == "home"
+    assert "inventory/group_vars/all.yml sets site_name, where it does not count" in said
+    assert "inventory/group_vars/site.yml, and have all hosts in group site" in said
+
+
+def test_variables_of_the_file_of_hosts_are_named_with_the_place_where_they_count(shown):
+    hosts = {
+        "all": {"vars": {"site_name": "lost"}},
+        "site": HOSTS["site"] | {"vars": {"grafana_home_page": "lost", "telegraf_version": "1.39.*"}},
+    }
+    values, said = shown(hosts=hosts)
+    assert (values["site_name"], values["grafana_home_page"]) == ("home", "d/readings")
+    assert "group all, sets site_name, where it does not count" in said
+    assert "Move it to group_vars/site.yml beside it" in said
+    assert "group site, sets grafana_home_page, where it does not count" in said
+    assert "telegraf_version" not in said
