@@ -37,7 +37,7 @@ def loaded(path: Path):
     return module
 
 
-LOADER = {name: (FIRMWARE / name).read_bytes() for name in ("boot.py", "main.py")}
+LOADER = loaded(ROLE / "action_plugins/lopy4_program.py").root_files((FIRMWARE / "loader.py").read_bytes())
 PROGRAM = """
 import time
 from tig import VERSION

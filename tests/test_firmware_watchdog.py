@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from firmware import FIRMWARE, MICROPYTHON, environment
+from firmware import FIRMWARE, MICROPYTHON, environment, write_loader
 
 MACHINE = """
 class WDT:
@@ -37,8 +37,7 @@ def run(path, confirm):
 
 def boot(folder, longest: int, says: int | None, ends: str = "ValueError") -> list[str]:
     """Start the loader on a board whose watchdog takes `longest` ms; its file says `says`, and is missing where None."""
-    for name in ("boot.py", "main.py"):
-        shutil.copy(FIRMWARE / name, folder)
+    write_loader(folder)
     shutil.copytree(FIRMWARE / "lib", folder / "a/lib", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "machine.py").write_text(MACHINE.format(longest=longest))
     program = folder / "a/lib/tig"

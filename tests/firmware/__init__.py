@@ -10,10 +10,18 @@ import sys
 import tempfile
 from pathlib import Path
 
+from lopy4_bench import LOADER
+
 HERE = Path(__file__).parent
 FIRMWARE = HERE.parents[1] / "firmware"
 # The interpreter of the tests; $MICROPYTHON names another one, such as an older release.
 MICROPYTHON = Path(os.environ.get("MICROPYTHON") or Path(sys.executable).with_name("micropython"))
+
+
+def write_loader(folder: Path) -> None:
+    """boot.py and main.py in the root of a device, as the uploader writes them."""
+    for name, text in LOADER.items():
+        (folder / name).write_bytes(text)
 
 
 def environment(profile: str = "pycom", speed: float = 1, *more: Path) -> dict[str, str]:

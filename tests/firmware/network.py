@@ -19,7 +19,7 @@ from pathlib import Path
 import paho.mqtt.client as mqtt
 
 from chain import Program, free_port, libraries, program
-from firmware import FIRMWARE, MICROPYTHON, environment
+from firmware import FIRMWARE, MICROPYTHON, environment, write_loader
 
 SECRETS = ("wifi-geheim", "broker-geheim")
 NAME = "matslopy4"
@@ -264,8 +264,7 @@ class Device:
         self.speed = speed
         self.profile = profile
         folder.mkdir()
-        for name in ("boot.py", "main.py"):
-            shutil.copy(FIRMWARE / name, folder)
+        write_loader(folder)
         shutil.copytree(FIRMWARE / "lib", folder / "a" / "lib", ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "a/lib/tig/drivers/counter.py").write_text(COUNTER)
         (folder / "a/manifest.json").write_text('{"version": "1.0.0", "files": {}}')

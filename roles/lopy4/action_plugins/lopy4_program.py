@@ -24,18 +24,21 @@ ROOT_FILES = ("boot.py", "main.py")
 NAME = re.compile(r"[A-Za-z0-9_-]([A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
 
 
+def root_files(loader: bytes) -> dict[str, bytes]:
+    """boot.py and main.py: each is the loader with its own name in the first line."""
+    return {name: loader.replace(b'ROLE = ""', f'ROLE = "{name[:-3]}"'.encode(), 1) for name in ROOT_FILES}
+
+
 def tree(directory: Path) -> dict[str, bytes]:
     """The program's files by their path on the device.
 
     Raises:
         AnsibleActionFail: that is no program, or a device can't have files of these names.
     """
-    files = {}
-    for name in ROOT_FILES:
-        path = directory / name
-        if not path.is_file():
-            raise AnsibleActionFail(f"lopy4_program: {path} is missing; a program has boot.py, main.py and lib/.")
-        files[name] = path.read_bytes()
+    loader = directory / "loader.py"
+    if not loader.is_file():
+        raise AnsibleActionFail(f"lopy4_program: {loader} is missing; a program has loader.py and lib/.")
+    files = root_files(loader.read_bytes())
     for path in sorted((directory / "lib").rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc":
             files[path.relative_to(directory).as_posix()] = path.read_bytes()

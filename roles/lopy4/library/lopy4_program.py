@@ -23,7 +23,7 @@ options:
     description: MAC of the chip. Another chip on the port is an error, before anything is written.
     type: str
   program:
-    description: Directory with boot.py, main.py and lib/, on the controller.
+    description: Directory with loader.py and lib/, on the controller.
     type: path
     required: true
   settings:

@@ -182,7 +182,7 @@ class Repl:
 
     def reset(self) -> None:
         """A hard reset: the program runs again, out of safe boot, too."""
-        # Pycom resets by its watchdog; the key tells the program that this one was wanted (see firmware/main.py).
+        # Pycom resets by its watchdog; the key tells the program that this one was wanted (see firmware/loader.py).
         self.start(
             "import machine\ntry:\n import pycom\n pycom.nvs_set('tig_reset', 1)\nexcept ImportError:\n pass\n"
             "machine.reset()"

@@ -1,6 +1,6 @@
 """Makes the program on a device equal to a declared tree of files.
 
-The device has two slots, a/ and b/, and a pointer that says which one runs (two records, see firmware/boot.py). The program goes
+The device has two slots, a/ and b/, and a pointer that says which one runs (two records, see firmware/loader.py). The program goes
 into the slot that is not running, is checked there as a whole, and only then the pointer moves; whatever breaks off before
 leaves the old program in place.
 """

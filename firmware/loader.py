@@ -1,4 +1,4 @@
-ROLE = "main"  # tig-pi loader
+ROLE = ""  # tig-pi loader
 # The loader of tig-pi's sensor nodes. boot.py and main.py are the same text but for the first line: each one puts the other
 # right, when that is missing or damaged; main.py starts the program.
 #
