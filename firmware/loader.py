@@ -50,35 +50,44 @@ def crc32(data):
     return crc ^ 0xFFFFFFFF
 
 
-def parse(record):
-    """[sequence, slot, state, tries] of a record, or None when it is not sound."""
+class Record:
+    def __init__(self, sequence, slot, state, tries):
+        self.sequence = sequence
+        self.slot = slot  # "": there is no program
+        self.state = state
+        self.tries = tries
+        self.text = "%d %s %s %d" % (sequence, slot, state, tries)
+
+
+def parse(data):
+    """A Record, or None if it is not sound."""
     try:
-        sequence, slot, state, tries, crc = record.decode().split()
-        text = "%d %s %s %d" % (int(sequence), slot, state, int(tries))
-        if int(crc, 16) == crc32(text.encode()) and slot in ("a", "b") and state in ("trial", "good"):
-            return [int(sequence), slot, state, int(tries)]
+        sequence, slot, state, tries, crc = data.decode().split()
+        record = Record(int(sequence), slot, state, int(tries))
+        if int(crc, 16) == crc32(record.text.encode()) and slot in ("a", "b") and state in ("trial", "good"):
+            return record
     except ValueError:
         pass
     return None
 
 
 def pointer():
-    """([sequence, slot, state, tries], number of the file that may be overwritten); slot is "" when there is no program."""
-    records = [parse(read("%s/slot.%d" % (ROOT, i))) for i in (0, 1)]
-    if records[0] and (not records[1] or records[0][0] > records[1][0]):
-        return records[0], 1
-    if records[1]:
-        return records[1], 0
+    """(the Record that counts, number of the file that may be overwritten)"""
+    first, second = [parse(read("%s/slot.%d" % (ROOT, i))) for i in (0, 1)]
+    if first and (not second or first.sequence > second.sequence):
+        return first, 1
+    if second:
+        return second, 0
     for slot in ("a", "b"):
         if complete(slot):
-            return [0, slot, "trial", 0], 0
-    return [0, "", "trial", 0], 0
+            return Record(0, slot, "trial", 0), 0
+    return Record(0, "", "trial", 0), 0
 
 
 def point(slot, state, tries):
     """Write the pointer; a full or broken file system is no reason not to start."""
-    (sequence, _, _, _), number = pointer()
-    text = "%d %s %s %d" % (sequence + 1, slot, state, tries)
+    last, number = pointer()
+    text = Record(last.sequence + 1, slot, state, tries).text
     record = ("%-63s\n" % ("%s %08x" % (text, crc32(text.encode())))).encode()
     path = "%s/slot.%d" % (ROOT, number)
     try:
@@ -100,7 +109,8 @@ def other_than(slot):
 
 def choose():
     """The slot to start now; what counts as a try is counted."""
-    (_, slot, state, tries), _ = pointer()
+    record = pointer()[0]
+    slot, state, tries = record.slot, record.state, record.tries
     if not slot:
         return slot
     other = other_than(slot)
@@ -170,11 +180,12 @@ class Start:
         self.slot = slot
         self.over = False  # it has confirmed, or handed back
         # On trial beside a program that may be better: then it works only if it reaches the broker.
-        self.trial = pointer()[0][2] == "trial" and complete(other_than(slot))
+        self.trial = pointer()[0].state == "trial" and complete(other_than(slot))
 
     def __call__(self):
         self.over = True
-        if pointer()[0][1:] != [self.slot, "good", 0]:
+        record = pointer()[0]
+        if (record.slot, record.state, record.tries) != (self.slot, "good", 0):
             point(self.slot, "good", 0)
         print("slot %s works" % self.slot)  # whoever uploaded it waits for this
 
@@ -197,18 +208,19 @@ def start():
     try:
         watchdog(START_MS)
         try:
-            from tig.main import run
-
-            run("%s/%s" % (ROOT, slot), confirm)
+            # An older program, which may be the one to go back to, is tig/main.py.
+            name = "tig.main" if exists("%s/%s/lib/tig/main.py" % (ROOT, slot)) else "tig.program"
+            program = __import__(name, None, None, ("run",))
+            program.run("%s/%s" % (ROOT, slot), confirm)
         except Exception as e:
             sys.print_exception(e)
             keep(e)
         trying = False
         if not confirm.over:
-            (_, _, state, tries), _ = pointer()
-            trying = tries > 0 and (tries < TRIES or complete(other_than(slot)))
-            if state == "good" and tries < TRIES:
-                point(slot, state, tries + 1)
+            record = pointer()[0]
+            trying = record.tries > 0 and (record.tries < TRIES or complete(other_than(slot)))
+            if record.state == "good" and record.tries < TRIES:
+                point(slot, record.state, record.tries + 1)
         soon = not trying and time.ticks_diff(time.ticks_ms(), started) < SOON_S * 1000
         pause = REST_S if soon else PAUSE_S
         print("restart in %d s, Ctrl-C stops" % pause)

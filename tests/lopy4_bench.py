@@ -64,7 +64,7 @@ def program(version: str, source: str = PROGRAM, **more: bytes) -> dict[str, byt
     """A program small enough for hundreds of uploads; `more` are files by name, with __ for /."""
     files = {
         "lib/tig/__init__.py": f'VERSION = "{version}"\n'.encode(),
-        "lib/tig/main.py": source.encode(),
+        "lib/tig/program.py": source.encode(),
         "lib/tig/same.py": b"# the same in every version\n" * 40,
         "lib/tig/drivers/__init__.py": f"# of version {version}\n".encode() * 60,
         "settings.json": b'{"name": "bench"}',

@@ -226,7 +226,7 @@ def test_a_good_program_that_hangs_at_start_goes_back_after_three_watchdog_reset
         root = "/flash" if profile == "pycom" else ""
         execute(
             site.device,
-            f"f = open('{root}/b/lib/tig/main.py', 'wb')\nf.write({HANGS_AT_START!r})\nf.close()",
+            f"f = open('{root}/b/lib/tig/program.py', 'wb')\nf.write({HANGS_AT_START!r})\nf.close()",
         )
         site.device.ctl("speed", factor=100)
         had = site.device.ctl("status")["resets"].get("watchdog", 0)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 from chain import free_port
+from firmware.board import Board
 from lopy4_bench import LOADER
 
-from firmware import FIRMWARE, MICROPYTHON, environment, evaluate, write_loader
+from firmware import FIRMWARE, MICROPYTHON, evaluate, write_loader
 
 PROGRAM = """
 import json
@@ -37,13 +38,14 @@ class Card:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self.board = Board(speed=0)
         write_loader(folder)
 
-    def slot(self, slot: str, *what: str, text: str | None = None) -> None:
+    def slot(self, slot: str, *what: str, text: str | None = None, name: str = "program.py") -> None:
         program = self.folder / slot / "lib" / "tig"
         program.mkdir(parents=True, exist_ok=True)
         (program / "__init__.py").write_text("")
-        (program / "main.py").write_text(text if text is not None else PROGRAM.format(what=what))
+        (program / name).write_text(text if text is not None else PROGRAM.format(what=what))
         (self.folder / slot / "manifest.json").write_text(json.dumps({"version": "1", "files": {}}))
 
     def point(self, number: int, text: str) -> None:
@@ -51,14 +53,11 @@ class Card:
 
     def bite(self) -> str:
         """The watchdog resets a program that hangs."""
-        (self.folder / "watchdog.bit").touch()
-        try:
-            return self.boot()
-        finally:
-            (self.folder / "watchdog.bit").unlink()
+        return self.boot("watchdog")
 
-    def boot(self) -> str:
-        """Power on: boot.py, then main.py, each with its own life as after a reset; returns what the console showed."""
+    def boot(self, reset: str = "power_on") -> str:
+        """boot.py, then main.py, each with its own life as after a reset; returns what the console showed."""
+        self.board.next_reset = reset
         shown = ""
         for name in ("boot.py", "main.py"):
             if not (self.folder / name).exists():
@@ -66,7 +65,7 @@ class Card:
             shown += subprocess.run(
                 [MICROPYTHON, name],
                 cwd=self.folder,
-                env=environment(speed=0),
+                env=self.board.environment(),
                 capture_output=True,
                 text=True,
                 timeout=30,
@@ -99,7 +98,9 @@ def record(text: str) -> bytes:
 
 @pytest.fixture
 def card(tmp_path):
-    return Card(tmp_path)
+    card = Card(tmp_path)
+    yield card
+    card.board.close()
 
 
 def test_a_first_program_starts_without_a_pointer_and_is_taken_for_good(card):
@@ -136,7 +137,7 @@ def test_a_program_that_does_not_start_hands_back_after_three_tries(card, broken
     card.slot("a", "confirm")
     card.slot("b", broken, text="def run(:" if broken == "syntax" else None)
     if broken == "missing":
-        (card.folder / "b/lib/tig/main.py").unlink()
+        (card.folder / "b/lib/tig/program.py").unlink()
     card.point(0, "4 a good 0")
     card.point(1, "5 b trial 0")
     for tries in (1, 2, 3):
@@ -230,9 +231,8 @@ def test_a_reset_that_was_asked_for_is_no_hang_on_pycom_where_it_is_the_watchdog
     card.slot("a", "confirm")
     card.slot("b", "hang")
     card.point(0, "9 b good 0")
-    wanted = card.folder / "tig_reset.nvs"
     for _ in range(4):
-        wanted.write_text("1")
+        card.board.hardware.do_nvs_set("tig_reset", 1)
         card.bite()
         assert card.pointer == "b good 0"
     # a program that hangs before it has looked for the reason of the reset leaves the note where it is
@@ -281,6 +281,17 @@ def test_a_pointer_to_a_slot_that_is_gone_leads_to_the_other(card):
     assert (card.ran, card.pointer) == ("b", "b good 0")
 
 
+def test_a_trial_that_does_not_start_hands_back_to_a_program_of_before_named_main(card):
+    card.slot("a", "confirm", name="main.py")
+    card.slot("b", "crash")
+    card.point(0, "4 a good 0")
+    card.boot()
+    card.point(1, "5 b trial 0")
+    for _ in range(4):
+        card.boot()
+    assert (card.ran, card.pointer) == ("abbba", "a good 0")
+
+
 def test_the_traceback_is_kept(card):
     card.slot("a", "crash")
     card.boot()
@@ -301,7 +312,7 @@ def test_ctrl_c_leads_to_the_prompt_and_gives_the_watchdog_an_hour(card):
     ran = subprocess.run(
         [MICROPYTHON, "watch.py"],
         cwd=card.folder,
-        env=environment(speed=0),
+        env=card.board.environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -317,9 +328,9 @@ import os
 import time
 with open("settings.json", "w") as f:
     json.dump(data["settings"], f)
-if data["wifi"] == "down":
-    open("wifi.down", "w").close()
-from tig import log, main
+import _hardware
+_hardware.call("control", "wifi", {"state": data["wifi"]})
+from tig import log, program
 log.say = lambda what: said.append(what)
 said = []
 happened = []
@@ -335,13 +346,13 @@ def seconds():
     return time.ticks_diff(time.ticks_ms(), started) // 1000
 started = time.ticks_ms()
 try:
-    main.run(os.getcwd(), Confirm(data["trial"]))
+    program.run(os.getcwd(), Confirm(data["trial"]))
 except KeyboardInterrupt:
     pass
 from tig.ring import Ring
 ring = Ring(500, 1)
 ring.load("ring.bin", ["h"], 3)  # three seconds after the reset
-records = [ring.get(n)[:2] for n in range(ring.first, ring.first + ring.count)]
+records = [(ring.uptime(n), ring.time(n)) for n in range(ring.first, ring.first + ring.count)]
 result = [happened, records, ring.dropped, [what for what in said if "slot" in what and "runs" in what]]
 """
 
@@ -387,7 +398,8 @@ for files in data:
     for name, content in zip(("slot.0", "slot.1"), files):
         with open(name, "wb") as f:
             f.write(bytes(content))
-    result.append(space["pointer"]()[0])
+    record = space["pointer"]()[0]
+    result.append([record.sequence, record.slot, record.state, record.tries])
 """
 
 
@@ -509,7 +521,8 @@ while True:
     umount()
     blocks.left = None
     space = mount(blocks)
-    result.append([space["pointer"]()[0][1:], os.listdir()])
+    record = space["pointer"]()[0]
+    result.append([[record.slot, record.state, record.tries], os.listdir()])
     umount()
     if done:
         break

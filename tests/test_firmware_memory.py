@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from firmware.network import Broker, Device, TimeServer
 
-from firmware import MICROPYTHON, environment
+from firmware import MICROPYTHON
 
 RUN = """
 import gc
@@ -15,10 +15,11 @@ import os
 import sys
 sys.path.insert(0, "a/lib")
 import time
+import _hardware
 from tig import link, log
 link.IDLE_MS = 5000  # fewer idle turns between two readings
 log.say = lambda what: None
-from tig.main import Program
+from tig.program import Program
 
 cycles, marks, every = {cycles}, {marks}, {every}
 program = Program(os.getcwd() + "/a", None)
@@ -30,19 +31,21 @@ def counted():
     count += 1
     measure()
 
+def wifi(state):
+    _hardware.call("control", "wifi", {{"state": state}})
+
 program._measure = counted
 most = 0
 while count < cycles:
     time.sleep_ms(program.turn())
     most = max(most, program._ring.count)
     if count % every == every * 7 // 10:
-        with open("wifi.down", "w"):
-            pass
-    elif count % every == every * 7 // 10 + 20 and "wifi.down" in os.listdir():
-        os.remove("wifi.down")
+        wifi("down")
+    elif count % every == every * 7 // 10 + 20:
+        wifi("up")
     if count in marks:
         marks.remove(count)
-        while program._ring.count or program._link._sending:  # at rest
+        while program._ring.count or program._link._outbox.sending:  # at rest
             time.sleep_ms(program.turn())
         gc.collect()
         gc.collect()
@@ -52,7 +55,7 @@ print("end", program._ring.dropped, most)
 
 
 def run(tmp_path, cycles: int, marks: list[int], every: int):
-    broker, time_server, device = Broker(tmp_path / "broker"), TimeServer(), Device(tmp_path / "device")
+    broker, time_server, device = Broker(tmp_path / "broker"), TimeServer(), Device(tmp_path / "device", speed=0)
     try:
         broker.start()
         device.settings(broker.port, time_server.port, ring=100)
@@ -60,7 +63,7 @@ def run(tmp_path, cycles: int, marks: list[int], every: int):
         ran = subprocess.run(
             [MICROPYTHON, "-X", "heapsize=512k", "run.py"],
             cwd=device.folder,
-            env=environment(speed=0),
+            env=device.board.environment(),
             capture_output=True,
             text=True,
             timeout=cycles / 50 + 60,
@@ -71,6 +74,7 @@ def run(tmp_path, cycles: int, marks: list[int], every: int):
     finally:
         broker.stop()
         time_server.close()
+        device.close()
 
 
 def parse(output: str):

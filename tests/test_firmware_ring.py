@@ -26,9 +26,8 @@ for step in steps:
         ring.stamp(Clock())
     records = []
     for number in range(ring.first, ring.first + ring.count):
-        record = ring.get(number)
-        values = [None if v != v else v for v in record[2:]]
-        records.append([number, record[0], record[1]] + values)
+        values = [None if v != v else v for v in ring.values(number)]
+        records.append([number, ring.uptime(number), ring.time(number)] + values)
     result.append([records, ring.dropped])
 """
 
@@ -120,7 +119,8 @@ for length in data["lengths"]:
         f.write(whole[: len(whole) + length])
     again = Ring(4, len(data["fields"]))
     loaded = again.load("ring.bin", data["fields"], data.get("since"))
-    records = [again.get(n)[: None if "all" in data else 3] for n in range(again.first, again.first + again.count)]
+    numbers = range(again.first, again.first + again.count)
+    records = [(again.uptime(n), again.time(n)) + again.values(n)[: None if "all" in data else 1] for n in numbers]
     records = [[value if value == value else "nan" for value in record] for record in records]
     result.append([loaded, records, again.dropped, "ring.bin" in os.listdir()])
 """
@@ -179,16 +179,16 @@ with open("settings.json", "w") as f:
         },
         f,
     )
-from tig import crash, log, main
+from tig import crash, log, program
 log.say = lambda what: None
-program = main.Program(os.getcwd(), None)
-program._ring.push(1, 1700000001, [53])
+first = program.Program(os.getcwd(), None)
+first._ring.push(1, 1700000001, [53])
 if data == "crash.txt":
     crash.FILE = "missing/crash.txt"
 else:
-    main.RING = "missing/ring.bin"
-program.crashed(ValueError("what went wrong"))
-again = main.Program(os.getcwd(), None)
+    program.RING = "missing/ring.bin"
+first.crashed(ValueError("what went wrong"))
+again = program.Program(os.getcwd(), None)
 result = [again._ring.count, (crash.report() or b"").decode()]
 """
 

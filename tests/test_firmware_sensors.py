@@ -284,7 +284,10 @@ first = sampler.sample()
 result = [first, sampler.sample(), sampler.failed]
 """
 
-SECOND = pytest.approx(reference(CAL, 27898, 24843, 0)[1] / 100, abs=0.08)
+# The second one is where there is more of it.
+WIRING = {"second": {"chip": "bmp180", "sda": 12, "scl": 13, "offsets": {"pressure": 30}}}
+FIRST = pytest.approx(699.64, abs=0.1)
+SECOND = pytest.approx(729.64, abs=0.1)
 
 
 @pytest.mark.parametrize("profile", ["pycom", "mainline"])
@@ -292,8 +295,8 @@ def test_two_bmp180s_have_a_controller_each(profile):
     """A BMP180's address is fixed: a second one is on pins of its own, and neither says what the other one measures."""
     second = {**BMP180, "sda": "P9", "scl": "P10", "fields": {"pressure": "p2"}}
     first = {**BMP180, "fields": {"pressure": "p"}}
-    expected = [699.64, SECOND]
-    assert evaluate(TWO, [first, second], profile, speed=0) == [expected, expected, []]
+    expected = [FIRST, SECOND]
+    assert evaluate(TWO, [first, second], profile, speed=0, wiring=WIRING) == [expected, expected, []]
 
 
 @pytest.mark.parametrize("profile", ["pycom", "mainline"])
@@ -301,10 +304,10 @@ def test_a_third_pair_of_pins_for_i2c_is_refused_and_harms_nobody(profile):
     pairs = (("P6", "P7"), ("P9", "P10"), ("P21", "P22"))
     sensors = [{**BMP180, "sda": sda, "scl": scl, "fields": {"pressure": sda}} for sda, scl in pairs]
     code = "from tig import log\nsaid = []\nlog.say = said.append\n" + TWO + "result.append(said)\n"
-    *answers, failed, said = evaluate(code, sensors, profile, speed=0)
+    *answers, failed, said = evaluate(code, sensors, profile, speed=0, wiring=WIRING)
     assert failed == ["bmp180-3"]
     for answer in answers:
-        assert answer == [699.64, SECOND, None]
+        assert answer == [FIRST, SECOND, None]
     assert said == ["sensor bmp180-3: SDA P21 and SCL P22: the two I2C controllers have other pins"]
 
 

@@ -104,7 +104,7 @@ def test_a_slow_broker_gets_every_message(tmp_path, late, slow):
             time.monotonic() - started
         ) * SPEED < 250  # twice what it took, half the keep-alive, a pause; a busy machine
     finally:
-        device.stop()
+        device.close()
         broker.listener.close()
         time_server.close()
 
@@ -118,6 +118,6 @@ def test_a_broker_slower_than_the_interval_gets_readings_too_and_not_only_the_st
         assert broker.connections <= 1 + BUSY, device.console
         assert broker.acknowledged == sorted(broker.acknowledged)
     finally:
-        device.stop()
+        device.close()
         broker.listener.close()
         time_server.close()

@@ -243,6 +243,7 @@ time.ticks_diff = lambda a, b: (a - b + 0x20000000 & 0x3FFFFFFF) - 0x20000000
 from tig import link, log, sntp
 from tig.clock import Clock
 from tig.ring import Ring
+from tig.status import Status
 
 def ask(*_):
     raise sntp.NoTime("no answer")
@@ -255,14 +256,8 @@ class Wifi:
     def step(self):
         return True
 
-class Status:
-    waiting_for = ""
-    def failed(self):
-        return []
-    def key(self):
-        return ()
-    def message(self):
-        return b"status"
+class Sampler:
+    failed = []
 
 class Client:
     # a broker that never goes away
@@ -291,8 +286,9 @@ settings = {
 }
 clock = Clock(time.ticks_ms, time.ticks_diff)
 ring = Ring(500, 1)
-way = link.Link(settings, Board(), Wifi(), clock, ring, Status(), lambda values, utc: b"reading")
-way._client = Client()
+status = Status("a", "power_on", clock, ring, Sampler())
+way = link.Link(settings, Board(), Wifi(), clock, ring, status, lambda values, utc: b"reading")
+way._connection._client = Client()
 for hour in range(data * 24):
     now = hour * 3600000
     ring.push(clock.uptime(), None, [hour])

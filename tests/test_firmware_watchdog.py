@@ -7,8 +7,9 @@ import shutil
 import subprocess
 
 import pytest
+from firmware.board import Board
 
-from firmware import FIRMWARE, MICROPYTHON, environment, write_loader
+from firmware import FIRMWARE, MICROPYTHON, write_loader
 
 MACHINE = """
 class WDT:
@@ -41,22 +42,23 @@ def boot(folder, longest: int, says: int | None, ends: str = "ValueError") -> li
     shutil.copytree(FIRMWARE / "lib", folder / "a/lib", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "machine.py").write_text(MACHINE.format(longest=longest))
     program = folder / "a/lib/tig"
-    (program / "main.py").write_text(PROGRAM.format(ends=ends))
+    (program / "program.py").write_text(PROGRAM.format(ends=ends))
     file = program / "board_esp32.py"
     if says is None:
         file.unlink()
     else:
         file.write_text(file.read_text().replace("WATCHDOG_MS = 0x3FFFFFFF", f"WATCHDOG_MS = {says}"))
     (folder / "a/manifest.json").write_text(json.dumps({"version": "1", "files": {}}))
-    ran = subprocess.run(
-        [MICROPYTHON, "main.py"],
-        cwd=folder,
-        env=environment("mainline", 0),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    with Board("mainline", speed=0) as board:
+        ran = subprocess.run(
+            [MICROPYTHON, "main.py"],
+            cwd=folder,
+            env=board.environment(),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
     return ran.stdout.splitlines()
 
 

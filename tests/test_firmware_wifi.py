@@ -70,7 +70,7 @@ RENDER = {
 CONNECT = """
 from tig import settings
 from tig.board import board
-from tig.main import Encoder
+from tig.program import Encoder
 
 class Wlan:
     # What is called on the platform, a text as its bytes.

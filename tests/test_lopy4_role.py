@@ -303,7 +303,7 @@ def test_names_that_are_one_on_fat_are_refused_here(tmp_path, name):
 
 
 def test_the_firmware_has_names_that_a_device_can_have():
-    assert "lib/tig/main.py" in action.tree(FIRMWARE)
+    assert "lib/tig/program.py" in action.tree(FIRMWARE)
 
 
 # --- the summary

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from lopy4_bench import LOADER
 
+from .board import Board
+
 HERE = Path(__file__).parent
 FIRMWARE = HERE.parents[1] / "firmware"
 # The interpreter of the tests; $MICROPYTHON names another one, such as an older release.
@@ -24,18 +26,14 @@ def write_loader(folder: Path) -> None:
         (folder / name).write_bytes(text)
 
 
-def environment(profile: str = "pycom", speed: float = 1, *more: Path) -> dict[str, str]:
-    """Environment of a MicroPython with the platform modules of `profile` and a clock `speed` times as fast."""
-    path = [*more, HERE / profile, HERE / "common"]
-    return {**os.environ, "MICROPYPATH": ":".join(map(str, path)), "SPEED": str(speed)}
-
-
-def evaluate(code: str, data=None, profile: str = "pycom", speed: float = 1, timeout: float = 60, drivers=None):
+def evaluate(
+    code: str, data=None, profile: str = "pycom", speed: float = 1, timeout: float = 60, drivers=None, **settings
+):
     """Run code in the real MicroPython with `data` in hand; returns what it leaves in `result`, as JSON carries it.
 
-    drivers: name -> text of further drivers in the program.
+    drivers: name -> text of further drivers in the program. settings: of the board.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, Board(profile, speed, **settings) as board:
         Path(folder, "data.json").write_text(json.dumps(data))
         library = FIRMWARE / "lib"
         if drivers:
@@ -49,7 +47,7 @@ def evaluate(code: str, data=None, profile: str = "pycom", speed: float = 1, tim
         ran = subprocess.run(
             [MICROPYTHON, "-X", "heapsize=32M", "run.py"],
             cwd=folder,
-            env=environment(profile, speed, library),
+            env=board.environment(library),
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -19,7 +19,8 @@ from pathlib import Path
 import paho.mqtt.client as mqtt
 
 from chain import Program, free_port, libraries, program
-from firmware import FIRMWARE, MICROPYTHON, environment, write_loader
+from firmware import FIRMWARE, MICROPYTHON, write_loader
+from firmware.board import Board
 
 SECRETS = ("wifi-geheim", "broker-geheim")
 NAME = "matslopy4"
@@ -257,12 +258,12 @@ class Path2Broker(threading.Thread):
 
 
 class Device:
-    """The program on a MicroPython with a pretended board; its clock runs `speed` times as fast."""
+    """The program on a MicroPython with the virtual board's hardware; its clock runs `speed` times as fast."""
 
     def __init__(self, folder: Path, speed: float = 20, profile: str = "pycom"):
         self.folder = folder
         self.speed = speed
-        self.profile = profile
+        self.board = Board(profile, speed)
         folder.mkdir()
         write_loader(folder)
         shutil.copytree(FIRMWARE / "lib", folder / "a" / "lib", ignore=shutil.ignore_patterns("__pycache__"))
@@ -290,26 +291,27 @@ class Device:
             self.process = subprocess.Popen(
                 [MICROPYTHON, "main.py"],
                 cwd=self.folder,
-                env=environment(self.profile, self.speed),
+                env=self.board.environment(),
                 stdout=console,
                 stderr=console,
             )
 
-    def pull(self, name: str) -> None:
-        """Take something away: wifi.down, dht11.gone, bmp180.gone."""
-        (self.folder / name).touch()
-
-    def mend(self, name: str) -> None:
-        (self.folder / name).unlink()
-
     @property
     def console(self) -> str:
-        return (self.folder / "console").read_text(errors="replace")
+        file = self.folder / "console"
+        return file.read_text(errors="replace") if file.exists() else ""
 
     def stop(self) -> None:
         if self.process:
             self.process.kill()
             self.process.wait(10)
             self.process = None
+            self.board.next_reset = "power_on"
         for secret in SECRETS:
             assert secret not in self.console
+
+    def close(self) -> None:
+        try:
+            self.stop()
+        finally:
+            self.board.close()

@@ -4,7 +4,8 @@ answers, the known one has its turn once more. A look-up blocks for as long as t
 import socket
 import time
 
-LONGEST_MS = 60000  # a look-up that took longer may be begun where there is so much room
+ROOM_MS = 5000  # before the next reading, for anything that may block
+LONGEST_MS = 60000  # a look-up that took longer may start where there is so much room
 
 
 class Address:
@@ -15,9 +16,9 @@ class Address:
         self._doubted = False
         self._took_ms = 0
 
-    def takes_ms(self):
-        """How long `get` may block, as far as one can tell from the last look-up."""
-        return self._took_ms if self._known is None or self._doubted else 0
+    def fits(self, room_ms):
+        """Whether there is room for `get` and for what follows it; a look-up is expected to take as long as the last one."""
+        return room_ms >= max(ROOM_MS, self._took_ms if self._known is None or self._doubted else 0)
 
     def doubt(self):
         """It did not lead there. (That a look-up has failed is no reason for a further one.)"""

@@ -15,6 +15,33 @@ def save(error, time):
         sys.print_exception(error, f)
 
 
+class CrashReport:
+    """Sends it to the broker, and then forgets it."""
+
+    BRANCH = "/crash"
+    RETAINED = False
+    REPEATABLE = True
+
+    def __init__(self):
+        self._waiting = report() is not None
+
+    def welcome(self):
+        pass
+
+    def due(self):
+        return self._waiting
+
+    def message(self):
+        message = report()
+        if message is None:
+            self._waiting = False
+        return message
+
+    def acknowledged(self):
+        forget()
+        self._waiting = False
+
+
 def report():
     """The message about the last crash as JSON bytes, or None."""
     try:

@@ -20,7 +20,7 @@ def _signature(fields):
 class Ring:
     def __init__(self, capacity, fields):
         """capacity in records, fields per record."""
-        self._format = "<iI" + "f" * fields
+        self._values = "<" + "f" * fields
         self._size = _HEAD + 4 * fields
         self._memory = bytearray(capacity * self._size)
         self.capacity = capacity
@@ -35,22 +35,28 @@ class Ring:
             self.count -= 1
             self.dropped += 1
             self._pass_delivered()
-        struct.pack_into(
-            self._format,
-            self._memory,
-            (self.first + self.count) % self.capacity * self._size,
-            uptime,
-            time or 0,
-            *[_NAN if value is None else value for value in values]
-        )
+        at = self._at(self.first + self.count)
+        struct.pack_into("<iI", self._memory, at, uptime, time or 0)
+        struct.pack_into(self._values, self._memory, at + _HEAD, *[_NAN if value is None else value for value in values])
         self.count += 1
 
     def has(self, number):
         return self.first <= number < self.first + self.count
 
-    def get(self, number):
-        """(uptime, time or 0, value, ...) of the record with a running number; a value that is NaN was left out."""
-        return struct.unpack_from(self._format, self._memory, number % self.capacity * self._size)
+    def uptime(self, number):
+        """When the record with a running number was made, in seconds of uptime."""
+        return struct.unpack_from("<i", self._memory, self._at(number))[0]
+
+    def time(self, number):
+        """The same in seconds since 1970, or 0."""
+        return struct.unpack_from("<I", self._memory, self._at(number) + 4)[0]
+
+    def values(self, number):
+        """One per field; NaN where it was left out."""
+        return struct.unpack_from(self._values, self._memory, self._at(number) + _HEAD)
+
+    def _at(self, number):
+        return number % self.capacity * self._size
 
     def remove(self, number):
         """Take a delivered record out, by its number."""
@@ -62,15 +68,15 @@ class Ring:
         elif number == self.first + self.count - 1:
             self.count -= 1
         else:
-            struct.pack_into("<i", self._memory, number % self.capacity * self._size, _DELIVERED)
+            struct.pack_into("<i", self._memory, self._at(number), _DELIVERED)
         self._pass_delivered()
 
     def _pass_delivered(self):
         """Neither the oldest nor the newest is one that was delivered."""
-        while self.count and self.get(self.first)[0] == _DELIVERED:
+        while self.count and self.uptime(self.first) == _DELIVERED:
             self.first += 1
             self.count -= 1
-        while self.count and self.get(self.first + self.count - 1)[0] == _DELIVERED:
+        while self.count and self.uptime(self.first + self.count - 1) == _DELIVERED:
             self.count -= 1
 
     def save(self, path, fields, reset=None):
@@ -80,14 +86,16 @@ class Ring:
             f.write(_signature(fields))
             dropped = self.dropped
             for number in range(self.first, self.first + self.count):
-                record = self.get(number)
-                if record[0] == _DELIVERED:
+                uptime = self.uptime(number)
+                if uptime == _DELIVERED:
                     continue
-                if not record[1] and reset is None:
+                if not self.time(number) and reset is None:
                     dropped += 1
                     continue
                 # The reset is the only moment that the next program knows, too.
-                f.write(struct.pack(self._format, record[0] - (reset or 0), *record[1:]))
+                f.write(struct.pack("<iI", uptime - (reset or 0), self.time(number)))
+                at = self._at(number) + _HEAD
+                f.write(memoryview(self._memory)[at : at + self._size - _HEAD])
             f.write(_END + struct.pack("<I", dropped))
 
     def load(self, path, fields, since=None):
@@ -103,18 +111,19 @@ class Ring:
             return False
         start = data.find(b"\x00") + 1
         names = data[: max(0, start - 1)].split(b"\n")
-        form = "<iI" + "f" * len(names)
-        size = struct.calcsize(form)
+        form = "<" + "f" * len(names)
+        size = _HEAD + struct.calcsize(form)
         end = len(data) - len(_END) - 4
         if not start or end < start or data[end : end + len(_END)] != _END or (end - start) % size:
             return False
         places = [names.index(field) if field in names else None for field in map(str.encode, fields)]
         for at in range(start, end, size):
-            record = struct.unpack_from(form, data, at)
-            values = [None if place is None else record[2 + place] for place in places]
+            uptime, time = struct.unpack_from("<iI", data, at)
+            kept = struct.unpack_from(form, data, at + _HEAD)
+            values = [None if place is None else kept[place] for place in places]
             # One that has no time may get one by its uptime; one whose sensors are no longer there says nothing.
-            if (record[1] or since is not None) and any(v is not None and v == v for v in values):
-                self.push(record[0] - (since or 0), record[1], values)
+            if (time or since is not None) and any(v is not None and v == v for v in values):
+                self.push(uptime - (since or 0), time, values)
             else:
                 self.dropped += 1
         self.dropped += struct.unpack("<I", data[-4:])[0]
@@ -123,7 +132,6 @@ class Ring:
     def stamp(self, clock):
         """Give every record that waits for a clock its time."""
         for number in range(self.first, self.first + self.count):
-            at = number % self.capacity * self._size
-            uptime, time = struct.unpack_from("<iI", self._memory, at)
-            if not time and uptime != _DELIVERED:
-                struct.pack_into("<I", self._memory, at + 4, clock.at(uptime))
+            uptime = self.uptime(number)
+            if not self.time(number) and uptime != _DELIVERED:
+                struct.pack_into("<I", self._memory, self._at(number) + 4, clock.at(uptime))

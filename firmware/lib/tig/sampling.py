@@ -8,13 +8,26 @@ from tig.drivers import SensorError
 from tig.settings import SettingsError
 
 
+class _Quantity:
+    def __init__(self, smallest, largest, decimals):
+        self.smallest = smallest
+        self.largest = largest
+        self.format = "%%.%df" % decimals
+
+
+class _Wanted:
+    def __init__(self, quantity, place):
+        self.quantity = quantity
+        self.place = place  # of its field among the values
+
+
 class _Sensor:
     def __init__(self, name, config):
         self.name = name
         self.config = config
         self.driver = None
-        self.quantities = {}  # name -> (smallest, largest value, decimals)
-        self.wanted = []  # (quantity, index of its field)
+        self.quantities = {}  # by name
+        self.wanted = []
         self.broken = None  # why the driver cannot be used at all
         self.instance = None
         self.fault = ""
@@ -42,7 +55,7 @@ class Sampler:
         try:
             sensor.driver = __import__("tig.drivers." + driver, None, None, ("Sensor",))
             for quantity, (smallest, largest, decimals) in sensor.driver.QUANTITIES.items():
-                sensor.quantities[quantity] = (smallest, largest, int(decimals))
+                sensor.quantities[quantity] = _Quantity(smallest, largest, int(decimals))
         except KeyboardInterrupt:
             raise
         except BaseException as e:
@@ -53,9 +66,9 @@ class Sampler:
             field = config["fields"][quantity]
             if field in self.fields:
                 raise SettingsError("settings.json: field %s is measured twice" % field)
-            sensor.wanted.append((quantity, len(self.fields)))
+            sensor.wanted.append(_Wanted(quantity, len(self.fields)))
             self.fields.append(field)
-            self.formats.append("%%.%df" % sensor.quantities.get(quantity, (0, 0, 0))[2])
+            self.formats.append(sensor.quantities[quantity].format if quantity in sensor.quantities else "%.0f")
         self._sensors.append(sensor)
 
     def sample(self):
@@ -89,17 +102,17 @@ def _take(sensor, measured, values):
     if not isinstance(measured, dict):
         return "says %s instead of its quantities" % type(measured).__name__
     faults = ["undeclared quantity %s" % quantity for quantity in measured if quantity not in sensor.quantities]
-    for quantity, index in sensor.wanted:
-        value = measured.get(quantity)
-        smallest, largest, _ = sensor.quantities[quantity]
+    for wanted in sensor.wanted:
+        value = measured.get(wanted.quantity)
+        limits = sensor.quantities[wanted.quantity]
         if value is None:
-            faults.append("no " + quantity)
+            faults.append("no " + wanted.quantity)
         elif type(value) not in (int, float):
-            faults.append(quantity + " is no number")
-        elif not smallest <= value <= largest:
-            faults.append(quantity + " out of range")
+            faults.append(wanted.quantity + " is no number")
+        elif not limits.smallest <= value <= limits.largest:
+            faults.append(wanted.quantity + " out of range")
         else:
-            values[index] = value
+            values[wanted.place] = value
     return ", ".join(faults)
 
 

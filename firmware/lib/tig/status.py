@@ -2,6 +2,7 @@
 
 import gc
 import json
+import time
 
 from tig import VERSION
 
@@ -10,22 +11,44 @@ PERIOD_MS = 60000
 
 
 class Status:
+    BRANCH = "/status"
+    RETAINED = True
+    REPEATABLE = False  # it is made for the moment at which it is sent
+
     def __init__(self, slot, reset_cause, clock, ring, sampler):
         self._slot = slot
         self._reset = reset_cause
         self._clock = clock
         self._ring = ring
         self._sampler = sampler
+        self._sent = None  # its key when it was last sent on this connection
+        self._sent_at = 0
         self.waiting_for = "wifi"
 
     def failed(self):
         return self._sampler.failed
 
-    def key(self):
-        """What has to change for the status to be worth sending at once."""
-        return self.waiting_for, tuple(self.failed()), self._ring.dropped
+    def welcome(self):
+        self._sent = None
+
+    def due(self):
+        """On every connection, after every change of what matters, and every minute."""
+        if self._sent is None or time.ticks_diff(time.ticks_ms(), self._sent_at) > PERIOD_MS:
+            return True
+        return self._sent != self._key()
 
     def message(self):
+        self._sent = self._key()
+        self._sent_at = time.ticks_ms()
+        return self._text()
+
+    def acknowledged(self):
+        pass
+
+    def _key(self):
+        return self.waiting_for, tuple(self.failed()), self._ring.dropped
+
+    def _text(self):
         status = {
             "state": "online",
             "version": VERSION,

@@ -39,7 +39,8 @@ class Zone:
         self._at = 0
         self._name()
         self.standard = -self._time(24)
-        self.rules = None
+        self.begin = None  # of summer time; None: there is none
+        self.end = None
         if self._at < len(text):
             self._name()
             self.summer = self.standard + 3600
@@ -48,14 +49,15 @@ class Zone:
             if self._peek() == "":
                 # No rules given: the ones that POSIX implementations fall back to.
                 self._text += ",M3.2.0,M11.1.0"
-            self.rules = (self._rule(), self._rule())
+            self.begin = self._rule()
+            self.end = self._rule()
         if self._at != len(self._text):
             self._fail()
         del self._text
 
     def offset(self, utc):
         """Seconds east of UTC at an instant."""
-        if not self.rules:
+        if not self.begin:
             return self.standard
         year = civil((utc + self.standard) // 86400)[0]
         latest = None
@@ -64,10 +66,10 @@ class Zone:
             # The end of summer time is given in summer time, its start in standard time. Where one year's end is the
             # next one's start, it is summer time all year.
             for rule, before, after in (
-                (self.rules[1], self.summer, self.standard),
-                (self.rules[0], self.standard, self.summer),
+                (self.end, self.summer, self.standard),
+                (self.begin, self.standard, self.summer),
             ):
-                instant = _instant(rule, y) - before
+                instant = rule.instant(y) - before
                 if instant <= utc and (latest is None or instant >= latest):
                     latest = instant
                     offset = after
@@ -140,31 +142,60 @@ class Zone:
             self._skip(".")
             week = self._number(1, 5)
             self._skip(".")
-            rule = ("M", month, week, self._number(0, 6))
+            rule = _Weekday(month, week, self._number(0, 6))
         elif kind == "J":
             self._at += 1
-            rule = ("J", self._number(1, 365), 0, 0)
+            rule = _JulianDay(self._number(1, 365))
         else:
-            rule = ("D", self._number(0, 365), 0, 0)
-        at = 7200
+            rule = _DayOfYear(self._number(0, 365))
         if self._peek() == "/":
             self._at += 1
-            at = self._time(167)
-        return rule + (at,)
+            rule.time = self._time(167)
+        return rule
 
 
-def _instant(rule, year):
-    """Local seconds since 1970 of a rule in a year."""
-    kind, a, week, weekday, at = rule
-    if kind == "M":
-        first = days(year, a, 1)
-        day = first + (weekday - (first + 4)) % 7 + 7 * (week - 1)
-        following = days(year + 1, 1, 1) if a == 12 else days(year, a + 1, 1)
+class _Rule:
+    """When the clock changes. `day(year)` is in days since 1970."""
+
+    time = 7200  # of the day, seconds
+
+    def instant(self, year):
+        """Local seconds since 1970."""
+        return self.day(year) * 86400 + self.time
+
+
+class _Weekday(_Rule):
+    """Mm.w.d: such as the last Sunday of March."""
+
+    def __init__(self, month, week, weekday):
+        self._month = month
+        self._week = week
+        self._weekday = weekday
+
+    def day(self, year):
+        first = days(year, self._month, 1)
+        day = first + (self._weekday - (first + 4)) % 7 + 7 * (self._week - 1)
+        following = days(year + 1, 1, 1) if self._month == 12 else days(year, self._month + 1, 1)
         while day >= following:
             day -= 7
-    elif kind == "J":
-        # 29 February is never counted.
-        day = days(year, 1, 1) + a - 1 + (1 if a >= 60 and _leap(year) else 0)
-    else:
-        day = days(year, 1, 1) + a
-    return day * 86400 + at
+        return day
+
+
+class _JulianDay(_Rule):
+    """Jn: from 1, and 29 February is never counted."""
+
+    def __init__(self, number):
+        self._number = number
+
+    def day(self, year):
+        return days(year, 1, 1) + self._number - 1 + (1 if self._number >= 60 and _leap(year) else 0)
+
+
+class _DayOfYear(_Rule):
+    """n: from 0, and 29 February is counted."""
+
+    def __init__(self, number):
+        self._number = number
+
+    def day(self, year):
+        return days(year, 1, 1) + self._number

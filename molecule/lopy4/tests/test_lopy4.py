@@ -89,7 +89,7 @@ def test_a_changed_file_and_a_removed_one(converge, program):
 
 
 def test_a_broken_program_hands_back_and_the_other_device_is_served(converge, program, control):
-    (program / "lib/tig/main.py").write_text("import nonsense\n")
+    (program / "lib/tig/program.py").write_text("import nonsense\n")
     result = converge("--limit=greenhouse", lopy4_program_directory=str(program))
     assert result.returncode != 0
     assert "The program does not start on greenhouse. The device goes back to version" in said(result), result.stdout

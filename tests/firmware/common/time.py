@@ -7,7 +7,15 @@ from utime import *  # noqa: F403
 
 _speed = float(os.getenv("SPEED") or 1)
 _start = utime.ticks_ms()
+_start_us = utime.ticks_us()
 _slept = 0
+
+
+def now_us():
+    """Microseconds since the start."""
+    if not _speed:
+        return _slept * 1000
+    return int(utime.ticks_diff(utime.ticks_us(), _start_us) * _speed)
 
 
 def ticks_ms():

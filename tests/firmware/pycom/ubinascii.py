@@ -1,1 +1,1 @@
-from binascii import *  # noqa: F403
+from _binascii_pycom import *  # noqa: F403

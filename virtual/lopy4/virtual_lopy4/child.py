@@ -234,41 +234,7 @@ class Child:
         return self.small_int(0)
 
     def clock(self, operation, value):
-        operation, value = self.to_int(operation), self.to_int(value)
-        page = self.page
-        if operation == 0:
-            result = page.now_us()
-        elif operation == 1:
-            result = page.now_us() + page.rtc_offset_us
-        elif operation == 2:
-            page.rtc_offset_us, result = value - page.now_us(), 0
-        elif operation == 3:
-            page.watchdog_deadline = page.now_us() + value  # first: the supervisor may look in between
-            page.watchdog_us = value
-            result = 0
-        elif operation == 4:
-            if page.watchdog_us:
-                page.watchdog_deadline = page.now_us() + page.watchdog_us
-            result = 0
-        elif operation == 5:
-            result = page.wifi
-        elif operation == 6:
-            result = page.synced
-        elif operation == 7:
-            result = page.now_us() - page.boot_us
-        elif operation == 8:
-            result = page.now_us() + page.world_offset_us
-        elif operation == 9:
-            page.hash_busy, result = value, 0
-        elif operation == 10:
-            result = page.hash_busy
-        elif operation == 11:
-            page.zone, result = value, 0
-        elif operation == 12:
-            result = page.zone
-        else:
-            result = -1
-        return self.small_int(result)
+        return self.small_int(self.page.operate(self.to_int(operation), self.to_int(value)))
 
     def limit(self, thing, names):
         """Leave only these names (a text, parted by blanks) in a built-in type or module.

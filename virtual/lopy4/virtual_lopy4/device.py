@@ -92,6 +92,19 @@ def find_micropython():
     )
 
 
+def reset_cause(profile, kind):
+    """The number of a reset in `machine.reset_cause()`."""
+    names = {
+        "power_on": "PWRON",
+        "hard": "PWRON",
+        "watchdog": "WDT",
+        "deepsleep": "DEEPSLEEP",
+        "soft": "SOFT",
+        "software": "SOFT",
+    }
+    return CAUSES[profile].index(names[kind])
+
+
 def colour(rgb):
     """The word for what the eye sees of 0xRRGGBB."""
     parts = (rgb >> 16, rgb >> 8 & 0xFF, rgb & 0xFF)
@@ -701,16 +714,7 @@ class Device:
         return found
 
     def rpc_reset_cause(self):
-        pycom = self.installed["profile"] == "pycom"
-        names = {
-            "power_on": "PWRON",
-            "hard": "PWRON",
-            "watchdog": "WDT",
-            "deepsleep": "DEEPSLEEP",
-            "soft": "SOFT",
-            "software": "SOFT",
-        }
-        return CAUSES["pycom" if pycom else "mainline"].index(names[self.reset_kind])
+        return reset_cause(self.installed["profile"], self.reset_kind)
 
     def rpc_main(self, script):
         self.main_script = script

@@ -7,8 +7,9 @@ import struct
 import threading
 import time
 
-from .sensors import Bmp180, Dht11, Environment, Soil
+from .sensors import CHIPS, Dht11, Environment
 
+# By name: `chip`, where that is not its name, and what the chip's class takes beside that.
 DEFAULT_WIRING = {
     "dht11": {"gpio": 22},
     "bmp180": {"sda": 27, "scl": 19},
@@ -86,14 +87,12 @@ class Hardware:
 
     def __init__(self, page, flash, mac, settings):
         self.page, self.flash, self.mac, self.settings = page, flash, mac, settings
-        self.wiring = dict(DEFAULT_WIRING, **settings.get("wiring", {}))
         self.environment = Environment(lambda: (page.now_us() + page.world_offset_us) / 1e6)
-        wires = self.wiring["soil"]
-        self.sensors = {
-            "dht11": Dht11(self.environment, page.now_us),
-            "bmp180": Bmp180(self.environment, page.now_us),
-            "soil": Soil(self.environment, page.now_us, wires["dry_mv"], wires["wet_mv"]),
-        }
+        self.sensors = {}
+        for name, wires in {**DEFAULT_WIRING, **settings.get("wiring", {})}.items():
+            chip = CHIPS[wires.get("chip", name)]
+            wires = {key: value for key, value in wires.items() if key != "chip"}
+            self.sensors[name] = chip(self.environment, page.now_us, **wires)
         self.wifi = Wifi(
             page, settings.get("wifi_ssid", ""), settings.get("wifi_password", ""), settings.get("wifi_join_ms", 700)
         )
@@ -101,20 +100,20 @@ class Hardware:
         self.ntp_real = settings.get("ntp") == "real"
         self.nvs = flash.load_nvs()
         self.rtc_memory = b""
+        self.pins = {}
         self.power_on()
 
     def power_on(self):
         for sensor in self.sensors.values():
-            for method in ("power_on", "reset"):
-                getattr(sensor, method, lambda: None)()
+            sensor.power_on()
         self.rtc_memory = b""
         self.reset()
 
     def reset(self, soft=False):
         """The chip's peripherals after a reset. A soft one leaves Wi-Fi, RTC and watchdog as they are."""
+        for gpio in self.pins:
+            self.drive(gpio, None)
         self.pins = {}
-        self.sensors["dht11"].line(False)
-        self.sensors["soil"].power(False)
         self.nvs = self.flash.load_nvs()
         self.heartbeat = bool(self.setting("heartbeat_on_boot"))
         self.led = 0
@@ -197,18 +196,20 @@ class Hardware:
     def do_pin(self, gpio, mode, value, pull=None):
         """mode: 0 input, 1 output, 2 open drain."""
         self.pins[gpio] = (mode, value, pull)
-        driven = value if mode == 1 else 0 if mode == 2 and not value else None
-        if gpio == self.wiring["dht11"]["gpio"]:
-            self.sensors["dht11"].line(driven == 0)
-        if gpio == self.wiring["soil"]["power"]:
-            self.sensors["soil"].power(driven == 1)
+        self.drive(gpio, value if mode == 1 else 0 if mode == 2 and not value else None)
+
+    def drive(self, gpio, level):
+        for sensor in self.sensors.values():
+            sensor.pin(gpio, level)
 
     def do_pin_read(self, gpio):
         mode, value, pull = self.pins.get(gpio, (0, 0, None))
         if mode == 1 or (mode == 2 and not value):
             return value
-        if gpio == self.wiring["dht11"]["gpio"]:
-            return 0 if self.sensors["dht11"].fault == "low" else 1
+        for sensor in self.sensors.values():
+            level = sensor.level(gpio)
+            if level is not None:
+                return level
         return 1 if pull == 0 else 0
 
     def patience(self):
@@ -216,16 +217,17 @@ class Hardware:
         return int(100000 * max(1.0, self.page.speed))
 
     def do_pulses_get(self, gpio, timeout_ms):
-        if gpio != self.wiring["dht11"]["gpio"]:
+        sensor = self.dht11(gpio)
+        if sensor is None:
             return []
         self.do_pin(gpio, 0, 0)  # the RMT peripheral takes the pin, as an input
-        return self.sensors["dht11"].pulses(self.patience())
+        return sensor.pulses(self.patience())
 
     def do_dht_readinto(self, gpio):
         """Mainline's C driver: start pulse and answer in one; five bytes, or None (a timeout)."""
-        if gpio != self.wiring["dht11"]["gpio"]:
+        sensor = self.dht11(gpio)
+        if sensor is None:
             return None
-        sensor = self.sensors["dht11"]
         sensor.respond_until = self.page.now_us() + 50000
         pulses = sensor.pulses(self.patience())
         highs = [us for level, us in pulses if level and us]
@@ -234,26 +236,28 @@ class Hardware:
         bits = "".join("1" if us > 48 else "0" for us in highs[1:41])
         return [int(bits[n : n + 8], 2) for n in range(0, 40, 8)]
 
+    def dht11(self, gpio):
+        return next((s for s in self.sensors.values() if isinstance(s, Dht11) and s.gpio == gpio), None)
+
     def bus(self, pins):
-        return list(pins) == [self.wiring["bmp180"]["sda"], self.wiring["bmp180"]["scl"]]
+        """The chips on a bus by their address."""
+        chips = (sensor for sensor in self.sensors.values() if getattr(sensor, "bus", None) == tuple(pins))
+        return {chip.address: chip for chip in chips}
 
     def do_i2c(self, pins, address, out, count):
-        if not self.bus(pins) or address != Bmp180.ADDRESS:
-            return None
-        answer = self.sensors["bmp180"].transfer(bytes(out), count)
+        chip = self.bus(pins).get(address)
+        answer = chip and chip.transfer(bytes(out), count)
         return None if answer is None else list(answer)
 
     def do_i2c_scan(self, pins):
-        return [Bmp180.ADDRESS] if self.bus(pins) and self.sensors["bmp180"].fault != "silent" else []
+        return sorted(address for address, chip in self.bus(pins).items() if chip.fault != "silent")
 
     def do_adc(self, gpio, attenuation):
         """[raw 12 bits, calibrated millivolts]"""
-        if gpio == self.wiring["soil"]["gpio"]:
-            millivolts = self.sensors["soil"].millivolts()
-        elif gpio == 39:
-            millivolts = self.environment.value("battery") / 2
-        else:
-            millivolts = max(0, random.gauss(60, 30))
+        found = [sensor.analogue(gpio) for sensor in self.sensors.values()]
+        millivolts = next((millivolts for millivolts in found if millivolts is not None), None)
+        if millivolts is None:
+            millivolts = self.environment.value("battery") / 2 if gpio == 39 else max(0, random.gauss(60, 30))
         full = (1100, 1500, 2200, 3300)[attenuation]
         raw = min(4095, max(0, round((millivolts - 60) / full * 4095)))
         return [raw, round(min(millivolts, {1100: 950, 1500: 1250, 2200: 1750, 3300: 3150}[full])) if raw else 0]

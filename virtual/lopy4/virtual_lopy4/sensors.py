@@ -58,10 +58,13 @@ class Environment:
 
 
 class Sensor:
+    """One part on the board's pins. offsets: how much more of a quantity there is at its place, by name."""
+
     FAULTS = ("silent", "stuck", "drift")
 
-    def __init__(self, environment, now):
+    def __init__(self, environment, now, offsets=None):
         self.environment, self.now = environment, now
+        self.offsets = offsets or {}
         self.fault = None
         self.since = 0
         self.frozen = {}
@@ -76,9 +79,23 @@ class Sensor:
         self.since = self.now()
         self.frozen = {}
 
+    def power_on(self):
+        """It gets its supply."""
+
+    def pin(self, gpio, driven):
+        """The board drives a pin high or low, or lets it go (None)."""
+
+    def level(self, gpio):
+        """The level to which it pulls a pin that nobody drives, or None."""
+        return None
+
+    def analogue(self, gpio):
+        """The millivolts that it puts on a pin, or None."""
+        return None
+
     def feel(self, name, drift_per_hour):
         """The quantity as this sensor feels it: frozen when stuck, running away when drifting."""
-        value = self.environment.value(name)
+        value = self.environment.value(name) + self.offsets.get(name, 0)
         if self.fault == "stuck":
             return self.frozen.setdefault(name, value)
         if self.fault == "drift":
@@ -95,9 +112,17 @@ class Dht11(Sensor):
 
     FAULTS = ("silent", "checksum", "short", "low", "stuck", "drift", "range", "zero")
 
-    def __init__(self, environment, now):
-        super().__init__(environment, now)
+    def __init__(self, environment, now, gpio=22, **more):
+        super().__init__(environment, now, **more)
+        self.gpio = gpio
         self.power_on()
+
+    def pin(self, gpio, driven):
+        if gpio == self.gpio:
+            self.line(driven == 0)
+
+    def level(self, gpio):
+        return None if gpio != self.gpio else 0 if self.fault == "low" else 1
 
     def power_on(self):
         self.powered = self.now()
@@ -160,12 +185,15 @@ class Bmp180(Sensor):
     The calibration words are the data sheet's example.
     """
 
-    ADDRESS = 0x77
     FAULTS = ("silent", "bus", "zero", "stuck", "drift", "chip", "range")
     CALIBRATION = (408, -72, -14383, 32741, 32757, 23153, 6190, 4, -32768, -8711, 2868)
 
-    def __init__(self, environment, now):
-        super().__init__(environment, now)
+    def __init__(self, environment, now, sda=27, scl=19, **more):
+        super().__init__(environment, now, **more)
+        self.bus, self.address = (sda, scl), 0x77
+        self.power_on()
+
+    def power_on(self):
         self.reset()
 
     def reset(self):
@@ -266,10 +294,18 @@ class Soil(Sensor):
 
     FAULTS = ("silent", "stuck", "drift", "open", "saturated", "noise")
 
-    def __init__(self, environment, now, dry_mv=2800, wet_mv=1200):
-        super().__init__(environment, now)
+    def __init__(self, environment, now, gpio=35, power=2, dry_mv=2800, wet_mv=1200, **more):
+        super().__init__(environment, now, **more)
+        self.gpio, self.power_gpio = gpio, power
         self.dry_mv, self.wet_mv = dry_mv, wet_mv
         self.powered_since = None
+
+    def pin(self, gpio, driven):
+        if gpio == self.power_gpio:
+            self.power(driven == 1)
+
+    def analogue(self, gpio):
+        return self.millivolts() if gpio == self.gpio else None
 
     def power(self, on):
         if not on:
@@ -289,3 +325,6 @@ class Soil(Sensor):
         if self.fault is None and random.random() < 0.02:
             value += random.choice((-1, 1)) * 300  # Wi-Fi transmits
         return min(3300, max(0, value))
+
+
+CHIPS = {"dht11": Dht11, "bmp180": Bmp180, "soil": Soil}

@@ -43,6 +43,40 @@ class Shared(ctypes.Structure):
         elapsed = time.monotonic_ns() - self.anchor_host_ns
         return self.anchor_us + int(elapsed * (self.speed or 1.0)) // 1000 + self.skipped_us
 
+    def operate(self, operation, value):
+        """What the modules ask of the clock and its neighbours (`_hardware.clock`), by number."""
+        if operation == 0:
+            return self.now_us()
+        if operation == 1:
+            return self.now_us() + self.rtc_offset_us
+        if operation == 2:
+            self.rtc_offset_us = value - self.now_us()
+        elif operation == 3:
+            self.watchdog_deadline = self.now_us() + value  # first: the supervisor may look in between
+            self.watchdog_us = value
+        elif operation == 4:
+            if self.watchdog_us:
+                self.watchdog_deadline = self.now_us() + self.watchdog_us
+        elif operation == 5:
+            return self.wifi
+        elif operation == 6:
+            return self.synced
+        elif operation == 7:
+            return self.now_us() - self.boot_us
+        elif operation == 8:
+            return self.now_us() + self.world_offset_us
+        elif operation == 9:
+            self.hash_busy = value
+        elif operation == 10:
+            return self.hash_busy
+        elif operation == 11:
+            self.zone = value
+        elif operation == 12:
+            return self.zone
+        else:
+            return -1
+        return 0
+
     def set_speed(self, speed):
         now = self.now_us() - self.skipped_us
         self.anchor_us, self.anchor_host_ns, self.speed = now, time.monotonic_ns(), speed

@@ -4,17 +4,11 @@ import _network
 from _errno_pycom import EAGAIN, number
 from _network import AF_INET, IP_ADD_MEMBERSHIP, IPPROTO_IP, IPPROTO_TCP, IPPROTO_UDP
 from _network import SO_REUSEADDR, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, SOL_SOCKET, getaddrinfo
+from _timeout_pycom import timeout
 
 AF_LORA = 0
 AF_SIGFOX = 5
 error = OSError
-
-
-class TimeoutError(OSError):
-    pass
-
-
-timeout = TimeoutError
 
 
 class socket(_network.socket):

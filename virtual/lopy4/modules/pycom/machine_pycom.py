@@ -1,6 +1,6 @@
 # machine of Pycom's firmware on a LoPy4.
 import _hardware
-import machine as _machine
+import umachine as _machine
 from _hardware import call as _call
 
 PWRON_RESET = 0

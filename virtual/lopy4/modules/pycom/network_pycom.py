@@ -1,10 +1,10 @@
 # network of Pycom's firmware: WLAN (modwlan.c) and the telnet and FTP server, as far as a program that turns them off needs it.
 import binascii as _binascii
-from collections import namedtuple as _namedtuple
+from ucollections import namedtuple as _namedtuple
 
 import _hardware
 from _hardware import call as _call
-from _socket_pycom import timeout as _timeout
+from _timeout_pycom import timeout as _timeout
 
 
 class WLAN:

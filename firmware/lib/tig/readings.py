@@ -1,0 +1,58 @@
+"""Which reading is sent next: the oldest that has its time.
+
+A reading that was made before the clock was known waits for the clock, which gives it its time by the uptime at which it was
+made. If the clock does not come within CLOCK_GRACE_S of the broker's welcome, each new reading is sent at once and without a
+time, so that the server stamps it on arrival; those that are older than FRESH_S wait.
+"""
+
+CLOCK_GRACE_S = 30
+FRESH_S = 5
+
+
+class Readings:
+    BRANCH = "/reading"
+    RETAINED = False
+    REPEATABLE = True
+
+    def __init__(self, ring, clock, encode):
+        """encode(values, time) -> the message of a reading as bytes."""
+        self._ring = ring
+        self._clock = clock
+        self._encode = encode
+        self._sending = None  # number in the ring
+        self._welcome_at = 0
+        self.delivered = False  # one was acknowledged
+
+    def welcome(self):
+        self._welcome_at = self._clock.uptime()  # ticks cannot measure more than six days
+
+    def due(self):
+        return self._ready(self._next())
+
+    def message(self):
+        number = self._next() if self._sending is None else self._sending
+        if not self._ready(number):
+            self._sending = None  # it made room while it was under way, or is now too old to be sent without a time
+            return None
+        self._sending = number
+        return self._encode(self._ring.values(number), self._ring.time(number))
+
+    def acknowledged(self):
+        self._ring.remove(self._sending)
+        self._sending = None
+        self.delivered = True
+
+    def _next(self):
+        ring = self._ring
+        if not ring.count:
+            return None
+        return ring.first if ring.time(ring.first) else ring.first + ring.count - 1
+
+    def _ready(self, number):
+        """It is there, and has its time, or is fresh enough for the time of its arrival to be right."""
+        if number is None or not self._ring.has(number):
+            return False
+        if self._ring.time(number):
+            return True
+        now = self._clock.uptime()
+        return now - self._welcome_at > CLOCK_GRACE_S and now - self._ring.uptime(number) <= FRESH_S

@@ -1,1 +1,0 @@
-"""Just enough of `dht` of MicroPython for the ESP32 to be imported."""
