@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import struct
 import textwrap
 
 import pytest
+from virtual_lopy4.sensors import Bme280, Environment
 
 from firmware import evaluate
 
@@ -309,6 +311,134 @@ def test_a_third_pair_of_pins_for_i2c_is_refused_and_harms_nobody(profile):
     for answer in answers:
         assert answer == [FIRST, SECOND, None]
     assert said == ["sensor bmp180-3: SDA P21 and SCL P22: the two I2C controllers have other pins"]
+
+
+# --- BME280 and SHT31 ---
+
+BME = """
+from tig.drivers import bme280
+result = []
+for low, high, temperature, pressure, humidity in data:
+    cal = bme280.Calibration(bytes(low), bytes(high))
+    t_fine = bme280.fine(cal, temperature)
+    answer = [bme280.celsius(t_fine), bme280.pascal256(cal, t_fine, pressure)]
+    result.append(answer + [bme280.percent1024(cal, t_fine, humidity)])
+"""
+
+
+def bme280_calibration(t, p, h) -> tuple[list[int], list[int]]:
+    """The registers 0x88 to 0xA1 and 0xE1 to 0xE7 of calibration words."""
+    low = struct.pack("<Hhh", *t) + struct.pack("<H8h", *p) + bytes([0, h[0]])
+    shared = h[3] & 0xF | (h[4] & 0xF) << 4
+    high = struct.pack("<hBbBbb", h[1], h[2], h[3] >> 4, shared, h[4] >> 4, h[5])
+    return list(low), list(high)
+
+
+def test_bme280_data_sheet():
+    """Temperature and pressure: the example that the BMP280's data sheet has for the same formulas."""
+    low, high = bme280_calibration(Bme280.T, Bme280.P, Bme280.H)
+    [[celsius, pascal256, _]] = evaluate(BME, [[low, high, 519888, 415148, 0]])
+    assert celsius == 25.08
+    assert pascal256 / 256 == pytest.approx(100653.27, abs=0.05)
+
+
+def test_bme280_agrees_with_the_data_sheets_floating_point_formulas():
+    dice = random.Random(280)
+    cases, wanted = [], []
+    while len(cases) < 200:
+        chip = Bme280(Environment(lambda: 0), lambda: 0)
+        chip.T = tuple(word + dice.randint(-50, 50) for word in chip.T)
+        chip.P = tuple(word + dice.randint(-50, 50) for word in chip.P)
+        chip.H = (
+            dice.randrange(60, 90),
+            *(
+                dice.randint(300, 400),
+                dice.randrange(3),
+                dice.randint(250, 350),
+                dice.randint(-60, 60),
+                dice.randint(0, 60),
+            ),
+        )
+        temperature, pressure = dice.randint(400000, 600000), dice.randint(250000, 600000)
+        humidity = dice.randint(20000, 45000)
+        t_fine = chip.t_fine(temperature)
+        answer = [t_fine / 5120, chip.pascal(pressure, t_fine), chip.percent(humidity, t_fine)]
+        if 30000 <= answer[1] <= 110000 and 0 <= answer[2] <= 100:
+            cases.append([*bme280_calibration(chip.T, chip.P, chip.H), temperature, pressure, humidity])
+            wanted.append(answer)
+    for case, found, (celsius, pascal, percent) in zip(cases, evaluate(BME, cases), wanted, strict=True):
+        assert found[0] == pytest.approx(celsius, abs=0.011), case
+        assert found[1] / 256 == pytest.approx(pascal, abs=1), case
+        assert found[2] / 1024 == pytest.approx(percent, abs=0.05), case
+
+
+CHECKSUM = """
+from tig.drivers import sht31
+result = sht31.checksum(b"\\xbe\\xef")
+"""
+
+
+def test_sht31_checksum_of_the_data_sheet():
+    assert evaluate(CHECKSUM) == 0x92
+
+
+# Three chips on one bus, each at an address of its own, and at places that differ.
+ON_ONE_BUS = {
+    "bme": {"chip": "bme280", "address": 0x76},
+    "bme-2": {"chip": "bme280", "address": 0x77, "offsets": {"boardtemperature": 5, "humidity": -20, "pressure": 20}},
+    "sht": {"chip": "sht31", "address": 0x45, "offsets": {"boardtemperature": -30, "humidity": 30}},
+    "bmp180": {"sda": 12, "scl": 13},  # out of the way of the second one
+}
+BME280 = {"driver": "bme280", "fields": {"pressure": "p", "humidity": "h", "temperature": "t"}}
+BME280_2 = {"driver": "bme280", "address": 0x77, "fields": {"pressure": "p2", "humidity": "h2", "temperature": "t2"}}
+SHT31 = {"driver": "sht31", "address": 0x45, "fields": {"humidity": "h3", "temperature": "t3"}}
+FELT = {"bme280": [53, 699.64, 15], "bme280-2": [33, 719.64, 20], "sht31": [83, -15]}
+
+
+def near(values):
+    return [pytest.approx(value, abs=0.1) for value in values]
+
+
+@pytest.mark.parametrize("profile", ["pycom", "mainline"])
+def test_several_chips_share_a_bus_by_their_addresses(profile):
+    first, second, failed = evaluate(TWO, [BME280, BME280_2, SHT31], profile, speed=0, wiring=ON_ONE_BUS)
+    assert failed == []
+    assert first == second == near([*FELT["bme280"], *FELT["bme280-2"], *FELT["sht31"]])
+
+
+FAULTY = """
+import _hardware
+from tig.board import board
+from tig.sampling import Sampler
+sensors, names, faults = data
+sampler = Sampler(board, sensors)
+sampler.sample()
+result = []
+for fault in faults:
+    for name in names:
+        _hardware.call("control", "sensor", {"name": name, "fault": fault})
+    result.append([sampler.sample(), sampler.failed])
+"""
+
+
+@pytest.mark.parametrize(
+    ("sensor", "chip", "faults"),
+    [
+        (BME280, "bme", {"silent": 0, "bus": 0, "zero": 0, "chip": 0}),
+        (BME280, "bme", {"range": [53, None, 15]}),  # of the pressure: the others are as good as before
+        (SHT31, "sht", {"silent": 0, "bus": 0, "checksum": 0}),
+        (SHT31, "sht", {"range": [83, None]}),
+    ],
+)
+@pytest.mark.parametrize("profile", ["pycom", "mainline"])
+def test_a_fault_of_a_chip_leaves_its_fields_out_and_it_comes_back(profile, sensor, chip, faults):
+    driver = sensor["driver"]
+    answers = evaluate(FAULTY, [[sensor], [chip], [*faults, "none"]], profile, speed=0, wiring=ON_ONE_BUS)
+    *broken, (values, failed) = answers
+    assert (values, failed) == (near(FELT[driver]), [])
+    for (fault, left), (values, failed) in zip(faults.items(), broken, strict=True):
+        expected = [None if v is None else pytest.approx(v, abs=0.1) for v in left or [None] * len(sensor["fields"])]
+        assert (values, failed) == (expected, [driver]), fault
 
 
 # --- soil ---

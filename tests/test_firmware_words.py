@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
+import pytest
+
 from firmware import FIRMWARE, evaluate
+
+DRIVERS = sorted(path.stem for path in (FIRMWARE / "lib/tig/drivers").glob("[!_]*.py"))
+KEYS = {  # what a setting may have, by its kind
+    "pin": {"direction", "bus"},
+    "text": set(),
+    "integer": {"smallest", "largest", "choices", "apart", "takes_ms", "with"},
+    "number": {"smallest", "largest", "choices", "apart", "takes_ms", "with"},
+}
 
 
 def test_the_lamp_has_a_colour_for_every_word_and_the_readme_explains_each():
@@ -54,18 +65,49 @@ for late in (-15000, 0, 9000, 11000, 60000):
     assert evaluate(code) == [[120000], 1, 2, 3, 3, 3]
 
 
-def test_every_driver_says_what_it_measures():
+def test_every_driver_declares_what_it_measures():
     """The interface that lib/tig/drivers/__init__.py asks of a further driver."""
-    names = [path.stem for path in (FIRMWARE / "lib/tig/drivers").glob("*.py") if path.stem != "__init__"]
     code = """
 result = []
 for name in data:
     driver = __import__("tig.drivers." + name, None, None, ("Sensor",))
     result.append([driver.QUANTITIES, hasattr(driver.Sensor, "read")])
 """
-    for name, (quantities, reads) in zip(names, evaluate(code, names), strict=True):
+    for name, (quantities, reads) in zip(DRIVERS, evaluate(code, DRIVERS), strict=True):
         assert reads, name
         for quantity, (smallest, largest, decimals) in quantities.items():
             assert smallest < largest, f"{name} {quantity}"
             assert decimals in range(6), f"{name} {quantity}"
-        assert f"| `{name}` |" in (FIRMWARE / "README.md").read_text()
+
+
+def declared(path) -> dict:
+    """The literals of a driver's file, as the controller reads them."""
+    assigned = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Assign)]
+    names = ("QUANTITIES", "SETTINGS", "TAKES_MS", "ADDRESS")
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in assigned if node.targets[0].id in names}
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_every_driver_declares_its_settings_and_the_readme_has_them(name):
+    driver = declared(FIRMWARE / f"lib/tig/drivers/{name}.py")
+    settings = driver["SETTINGS"]
+    for key, setting in settings.items():
+        assert setting["about"], key
+        assert set(setting) <= KEYS[setting["kind"]] | {"kind", "about", "default", "optional"}, key
+        assert not ("default" in setting and "optional" in setting), key
+        if setting["kind"] == "pin":
+            assert setting["direction"] in ("input", "output", "both", "analogue"), key
+        else:
+            assert "choices" in setting or setting["smallest"] < setting["largest"], key
+            default = setting.get("default", setting.get("smallest"))
+            assert default in setting["choices"] if "choices" in setting else default <= setting["largest"], key
+        assert {setting.get("with", key), *setting.get("apart", ())} <= set(settings), key
+    if any(setting.get("bus") == "i2c" for setting in settings.values()):
+        assert {"sda", "scl"} <= set(settings)
+        assert ("ADDRESS" in driver) != ("address" in settings)
+    entries = []
+    for key, setting in settings.items():
+        default = setting.get("default", "none" if "optional" in setting else "")
+        text = hex(default) if key == "address" else str(default)
+        entries.append(f"`{key}`" + (f" ({text})" if text else ""))
+    assert f"| `{name}` | {', '.join(entries)} |" in (FIRMWARE / "README.md").read_text()

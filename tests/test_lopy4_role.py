@@ -61,9 +61,19 @@ def buses(*pairs: tuple[str, str]) -> list[dict]:
     ]
 
 
+def chips(*entries: tuple[str, dict]) -> list[dict]:
+    """I2C sensors, each with more settings, on the bus that is their default."""
+    return [
+        {"driver": driver, "fields": {"temperature": f"temperature{place}"}, **more}
+        for place, (driver, more) in enumerate(entries)
+    ]
+
+
 def test_good_settings_are_good():
     assert problems() == []
     assert problems(sensors=buses(("P6", "P7"), ("P9", "P10"))) == []
+    shared = chips(("bme280", {}), ("bme280", {"address": 0x77}), ("sht31", {}), ("sht31", {"address": 0x45}))
+    assert problems(sensors=shared) == []
     assert problems(sensors=sensor(1, oversampling=0, sealevel=1013.25)) == []
     assert problems(sensors=sensor(2, samples=1, settle_ms=0), interval=2) == []
 
@@ -122,6 +132,20 @@ def test_good_settings_are_good():
         ({"sensors": sensor(1, sealevel=True)}, "sealevel is True"),
         ({"sensors": sensor(2, settle_ms=10000), "interval": 10}, "takes 10.2 s, and lopy4_interval is 10"),
         ({"sensors": buses(("P6", "P7"), ("P6", "P7"))}, "entry 2 (bmp180): entry 1 is on P6 and P7, too"),
+        (
+            {"sensors": chips(("bme280", {}), ("bme280", {}))},
+            "the same I2C address; take another address, or other pins",
+        ),
+        (
+            {"sensors": chips(("bmp180", {}), ("bme280", {"address": 0x77}))},
+            "entry 2 (bme280): entry 1 is on P6 and P7",
+        ),
+        ({"sensors": chips(("sht31", {"address": 0x46}))}, "address is 70; it is its I2C address, 0x44 or 0x45"),
+        ({"sensors": chips(("sht31", {"address": "0x45"}))}, "address is '0x45'"),
+        ({"sensors": chips(("bme280", {"sda": "P13"}))}, "sda: P13 is an input only"),
+        ({"sensors": chips(("bme280", {"oversampling": 1}))}, "there is no key oversampling"),
+        ({"sensors": chips(("sht31", {"address": None}))}, "address is None"),
+        ({"sensors": [{"driver": "dht11", "pin": None, "fields": {"humidity": "h"}}]}, "pin is missing"),
         ({"sensors": buses(("P6", "P7"), ("P6", "P9"))}, "P6 or P9 belongs to the I2C bus of another sensor"),
         ({"sensors": buses(("P6", "P7"), ("P9", "P10"), ("P3", "P4"))}, "3 pairs of sda and scl"),
     ],

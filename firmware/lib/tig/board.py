@@ -11,8 +11,9 @@ A platform module has
     quiet()                         switch off what the platform opens by itself: access point, telnet, FTP, Pybytes
     output(pin)                     a function of 0 or 1 that drives the pin
     adc(pin)                        a function that reads the pin in mV
-    i2c(sda, scl, frequency)        an object with readfrom_mem(address, register, length), writeto_mem(address, register, bytes);
-                                    for two pairs of pins at the most, a third one raises SensorError
+    i2c(sda, scl, frequency)        an object with readfrom_mem(address, register, length), writeto_mem(address, register, bytes),
+                                    readfrom(address, length), writeto(address, bytes); for two pairs of pins at the most, a
+                                    third one raises SensorError
     dht(pin)                        the five bytes of a DHT11's answer; raises SensorError or OSError
     wifi_start() wifi_stop()        switch the station interface on, and off altogether
     wifi_connect(ssid, password, timeout_ms)   begin; returns at once; a hidden network is found by its name

@@ -56,6 +56,9 @@ class Sampler:
             sensor.driver = __import__("tig.drivers." + driver, None, None, ("Sensor",))
             for quantity, (smallest, largest, decimals) in sensor.driver.QUANTITIES.items():
                 sensor.quantities[quantity] = _Quantity(smallest, largest, int(decimals))
+            for setting, rules in getattr(sensor.driver, "SETTINGS", {}).items():
+                if "default" in rules:
+                    config.setdefault(setting, rules["default"])
         except KeyboardInterrupt:
             raise
         except BaseException as e:

@@ -37,22 +37,24 @@ LOOK_UP_S = 70  # the name server, the time server and the broker may keep the p
 PING_S = 5  # a broker hears of the device so long after the sensors have been read
 COMMON = {"driver", "fields", "name"}
 RESERVED = {"device", "sensortime", "time"}  # in a reading already
-# Of each driver's numbers: the smallest, the largest, and what it is.
-NUMBERS = {
-    "bmp180": {
-        "oversampling": (0, 3, "the data sheet's setting, a whole number"),
-        "sealevel": (800, 1100, "the pressure at sea level in hPa"),
-    },
-    "soil": {
-        # What the converter can tell apart at 11 dB (ESP-IDF, API reference of the ADC).
-        "dry_mv": (100, 3100, "the reading in mV"),
-        "wet_mv": (100, 3100, "the reading in mV"),
-        "samples": (1, 200, "how many readings the median is of"),
-        "settle_ms": (0, 10000, "how long the probe is powered before it is read, in ms"),
-    },
-}
 TEXT = "a text (quote a number) without line ends, other control characters and lone surrogates"
 I2C_BUSES = 2  # controllers of the ESP32
+SETTING = {
+    *(
+        "kind",
+        "about",
+        "default",
+        "optional",
+        "direction",
+        "bus",
+        "smallest",
+        "largest",
+        "choices",
+        "apart",
+        "takes_ms",
+        "with",
+    ),
+}
 
 
 def posix_timezone(zone: str) -> str:
@@ -113,12 +115,31 @@ def _here(address: str) -> bool:
 
 @dataclass(frozen=True)
 class Driver:
-    """What a driver's file says of it: its quantities, and the settings that it needs and that it takes."""
+    """What a driver's file declares (lib/tig/drivers/__init__.py describes it)."""
 
     quantities: tuple[str, ...]
-    needs: frozenset[str]
-    takes: frozenset[str]
+    settings: Mapping[str, Mapping]
     takes_ms: int = 0  # that a reading may take, beside what its settings say
+    address: int | None = None  # on the I2C bus, where it is fixed
+
+    def complete(self, sensor: Mapping) -> dict:
+        """A sensor's entry with the driver's defaults."""
+        defaults = {name: setting["default"] for name, setting in self.settings.items() if "default" in setting}
+        return defaults | {key: value for key, value in sensor.items() if value is not None}
+
+    def needs(self) -> set[str]:
+        return {name for name, setting in self.settings.items() if not setting.keys() & {"default", "optional"}}
+
+    def reading_ms(self, sensor: Mapping) -> int:
+        """How long its settings make a reading; what is wrong in them counts for nothing."""
+        entry = self.complete(sensor)
+        return sum(
+            setting["takes_ms"] * entry[name]
+            for name, setting in self.settings.items()
+            if "takes_ms" in setting
+            and _fits(entry.get(name), setting)
+            and entry.get(setting.get("with", name)) is not None
+        )
 
 
 def drivers(program: str) -> dict[str, Driver]:
@@ -140,20 +161,19 @@ def drivers(program: str) -> dict[str, Driver]:
 
 
 def _driver(module: ast.Module) -> Driver | None:
-    """What is written down in a driver's file; None if that is none."""
-    quantities, needs, takes, takes_ms = None, set(), set(), 0
-    for node in ast.walk(module):
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "QUANTITIES":
-            quantities = tuple(ast.literal_eval(node.value))
-        elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "TAKES_MS":
-            takes_ms = int(ast.literal_eval(node.value))
-        elif isinstance(node, ast.Subscript) and getattr(node.value, "id", "") == "config":
-            needs.add(ast.literal_eval(node.slice))
-        elif isinstance(node, ast.Call) and getattr(getattr(node.func, "value", None), "id", "") == "config":
-            takes.add(ast.literal_eval(node.args[0]))
-    if not quantities:
+    """What is declared in a driver's file; None if that is none."""
+    found = {}
+    for node in module.body:
+        name = getattr(node.targets[0], "id", "") if isinstance(node, ast.Assign) else ""
+        if name in ("QUANTITIES", "SETTINGS", "TAKES_MS", "ADDRESS"):
+            found[name] = ast.literal_eval(node.value)
+    settings, takes_ms = found.get("SETTINGS", {}), int(found.get("TAKES_MS", 0))
+    if not found.get("QUANTITIES"):
         return None
-    return Driver(quantities, frozenset(needs - takes), frozenset(needs | takes | COMMON), takes_ms)
+    for name, setting in settings.items():
+        if setting.get("kind") not in ("pin", "integer", "number", "text") or set(setting) - SETTING:
+            raise ValueError(f"SETTINGS[{name!r}] is not as lib/tig/drivers/__init__.py describes it")
+    return Driver(tuple(found["QUANTITIES"]), settings, takes_ms, found.get("ADDRESS"))
 
 
 def lopy4_problems(settings: Mapping, program: str) -> list[str]:
@@ -170,8 +190,8 @@ def lopy4_problems(settings: Mapping, program: str) -> list[str]:
         _hosts(settings),
         _resolved(settings),
         _sensors(settings["sensors"], catalogue),
-        _buses(settings["sensors"]),
-        _duration(settings["sensors"], settings["interval"]),
+        _buses(settings["sensors"], catalogue),
+        _duration(settings["sensors"], settings["interval"], catalogue),
         _patience(settings, catalogue),
     )
     return [f"{settings['name']}: {problem}" for check in checks for problem in check]
@@ -307,56 +327,57 @@ def _sensors(sensors: list, catalogue: Mapping) -> Iterator[str]:
             yield f"{where}: name is {sensor['name']!r}; it has to be a text of {NAME_BYTES} bytes at the most."
         if not sensor.get("fields"):
             yield f"{where}: fields is missing: which quantity fills which field."
-        yield from _wiring(where, sensor, used)
+        yield from _wiring(where, sensor, catalogue[driver], used)
         yield from _keys(where, sensor, catalogue[driver])
-        yield from _by_driver(where, sensor)
+        yield from _values(where, sensor, catalogue[driver])
 
 
-def _wiring(where: str, sensor: Mapping, used: dict[str, str]) -> Iterator[str]:
-    wired = _wired(sensor)
-    for key in ("pin", "power", "sda", "scl"):
-        pin = wired.get(key)
-        if pin is None:
+def _wiring(where: str, sensor: Mapping, driver: Driver, used: dict[str, str]) -> Iterator[str]:
+    entry = driver.complete(sensor)
+    for key, setting in driver.settings.items():
+        pin = entry.get(key)
+        if setting["kind"] != "pin" or pin is None:
             continue
         if pin not in PINS:
             yield f"{where}: {key} is {pin!r}; pins are P0 to P23."
         elif pin in TAKEN:
             yield f"{where}: {key}: {pin} is used by {TAKEN[pin]}."
-        elif key in ("power", "sda", "scl") and pin in INPUTS:
-            yield f"{where}: {key}: {pin} is an input only; take another pin."
-        # Several devices may share an I2C bus; everything else has its pin for itself.
-        use = key if key in ("sda", "scl") else where
+        elif setting.get("direction") in ("output", "both") and pin in INPUTS:
+            yield f"{where}: {key}: {pin} is an input only; take a pin that can also be an output."
+        elif setting.get("direction") == "analogue" and pin not in ANALOGUE:
+            yield f"{where}: {key}: {pin} has no analogue converter that works beside Wi-Fi; take P13 to P20."
+        # Several sensors may share a bus; everything else has its pin for itself.
+        use = f"{setting['bus']} {key}" if "bus" in setting else where
         if pin in used and used[pin] != use:
             yield f"{where}: {key}: {pin} is used by another sensor."
         used[pin] = use
 
 
-def _wired(sensor: Mapping) -> Mapping:
-    """The entry with the driver's own pins where it names none."""
-    return {"sda": "P6", "scl": "P7", **sensor} if sensor.get("driver") == "bmp180" else sensor
-
-
-def _buses(sensors: list) -> Iterator[str]:
-    """I2C: a pair of pins is a bus, on which a driver finds its sensor at one address; the chip has two controllers."""
-    found: dict[tuple, dict[str, int]] = {}
+def _buses(sensors: list, catalogue: Mapping) -> Iterator[str]:
+    """I2C: a pair of pins is a bus, on which each sensor has an address of its own; the chip has two controllers."""
+    found: dict[tuple, dict[object, int]] = {}
     for place, sensor in enumerate(sensors, start=1):
-        wired = _wired(sensor)
-        if "sda" not in wired:
+        driver = catalogue.get(sensor.get("driver"))
+        if not driver or "i2c" not in [setting.get("bus") for setting in driver.settings.values()]:
             continue
-        where, pair = f"lopy4_sensors, entry {place} ({sensor['driver']})", (wired["sda"], wired.get("scl"))
-        other = found.get(pair, {}).get(sensor["driver"])
+        entry = driver.complete(sensor)
+        where, pair = f"lopy4_sensors, entry {place} ({sensor['driver']})", (entry.get("sda"), entry.get("scl"))
+        address = entry.get("address", driver.address)
+        other = found.get(pair, {}).get(address)
         if other:
-            yield f"{where}: entry {other} is on {pair[0]} and {pair[1]}, too, and has the same I2C address; take other pins."
+            choice = "another address, or other pins" if "address" in driver.settings else "other pins"
+            yield f"{where}: entry {other} is on {pair[0]} and {pair[1]}, too, and has the same I2C address; take {choice}."
         elif any(pair != bus and set(pair) & set(bus) for bus in found):
             yield f"{where}: {pair[0]} or {pair[1]} belongs to the I2C bus of another sensor; take two other pins."
-        found.setdefault(pair, {}).setdefault(sensor["driver"], place)
+        found.setdefault(pair, {}).setdefault(address, place)
     if len(found) > I2C_BUSES:
         yield f"lopy4_sensors: {len(found)} pairs of sda and scl, and the chip has {I2C_BUSES} I2C controllers."
 
 
-def _duration(sensors: list, interval: object) -> Iterator[str]:
+def _duration(sensors: list, interval: object, catalogue: Mapping) -> Iterator[str]:
     """Whether a round of readings fits into the interval."""
-    milliseconds = sum(_soil_ms(sensor) if sensor.get("driver") == "soil" else 50 for sensor in sensors)
+    known = [(catalogue[sensor["driver"]], sensor) for sensor in sensors if sensor.get("driver") in catalogue]
+    milliseconds = sum(driver.reading_ms(sensor) or 50 for driver, sensor in known)
     low, _ = LIMITS["interval"]
     if str(interval).isdigit() and int(interval) >= low and milliseconds >= 1000 * int(interval):
         yield (
@@ -367,10 +388,10 @@ def _duration(sensors: list, interval: object) -> Iterator[str]:
 
 def _patience(settings: Mapping, catalogue: Mapping) -> Iterator[str]:
     """Whether the broker and the watchdog wait for as long as the sensors may take."""
-    milliseconds = sum(
-        _soil_ms(sensor) + (catalogue[sensor["driver"]].takes_ms if sensor.get("driver") in catalogue else 0)
-        for sensor in settings["sensors"]
-    )
+    known = [
+        (catalogue[sensor["driver"]], sensor) for sensor in settings["sensors"] if sensor.get("driver") in catalogue
+    ]
+    milliseconds = sum(driver.reading_ms(sensor) + driver.takes_ms for driver, sensor in known)
     for key, more, meanwhile in (
         ("broker_keepalive", PING_S, "in which the broker hears nothing of the device"),
         ("watchdog", LOOK_UP_S, f"and a name server that is silent {LOOK_UP_S} s more"),
@@ -383,43 +404,51 @@ def _patience(settings: Mapping, catalogue: Mapping) -> Iterator[str]:
             )
 
 
-def _soil_ms(sensor: Mapping) -> int:
-    """How long a soil probe is powered and read; 0 for other sensors, and where its settings are wrong."""
-    settle, samples = sensor.get("settle_ms", 1000), sensor.get("samples", 11)
-    if sensor.get("driver") != "soil" or not (
-        _within(settle, "soil", "settle_ms") and _within(samples, "soil", "samples")
-    ):
-        return 0
-    return (settle if sensor.get("power") else 0) + 10 * samples
-
-
 def _keys(where: str, sensor: Mapping, driver: Driver) -> Iterator[str]:
-    for key in sorted(driver.needs - set(sensor)):
+    takes = COMMON | set(driver.settings)
+    for key in sorted(driver.needs() - {key for key, value in sensor.items() if value is not None}):
         yield f"{where}: {key} is missing."
-    for key in sorted(set(sensor) - driver.takes):
-        yield f"{where}: there is no key {key}; there are {', '.join(sorted(driver.takes))}.{_perhaps(key, driver.takes)}"
+    for key in sorted(set(sensor) - takes):
+        yield f"{where}: there is no key {key}; there are {', '.join(sorted(takes))}.{_perhaps(key, takes)}"
 
 
-def _within(value: object, driver: str, key: str) -> bool:
-    low, high, _ = NUMBERS[driver][key]
-    kinds = (int, float) if key == "sealevel" else int
-    return isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
+def _fits(value: object, setting: Mapping) -> bool:
+    """Whether a value is of a setting's kind and within its limits."""
+    if setting["kind"] == "pin":
+        return True  # see _wiring
+    if setting["kind"] == "text":
+        return bool(_size(value))
+    kinds = (int, float) if setting["kind"] == "number" else int
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        return False
+    if "choices" in setting:
+        return value in setting["choices"]
+    return setting.get("smallest", value) <= value <= setting.get("largest", value)
 
 
-def _by_driver(where: str, sensor: Mapping) -> Iterator[str]:
-    driver = sensor["driver"]
-    if driver == "dht11" and sensor.get("pin") in INPUTS:
-        yield f"{where}: pin: {sensor['pin']} is an input only; a DHT11 needs a pin that can also be an output."
-    if driver == "soil" and sensor.get("pin") in PINS - ANALOGUE:
-        yield f"{where}: pin: {sensor['pin']} has no analogue converter that works beside Wi-Fi; take P13 to P20."
+def _range(setting: Mapping) -> str:
+    if "choices" in setting:
+        return " or ".join(
+            hex(choice) if setting["kind"] == "integer" else str(choice) for choice in setting["choices"]
+        )
+    if "smallest" in setting:
+        return f"{setting['smallest']} to {setting['largest']}"
+    return {"integer": "a whole number", "number": "a number", "text": TEXT}[setting["kind"]]
+
+
+def _values(where: str, sensor: Mapping, driver: Driver) -> Iterator[str]:
     good = {}
-    for key, (low, high, what) in NUMBERS.get(driver, {}).items():
-        if key in sensor and not _within(sensor[key], driver, key):
-            yield f"{where}: {key} is {sensor[key]!r}; it is {what}, {low} to {high}."
-        elif key in sensor:
+    for key, setting in driver.settings.items():
+        if key not in sensor:
+            continue
+        if not _fits(sensor[key], setting):
+            yield f"{where}: {key} is {sensor[key]!r}; it is {setting.get('about', key)}, {_range(setting)}."
+        else:
             good[key] = sensor[key]
-    if {"dry_mv", "wet_mv"} <= set(good) and abs(good["dry_mv"] - good["wet_mv"]) < 50:
-        yield f"{where}: dry_mv and wet_mv are (nearly) the same; measure the probe in dry air and in a glass of water."
+    for key, value in good.items():
+        for other, least in driver.settings[key].get("apart", {}).items():
+            if other in good and abs(value - good[other]) < least:
+                yield f"{where}: {key} and {other} are (nearly) the same; measure both again."
 
 
 def _perhaps(word: object, words) -> str:

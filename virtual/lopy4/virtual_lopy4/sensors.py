@@ -327,4 +327,160 @@ class Soil(Sensor):
         return min(3300, max(0, value))
 
 
-CHIPS = {"dht11": Dht11, "bmp180": Bmp180, "soil": Soil}
+class Bme280(Sensor):
+    """BME280 on I2C: registers of its data sheet (BST-BME280-DS002), raw values by its formulas.
+
+    The words of temperature and pressure are the example of the BMP280's data sheet, those of humidity a real chip's.
+    """
+
+    FAULTS = ("silent", "bus", "zero", "stuck", "drift", "chip", "range")
+    T = (27504, 26435, -1000)
+    P = (36477, -10685, 3024, 2855, 140, -7, 15500, -14600, 6000)
+    H = (75, 370, 0, 313, 50, 30)
+    NOTHING = bytes([0x80, 0, 0, 0x80, 0, 0, 0x80, 0])
+
+    def __init__(self, environment, now, sda=27, scl=19, address=0x76, **more):
+        super().__init__(environment, now, **more)
+        self.bus, self.address = (sda, scl), address
+        self.power_on()
+
+    def power_on(self):
+        self.pointer = 0
+        self.result = self.NOTHING
+        self.measures = 0  # of the settings: what was written, and counts from the next start of a measurement on
+        self.control = 0
+        self.ready_at = None
+
+    def t_fine(self, raw):
+        """The data sheet's formulas with floating point, the other way round from the drivers' integers."""
+        first = (raw / 16384 - self.T[0] / 1024) * self.T[1]
+        return first + (raw / 131072 - self.T[0] / 8192) ** 2 * self.T[2]
+
+    def pascal(self, raw, t_fine):
+        p = self.P
+        first = t_fine / 2 - 64000
+        second = first * first * p[5] / 32768 + first * p[4] * 2
+        second = second / 4 + p[3] * 65536
+        first = (1 + (p[2] * first * first / 524288 + p[1] * first) / 524288 / 32768) * p[0]
+        value = (1048576 - raw - second / 4096) * 6250 / first
+        return value + (p[8] * value * value / 2147483648 + value * p[7] / 32768 + p[6]) / 16
+
+    def percent(self, raw, t_fine):
+        h = self.H
+        t = t_fine - 76800
+        value = raw - (h[3] * 64 + h[4] / 16384 * t)
+        value *= h[1] / 65536 * (1 + h[5] / 67108864 * t * (1 + h[2] / 67108864 * t))
+        return value * (1 - h[0] * value / 524288)
+
+    @staticmethod
+    def raw(function, wanted, largest, falls=False):
+        """The raw value of which a formula makes the wanted one."""
+        low, high = 0, largest
+        while low < high:
+            middle = (low + high) // 2
+            if (function(middle) > wanted) if falls else (function(middle) < wanted):
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def measure(self):
+        temperature = self.raw(lambda raw: self.t_fine(raw) / 5120, self.feel("boardtemperature", 30), 0xFFFFF)
+        t_fine = self.t_fine(temperature)
+        pascal = 20000 if self.fault == "range" else self.feel("pressure", 60) * 100
+        pressure = self.raw(lambda raw: self.pascal(raw, t_fine), pascal, 0xFFFFF, falls=True)
+        humidity = 0x8000
+        if self.measures:
+            wanted = min(100, max(0, self.feel("humidity", 40)))
+            humidity = self.raw(lambda raw: self.percent(raw, t_fine), wanted, 0xFFFF)
+        return (pressure << 4).to_bytes(3, "big") + (temperature << 4).to_bytes(3, "big") + humidity.to_bytes(2, "big")
+
+    def transfer(self, out, count):
+        """One I2C transaction (write, then read): the bytes read, or None where nobody acknowledges."""
+        if self.fault == "silent":
+            return None
+        if self.fault == "bus":
+            return b"\xff" * count
+        if self.fault == "zero":
+            return bytes(count)
+        if out:
+            self.pointer = out[0]
+        if len(out) > 1:
+            self.store(out[0], out[1])
+        return bytes(self.load(self.pointer + n) for n in range(count))
+
+    def store(self, register, value):
+        if register == 0xE0 and value == 0xB6:
+            self.power_on()
+        elif register == 0xF2:
+            self.control = value & 7
+        elif register == 0xF4:
+            self.measures = self.control
+            if value & 3 and value >> 5 and value >> 2 & 7:
+                self.ready_at = self.now() + 9300
+
+    def load(self, register):
+        if self.ready_at is not None and self.now() >= self.ready_at:
+            self.ready_at = None
+            self.result = self.measure()
+        if register == 0xD0:
+            return 0x58 if self.fault == "chip" else 0x60
+        if 0x88 <= register <= 0xA1:
+            words = struct.pack("<Hhh", *self.T) + struct.pack("<H8h", *self.P) + bytes([0, self.H[0]])
+            return words[register - 0x88]
+        if 0xE1 <= register <= 0xE7:
+            _, h2, h3, h4, h5, h6 = self.H
+            words = struct.pack("<hB", h2, h3) + bytes([h4 >> 4 & 0xFF, h4 & 0xF | (h5 & 0xF) << 4, h5 >> 4 & 0xFF])
+            return (words + struct.pack("b", h6))[register - 0xE1]
+        if register == 0xF3:
+            return 0x08 if self.ready_at is not None else 0
+        if 0xF7 <= register <= 0xFE:
+            return self.result[register - 0xF7]
+        return 0
+
+
+class Sht31(Sensor):
+    """SHT31 on I2C, after its data sheet (SHT3x-DIS): a command, then six bytes with two checksums."""
+
+    FAULTS = ("silent", "bus", "checksum", "stuck", "drift", "range")
+
+    def __init__(self, environment, now, sda=27, scl=19, address=0x44, **more):
+        super().__init__(environment, now, **more)
+        self.bus, self.address = (sda, scl), address
+        self.ready_at = None
+
+    def power_on(self):
+        self.ready_at = None
+
+    @staticmethod
+    def word(value):
+        """Two bytes and their CRC-8 (polynomial x^8 + x^5 + x^4 + 1, initial value 0xFF)."""
+        data = round(min(65535, max(0, value))).to_bytes(2, "big")
+        remainder = int.from_bytes(data, "big") ^ 0xFF00
+        remainder <<= 8
+        for bit in range(23, 7, -1):
+            if remainder >> bit & 1:
+                remainder ^= 0x131 << bit - 8
+        return data + bytes([remainder & 0xFF])
+
+    def transfer(self, out, count):
+        """One I2C transaction (write, then read): the bytes read, or None where nobody acknowledges."""
+        if self.fault == "silent":
+            return None
+        if out:
+            self.ready_at = self.now() + 15500 if out == b"\x24\x00" else None
+        if not count:
+            return b""
+        if self.fault == "bus":
+            return b"\xff" * count
+        if self.ready_at is None or self.now() < self.ready_at:
+            return None  # it does not acknowledge its address for reading
+        self.ready_at = None
+        celsius = 140 if self.fault == "range" else self.feel("boardtemperature", 30)
+        data = self.word((celsius + 45) / 175 * 65535) + self.word(self.feel("humidity", 40) / 100 * 65535)
+        if self.fault == "checksum":
+            data = data[:2] + bytes([data[2] ^ 1]) + data[3:]
+        return data[:count]
+
+
+CHIPS = {"bme280": Bme280, "bmp180": Bmp180, "dht11": Dht11, "sht31": Sht31, "soil": Soil}

@@ -1,8 +1,6 @@
 """BMP180: air pressure and temperature over I2C, after Bosch's data sheet BST-BMP180-DS000.
 
-Settings: {"driver": "bmp180", "sda": "P6", "scl": "P7"} and, if wanted, "oversampling" (0 to 3, default 3) and "sealevel"
-(hPa, default 1013.25: what the altitude is reckoned from). P6 and P7 are the LoRa radio's data lines on a LoPy4: other pins,
-such as P9 and P10, leave the radio usable.
+P6 and P7 are the LoRa radio's data lines on a LoPy4: other pins, such as P9 and P10, leave the radio usable.
 
 On a bus that is stuck every word reads 0x0000 or 0xFFFF; no register of a working BMP180 does.
 """
@@ -13,9 +11,19 @@ import time
 from tig.drivers import SensorError
 
 QUANTITIES = {"pressure": (300, 1100, 2), "temperature": (-40, 85, 1), "altitude": (-500, 9000, 1)}
+SETTINGS = {
+    "sda": {"kind": "pin", "direction": "both", "bus": "i2c", "default": "P6", "about": "the bus's data line"},
+    "scl": {"kind": "pin", "direction": "both", "bus": "i2c", "default": "P7", "about": "the bus's clock"},
+    "oversampling": {
+        "kind": "integer", "smallest": 0, "largest": 3, "default": 3, "about": "the data sheet's setting, a whole number",
+    },
+    "sealevel": {
+        "kind": "number", "smallest": 800, "largest": 1100, "default": 1013.25, "about": "the pressure at sea level in hPa",
+    },
+}  # fmt: skip
 TAKES_MS = 200
-
 ADDRESS = 0x77
+
 CHIP_ID = 0x55
 _WAIT_MS = (5, 8, 14, 26)  # conversion time by oversampling, rounded up
 
@@ -51,9 +59,9 @@ def altitude(pascal, sealevel_hpa):
 
 class Sensor:
     def __init__(self, board, config):
-        self._oss = config.get("oversampling", 3)
-        self._sealevel = config.get("sealevel", 1013.25)
-        self._bus = board.i2c(config.get("sda", "P6"), config.get("scl", "P7"), 100000)
+        self._oss = config["oversampling"]
+        self._sealevel = config["sealevel"]
+        self._bus = board.i2c(config["sda"], config["scl"], 100000)
         self._check_id()
         raw = self._bus.readfrom_mem(ADDRESS, 0xAA, 22)
         for word in struct.unpack(">11H", raw):

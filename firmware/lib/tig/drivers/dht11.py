@@ -1,6 +1,6 @@
 """DHT11: temperature and humidity over one wire.
 
-Settings: {"driver": "dht11", "pin": "P11"}. Frame: humidity, its decimals, temperature, its decimals, checksum. The ranges are
+Frame: humidity, its decimals, temperature, its decimals, checksum. The ranges are
 those of Aosong's newer DHT11 (5 to 95 %, -20 to 60 C); the older one's (20 to 90 %, 0 to 50 C) lie within.
 """
 
@@ -9,6 +9,7 @@ import time
 from tig.drivers import SensorError
 
 QUANTITIES = {"humidity": (5, 95, 0), "temperature": (-20, 60, 1)}
+SETTINGS = {"pin": {"kind": "pin", "direction": "both", "about": "its data line"}}
 TAKES_MS = 1500
 ATTEMPTS = 2
 PAUSE_MS = 1200  # the sensor wants a second between two readings

@@ -1,8 +1,7 @@
 """Soil moisture from an analogue probe: the median of several readings in mV, calibrated at two points.
 
-Settings: {"driver": "soil", "pin": "P17", "power": "P8", "dry_mv": 2800, "wet_mv": 1200}: what the probe says in dry and in wet
-soil (either may be the larger). `power` is the pin that feeds the probe, only while it is read, because a resistive probe
-corrodes under current; leave it out where the probe is always on. Also "settle_ms" (1000) and "samples" (11).
+A resistive probe corrodes under current: the pin `power` feeds it only while it is read. Without that pin the probe is always
+on. Of `dry_mv` and `wet_mv` either may be the larger.
 """
 
 import time
@@ -10,6 +9,21 @@ import time
 from tig.drivers import SensorError
 
 QUANTITIES = {"moisture": (0, 1, 4), "millivolts": (0, 3600, 0)}
+SETTINGS = {
+    "pin": {"kind": "pin", "direction": "analogue", "about": "its output"},
+    "power": {"kind": "pin", "direction": "output", "optional": True, "about": "its supply"},
+    # What the converter can tell apart at 11 dB.
+    "dry_mv": {"kind": "integer", "smallest": 100, "largest": 3100, "apart": {"wet_mv": 50}, "about": "the reading in mV"},
+    "wet_mv": {"kind": "integer", "smallest": 100, "largest": 3100, "about": "the reading in mV"},
+    "settle_ms": {
+        "kind": "integer", "smallest": 0, "largest": 10000, "default": 1000, "takes_ms": 1, "with": "power",
+        "about": "how long the probe is powered before it is read, in ms",
+    },
+    "samples": {
+        "kind": "integer", "smallest": 1, "largest": 200, "default": 11, "takes_ms": 10,
+        "about": "how many readings the median is of",
+    },
+}  # fmt: skip
 
 # The ESP32's converter at 11 dB, the attenuation of tig.board's `adc`: what is below 100 mV reads as 0 (MicroPython's ESP32 quick
 # reference; Espressif recommends 150 to 2450 mV), and its last step stands for little more than 3100 mV, whatever the input has.
@@ -44,8 +58,8 @@ class Sensor:
         self._power = board.output(config["power"]) if config.get("power") else None
         if self._power:
             self._power(0)
-        self._settle_ms = config.get("settle_ms", 1000)
-        self._samples = config.get("samples", 11)
+        self._settle_ms = config["settle_ms"]
+        self._samples = config["samples"]
         self._dry = config["dry_mv"]
         self._wet = config["wet_mv"]
         if self._dry == self._wet:
