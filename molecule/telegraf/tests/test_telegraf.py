@@ -211,6 +211,26 @@ def test_no_reading_is_lost_while_a_service_is_away(host, query, publish, servic
     wait_until(lambda: stored(query, start, 1000) == 1000, "all thousand are stored", 60)
 
 
+@pytest.mark.parametrize(
+    ("broken", "mended"),
+    [
+        ("REVOKE ALL ON iot FROM telegraf", "GRANT ALL ON iot TO telegraf"),
+        (
+            "DROP RETENTION POLICY autogen ON iot",
+            "CREATE RETENTION POLICY autogen ON iot DURATION 0s REPLICATION 1 DEFAULT",
+        ),
+    ],
+)
+def test_no_reading_is_lost_while_the_database_refuses_it(query, publish, broken, mended):
+    """tests/test_telegraf_refusals.py has more reasons, on the other InfluxDB."""
+    start = 1_625_000_000 + 10_000 * broken.count("POLICY")
+    query(broken)
+    publish("tig/greenhouse/reading", *readings(start, 500))
+    time.sleep(5)  # longer than a flush
+    query(mended)
+    wait_until(lambda: stored(query, start, 500) == 500, "all 500 are stored", 60)
+
+
 def test_no_reading_is_lost_when_the_broker_restarts(host, query, publish):
     start = 1_630_000_000
     host.run_expect([0], "systemctl stop influxdb")
