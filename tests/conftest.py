@@ -13,6 +13,9 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 # As Ansible finds what modules share.
 ansible.module_utils.__path__.append(str(REPOSITORY / "plugins/module_utils"))
+# A test that calls make is no part of the make that may have started it.
+for variable in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
+    os.environ.pop(variable, None)
 
 
 @pytest.fixture
