@@ -1,0 +1,22 @@
+"""Where the project is, and how a test imports what lies outside the path."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def load(path: str) -> ModuleType:
+    """Import a Python file of the project by its path: a plugin, or a program without `.py`."""
+    name = re.sub(r"\W", "_", path.removesuffix(".py"))
+    loader = importlib.machinery.SourceFileLoader(name, str(REPOSITORY / path))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    sys.modules[name] = module  # dataclasses look for it
+    loader.exec_module(module)
+    return module
