@@ -18,7 +18,7 @@ OWNER = {"owner": getpass.getuser(), "group": grp.getgrgid(os.getgid()).gr_name}
 def tree(ansible_playbook, tmp_path):
     def run(files, *options, **arguments):
         files = [{**OWNER, **file} for file in files]
-        task = {"name": "Write", "tree": {"files": files, **arguments}}
+        task = {"name": "Write", "tig_pi.stack.tree": {"files": files, **arguments}}
         play = [{"hosts": "localhost", "gather_facts": False, "tasks": [task]}]
         return ansible_playbook(yaml.safe_dump(play), *options)
 

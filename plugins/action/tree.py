@@ -36,7 +36,7 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail("tree: 'files' has to be a list of files.")
         del args["files"]
         args["packed"] = packed([self._resolved(dict(spec), task_vars) for spec in files])
-        result.update(self._execute_module(module_name="tree", module_args=args, task_vars=task_vars))
+        result.update(self._execute_module(module_name="tig_pi.stack.tree", module_args=args, task_vars=task_vars))
         return result
 
     def _resolved(self, spec: dict, task_vars: dict) -> dict:

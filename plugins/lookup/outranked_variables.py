@@ -16,7 +16,7 @@ options:
 
 EXAMPLES = r"""
 - ansible.builtin.assert:
-    that: query('outranked_variables') | length == 0
+    that: query('tig_pi.stack.outranked_variables') | length == 0
 """
 
 RETURN = r"""

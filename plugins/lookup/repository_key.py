@@ -25,7 +25,7 @@ options:
 
 EXAMPLES = r"""
 signed_by: >-
-  {{ lookup('repository_key', grafana_repository_key, fingerprint=grafana_repository_fingerprint,
+  {{ lookup('tig_pi.stack.repository_key', grafana_repository_key, fingerprint=grafana_repository_fingerprint,
             variable='grafana_repository_fingerprint') }}
 """
 

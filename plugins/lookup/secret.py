@@ -30,7 +30,7 @@ options:
 EXAMPLES = r"""
 mosquitto_accounts:
   - name: telegraf
-    password: "{{ lookup('secret', 'mosquitto/telegraf') }}"
+    password: "{{ lookup('tig_pi.stack.secret', 'mosquitto/telegraf') }}"
 """
 
 RETURN = r"""

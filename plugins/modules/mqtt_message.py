@@ -56,7 +56,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: See that a client without an account is refused
-  mqtt_message:
+  tig_pi.stack.mqtt_message:
     host: raspberrypi.local
     client_id: nobody
     refused: true

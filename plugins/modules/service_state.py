@@ -62,7 +62,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: See that the services run
-  service_state:
+  tig_pi.stack.service_state:
     services:
       - {unit: mosquitto.service, ports: [{port: 1883}]}
       - {unit: influxdb.service, ports: [{port: 8086}], timeout: 900}

@@ -65,7 +65,7 @@ notes:
 
 EXAMPLES = r"""
 - name: Write the configuration
-  tree:
+  tig_pi.stack.tree:
     files:
       - dest: /etc/mosquitto/mosquitto.conf
         template: mosquitto.conf.j2

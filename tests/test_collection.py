@@ -1,0 +1,89 @@
+"""The repository as the collection tig_pi.stack: what is built of it, and that Ansible finds a clone under that name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+ROLE = "roles/where/tasks/main.yml"
+WHERE = "- ansible.builtin.debug: {msg: 'It is {{ role_path }}'}\n"
+PLAY = "- {hosts: localhost, gather_facts: false, roles: [tig_pi.stack.where]}\n"
+
+
+def command(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory):
+    """The paths in the tarball of the collection."""
+    folder = tmp_path_factory.mktemp("artefact")
+    build = [command("ansible-galaxy"), "collection", "build", "--output-path", str(folder)]
+    subprocess.run(build, cwd=REPOSITORY, check=True, capture_output=True)
+    [path] = folder.iterdir()
+    with tarfile.open(path) as archive:
+        return {member.name: member for member in archive.getmembers()}
+
+
+def test_only_roles_and_plugins_are_built(artefact):
+    assert {name.partition("/")[0] for name in artefact} == {
+        "CHANGELOG.md",
+        "FILES.json",
+        "LICENSE",
+        "MANIFEST.json",
+        "README.md",
+        "meta",
+        "plugins",
+        "roles",
+    }
+
+
+def test_all_roles_and_plugins_are_built(artefact):
+    listed = subprocess.run(["git", "ls-files", "roles", "plugins"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert {name for name in listed.stdout.splitlines() if (REPOSITORY / name).exists()} <= artefact.keys()
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A clone with a role of its own; its path has a blank."""
+    root = tmp_path / "a clone"
+    for name in ("bin/venv", "ansible.cfg", "galaxy.yml", "meta/runtime.yml"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, root / name)
+    (root / ROLE).parent.mkdir(parents=True)
+    (root / ROLE).write_text(WHERE)
+    (root / "playbook.yml").write_text(PLAY)
+    return root
+
+
+def test_a_clone_is_found_before_any_installed_copy(clone, tmp_path):
+    installed = tmp_path / "home/.ansible/collections/ansible_collections/tig_pi/stack"
+    (installed / ROLE).parent.mkdir(parents=True)
+    (installed / ROLE).write_text(WHERE)
+    environment = {
+        **os.environ,
+        "PYTHON": sys.executable,
+        "HOME": str(tmp_path / "home"),
+        "ANSIBLE_CONFIG": str(clone / "ansible.cfg"),
+    }
+    subprocess.run([clone / "bin/venv"], env=environment, check=True, capture_output=True)
+    play = [command("ansible-playbook"), "--inventory", "localhost,", "playbook.yml"]
+    result = subprocess.run(play, cwd=clone, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"It is {clone}/.venv/ansible_collections/tig_pi/stack/roles/where" in result.stdout
+
+
+def test_a_clone_is_linked_into_an_environment_that_was_made_before(clone):
+    environment = {**os.environ, "PYTHON": sys.executable}
+    subprocess.run([clone / "bin/venv"], env=environment, check=True, capture_output=True)
+    [link] = clone.glob(".venv/lib/python3.*/site-packages/ansible_collections/tig_pi/stack")
+    link.unlink()
+    subprocess.run([clone / "bin/venv", "--check"], env=environment, check=True)
+    assert link.resolve() == clone.resolve()
