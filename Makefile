@@ -57,7 +57,7 @@ status: .venv/.controller ## show services, accounts, last readings, what is not
 	@bin/status $(INVENTORY) $(if $(ASK),--ask-pass --ask-become-pass) $(if $(FORMAT),--format $(FORMAT)) $(ARGS)
 
 verify: .venv/.controller ## follow a reading through the whole chain, from outside
-	@ANSIBLE_STDOUT_CALLBACK=lines $(play) playbooks/verify.yml $(ARGS)
+	@ANSIBLE_STDOUT_CALLBACK=tig_pi.stack.lines $(play) playbooks/verify.yml $(ARGS)
 
 repair: .venv/.controller ## after a power cut: list damaged files, repair them, then as pi (ARGS=--check: list only)
 	@$(play) playbooks/repair.yml $(ARGS)

@@ -188,7 +188,7 @@ def playbook(inventory: pathlib.Path):
 @pytest.fixture(scope="session")
 def verify(playbook):
     """Run `make verify` on the scenario: one line for each link of the chain."""
-    return lambda: playbook("verify.yml", ANSIBLE_STDOUT_CALLBACK="lines")
+    return lambda: playbook("verify.yml", ANSIBLE_STDOUT_CALLBACK="tig_pi.stack.lines")
 
 
 @pytest.fixture

@@ -7,12 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import ansible.module_utils
 import pytest
+from ansible.plugins.loader import init_plugin_loader
 
 REPOSITORY = Path(__file__).parents[1]
-# As Ansible finds what modules share.
-ansible.module_utils.__path__.append(str(REPOSITORY / "plugins/module_utils"))
+init_plugin_loader()  # so that the collection is found as Ansible finds it
 # A test that calls make is no part of the make that may have started it.
 for variable in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
     os.environ.pop(variable, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import queue
 import shutil
@@ -14,15 +13,12 @@ from pathlib import Path
 
 import paho.mqtt.client as mqtt
 import yaml
+from ansible_collections.tig_pi.stack.plugins.filter import mosquitto as filters
 from chain import Program, _reachable, _user, free_port, program, render, wait_until
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 ROLE = Path(__file__).parents[1] / "roles/mosquitto"
-
-_spec = importlib.util.spec_from_file_location("mosquitto_filters", ROLE / "filter_plugins/mosquitto.py")
-filters = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(filters)
 
 
 def compile_plugin(plugin: Path, compiler: str) -> None:

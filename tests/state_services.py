@@ -12,7 +12,6 @@ import json
 import os
 import queue
 import random
-import runpy
 import shutil
 import signal
 import sqlite3
@@ -25,6 +24,7 @@ import urllib.request
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
+from ansible_collections.tig_pi.stack.plugins.filter import mosquitto as filters
 from chain import ROOT, Program, _reachable, free_port, program, wait_until
 
 
@@ -186,9 +186,8 @@ class Accounts(Service):
             {"name": name, "password": name, "topics": [{"topic": f"tig/{name}/#", "access": "write"}]}
             for name in ("a", "b", "c")
         ]
-        filters = runpy.run_path(str(ROOT / "roles/mosquitto/filter_plugins/mosquitto.py"))
-        contents = [filters["mosquitto_password_file"](accounts, "pi", 10), filters["mosquitto_acl_file"](accounts)]
-        contents.append(filters["mosquitto_accounts_file"](accounts, "pi", 10))
+        contents = [filters.mosquitto_password_file(accounts, "pi", 10), filters.mosquitto_acl_file(accounts)]
+        contents.append(filters.mosquitto_accounts_file(accounts, "pi", 10))
         for path, content in zip(self.files().values(), contents, strict=True):
             for each in (path, self.copy(path)):
                 each.parent.mkdir(parents=True, exist_ok=True)

@@ -5,24 +5,12 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from ansible.plugins.loader import filter_loader
-from conftest import REPOSITORY
+from ansible_collections.tig_pi.stack.plugins.filter.apt import apt_pin, apt_source
 
-filter_loader.add_directory(str(REPOSITORY / "plugins/filter"))
 KEY = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmDMEZ\n=abcd\n-----END PGP PUBLIC KEY BLOCK-----\n"
 
 
-@pytest.fixture
-def apt_source():
-    return filter_loader.get("apt_source").j2_function
-
-
-@pytest.fixture
-def apt_pin():
-    return filter_loader.get("apt_pin").j2_function
-
-
-def test_the_key_is_in_the_source_and_its_empty_line_a_dot(apt_source):
+def test_the_key_is_in_the_source_and_its_empty_line_a_dot():
     text = apt_source("https://example.org/debian", "stable", "main", KEY)
     assert text.splitlines() == [
         "# Ansible managed",
@@ -39,7 +27,7 @@ def test_the_key_is_in_the_source_and_its_empty_line_a_dot(apt_source):
     ]
 
 
-def test_a_flat_repository_has_no_components(apt_source):
+def test_a_flat_repository_has_no_components():
     assert "Components" not in apt_source("file:///srv/tig-pi-feed", "./", "", KEY)
 
 
@@ -50,7 +38,7 @@ def test_a_flat_repository_has_no_components(apt_source):
         ("./", "", "https://example.org/debian/./InRelease"),
     ],
 )
-def test_apt_reads_it(apt_source, tmp_path, suites, components, expected):
+def test_apt_reads_it(tmp_path, suites, components, expected):
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts/vendor.sources").write_text(apt_source("https://example.org/debian", suites, components, KEY))
     options = [
@@ -75,7 +63,7 @@ def test_apt_reads_it(apt_source, tmp_path, suites, components, expected):
         ("apt dpkg", "version *", {"priority": -1}, "-1"),
     ],
 )
-def test_apt_holds_to_the_version(apt_pin, tmp_path, package, pin, options, priority):
+def test_apt_holds_to_the_version(tmp_path, package, pin, options, priority):
     (tmp_path / "pin").write_text(apt_pin(package, pin, **options))
     options = ["-oDir::Etc::Preferences=/dev/null", f"-oDir::Etc::PreferencesParts={tmp_path}"]
     said = subprocess.run(["apt-cache", "policy", "dpkg", *options], capture_output=True, text=True, check=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pathlib
 import subprocess
@@ -10,11 +9,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from conftest import REPOSITORY
-
-spec = importlib.util.spec_from_file_location("base_preflight", REPOSITORY / "roles/base/library/base_preflight.py")
-base_preflight = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(base_preflight)
+from ansible_collections.tig_pi.stack.plugins.modules import base_preflight
 
 HOLD = """
 import fcntl, sys, time

@@ -10,7 +10,6 @@ from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import lookup_loader
 from ansible.template import Templar
-from conftest import REPOSITORY
 
 
 @pytest.fixture
@@ -19,9 +18,8 @@ def content(tmp_path):
 
     def run(variables=None, receivers=(), folder="house", **files):
         loader, variables = DataLoader(), {"ansible_search_path": [str(tmp_path)], **(variables or {})}
-        lookup_loader.add_directory(str(REPOSITORY / "roles/grafana/lookup_plugins"))
         lookup = lookup_loader.get(
-            "grafana_content", loader=loader, templar=Templar(loader=loader, variables=variables)
+            "tig_pi.stack.grafana_content", loader=loader, templar=Templar(loader=loader, variables=variables)
         )
         boards, alerts = [], []
         for name, (ending, text) in files.items():

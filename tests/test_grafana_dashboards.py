@@ -73,8 +73,8 @@ def provisioned(variables: dict) -> dict:
     """What the role's lookup makes of the templates."""
     variables = {"ansible_search_path": [str(REPOSITORY)], **variables}
     loader = DataLoader()
-    lookup_loader.add_directory(str(REPOSITORY / "roles/grafana/lookup_plugins"))
-    lookup = lookup_loader.get("grafana_content", loader=loader, templar=Templar(loader=loader, variables=variables))
+    templar = Templar(loader=loader, variables=variables)
+    lookup = lookup_loader.get("tig_pi.stack.grafana_content", loader=loader, templar=templar)
     receivers = [point["name"] for point in variables.get("grafana_contact_points", [])]
     boards = [
         {"name": name, "folder": "tig-pi", "template": str(TEMPLATES / f"{name}.yml.j2")} for name in ("readings", "pi")

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 
 import pytest
-from conftest import REPOSITORY
-
-spec = importlib.util.spec_from_file_location("grafana_filters", REPOSITORY / "roles/grafana/filter_plugins/grafana.py")
-grafana = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(grafana)
+from ansible_collections.tig_pi.stack.plugins.filter import grafana
 
 SOURCE = {"name": "iot", "uid": "influx", "type": "influxdb", "url": "http://127.0.0.1:8086"}
 WEBHOOK = {"name": "My house", "type": "webhook", "url": "https://example.org/hook?key=1"}

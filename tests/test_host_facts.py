@@ -7,8 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from ansible.plugins.loader import filter_loader
-from conftest import REPOSITORY
+from ansible_collections.tig_pi.stack.plugins.filter import host_facts
 
 
 def package(version: str) -> list[dict]:
@@ -34,12 +33,8 @@ FACTS = {
 
 @pytest.fixture
 def applied():
-    filter_loader.add_directory(str(REPOSITORY / "plugins/filter"))
-
-    def apply(name, *arguments):
-        return filter_loader.get(name).j2_function(*arguments)
-
-    return apply
+    filters = host_facts.FilterModule().filters()
+    return lambda name, *arguments: filters[name](*arguments)
 
 
 @pytest.mark.parametrize(

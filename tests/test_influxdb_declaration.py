@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
-from chain import ROOT
-
-spec = importlib.util.spec_from_file_location("influxdb_filters", ROOT / "roles/influxdb/filter_plugins/influxdb.py")
-influxdb = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(influxdb)
+from ansible_collections.tig_pi.stack.plugins.filter import influxdb
 
 ADMIN = {"name": "admin", "password": "secret"}
 QUERY = "SELECT mean(*) INTO a.b FROM c GROUP BY time(10m), *"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import stat
@@ -11,12 +10,8 @@ import urllib.request
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from chain import PASSWORD, ROOT, Program, free_port, program, wait_until
-
-MODULE = ROOT / "roles/influxdb/library/influxdb_schema.py"
-spec = importlib.util.spec_from_file_location("influxdb_schema", MODULE)
-influxdb_schema = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(influxdb_schema)
+from ansible_collections.tig_pi.stack.plugins.modules import influxdb_schema
+from chain import PASSWORD, Program, free_port, program, wait_until
 
 ADMIN = {"name": "admin", "password": PASSWORD}
 QUERY = 'SELECT mean(*) INTO "iot"."averages".:MEASUREMENT FROM "iot"."autogen"./.*/ GROUP BY time(600s), *'

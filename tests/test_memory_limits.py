@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import time
@@ -10,11 +9,8 @@ import urllib.parse
 
 import pytest
 import yaml
+from ansible_collections.tig_pi.stack.plugins.filter import status
 from chain import ROOT, Chain, free_port, render, wait_until
-
-spec = importlib.util.spec_from_file_location("status_filters", ROOT / "plugins/filter/status.py")
-status = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(status)
 
 SERVICES = {
     "mosquitto": "mosquitto.service.conf.j2",

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 
 import pytest
-from chain import ROOT
-
-spec = importlib.util.spec_from_file_location("mosquitto_filters", ROOT / "roles/mosquitto/filter_plugins/mosquitto.py")
-mosquitto = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(mosquitto)
+from ansible_collections.tig_pi.stack.plugins.filter import mosquitto
 
 LISTENERS = [{"port": 1883, "address": ""}]
 ACCOUNTS = [

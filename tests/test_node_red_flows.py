@@ -6,7 +6,6 @@ import base64
 import grp
 import hashlib
 import hmac
-import importlib.util
 import json
 import os
 import pwd
@@ -20,22 +19,13 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from ansible_collections.tig_pi.stack.plugins.filter import node_red as filters
+from ansible_collections.tig_pi.stack.plugins.modules import node_red_flows as flows
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 PROJECT = Path(__file__).resolve().parent.parent
 ROLE = PROJECT / "roles/node_red"
 TEMPLATES = PROJECT / "templates/node_red"
-
-
-def load(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-flows = load(ROLE / "library/node_red_flows.py")
-filters = load(ROLE / "filter_plugins/node_red.py")
 
 
 @pytest.fixture(scope="session")
@@ -207,7 +197,7 @@ def module(tmp_path, node, monkeypatch):
             "_ansible_remote_tmp": str(tmp_path),
         }
         result = subprocess.run(
-            [sys.executable, ROLE / "library/node_red_flows.py"],
+            [sys.executable, flows.__file__],
             input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
             capture_output=True,
             text=True,

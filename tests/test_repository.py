@@ -15,7 +15,7 @@ ROLES = sorted(path for path in (REPOSITORY / "roles").iterdir() if (path / "tas
 PLAYBOOKS = sorted((REPOSITORY / "playbooks").glob("*.yml"))
 # A secret, or a variable that holds some among other things.
 SECRET = re.compile(
-    r"password|secret_key|credential_secret|(lookup|query)\('secret'|[a-z]_(admin|users|accounts|credentials|secrets)\b"
+    r"password|secret_key|credential_secret|(lookup|query)\('tig_pi\.stack\.secret'|[a-z]_(admin|users|accounts|credentials|secrets)\b"
 )
 # Programs that every Debian has, of its essential packages and apt's own; make, with which everything begins; and .venv's.
 EVERYWHERE = {
@@ -189,7 +189,7 @@ def test_a_secret_is_known_by_the_name_of_its_variable(task, is_secret):
 
 MESSAGES = {"assert": ("fail_msg", "success_msg"), "fail": ("msg",), "debug": ("msg", "var"), "pause": ("prompt",)}
 # Functions that are given secrets, and whose result names none; their own tests hold that.
-NAMES_NO_SECRET = re.compile(r"\|\s*\w+_problems\b")
+NAMES_NO_SECRET = re.compile(r"\|\s*[\w.]+_problems\b")
 
 
 def strings(value):
@@ -234,11 +234,11 @@ def prints_a_secret(task):
         ("fail: {msg: '{% if x %}{{ mosquitto_accounts | first }}{% endif %}'}", True),
         ("debug: {msg: ['{{ x }}', '{{ node_red_credential_secret }}']}", True),
         ("debug: {var: telegraf_secrets}", True),
-        ("""fail: {msg: "{{ 'The password is wrong.' if x else lookup('secret', 'wifi') }}"}""", True),
+        ("""fail: {msg: "{{ 'The password is wrong.' if x else lookup('tig_pi.stack.secret', 'wifi') }}"}""", True),
         ("""fail: {msg: "{{ 'The password is wrong.' if x else '' }}"}""", False),
         ("{fail: {msg: '{{ __why }}'}, vars: {__why: '{{ __what }}', __what: '{{ influxdb_admin.password }}'}}", True),
         (
-            "{assert: {that: x, fail_msg: '{{ __problems }}'}, vars: {__problems: '{{ influxdb_users | influxdb_problems }}'}}",
+            "{assert: {that: x, fail_msg: '{{ __problems }}'}, vars: {__problems: '{{ influxdb_users | tig_pi.stack.influxdb_problems }}'}}",
             False,
         ),
     ],
@@ -272,7 +272,7 @@ def test_no_lookup_of_a_secret_is_written_twice_by_hand():
     for role in ROLES:
         if role.name != "lopy4":
             for path in role.rglob("*.yml"):
-                assert "lookup('secret'" not in re.sub(r"#.*", "", path.read_text()), path
+                assert "lookup('tig_pi.stack.secret'" not in re.sub(r"#.*", "", path.read_text()), path
 
 
 RUNS = re.compile(

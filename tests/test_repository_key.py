@@ -12,7 +12,7 @@ import pytest
 import yaml
 from ansible.errors import AnsibleError, AnsibleFilterError
 from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import filter_loader, lookup_loader
+from ansible.plugins.loader import lookup_loader
 from ansible.template import Templar
 from conftest import REPOSITORY
 
@@ -38,12 +38,12 @@ def keys(tmp_path_factory):
 @pytest.fixture
 def lookup(tmp_path, monkeypatch):
     monkeypatch.setenv("TIG_PI_CACHE", str(tmp_path / "cache"))
-    lookup_loader.add_directory(str(REPOSITORY / "plugins/lookup"))
-    filter_loader.add_directory(str(REPOSITORY / "plugins/filter"))
 
     def run(key, fingerprint, check=False):
         loader = DataLoader()
-        plugin = lookup_loader.get("repository_key", loader=loader, templar=Templar(loader=loader, variables={}))
+        plugin = lookup_loader.get(
+            "tig_pi.stack.repository_key", loader=loader, templar=Templar(loader=loader, variables={})
+        )
         [found] = plugin.run(
             [key], {"ansible_check_mode": check}, fingerprint=fingerprint, variable="x_repository_fingerprint"
         )

@@ -9,7 +9,7 @@ PLAY = """
   gather_facts: false
   tasks:
     - ansible.builtin.debug:
-        msg: "got {{ lookup('secret', 'mosquitto/telegraf' %s) }}"
+        msg: "got {{ lookup('tig_pi.stack.secret', 'mosquitto/telegraf' %s) }}"
 """
 
 

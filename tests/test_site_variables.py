@@ -47,7 +47,7 @@ def shown(ansible_playbook, tmp_path):
         show = {"ansible.builtin.copy": {"content": "{{ shown }}", "dest": str(tmp_path / "shown.json")}}
         show["vars"] = {"shown": "{{ dict(names | zip(query('vars', *names))) | to_json }}"}
         show["vars"]["names"] = list(SHOWN)
-        problems = {"ansible.builtin.debug": {"msg": "{{ query('outranked_variables') }}"}}
+        problems = {"ansible.builtin.debug": {"msg": "{{ query('tig_pi.stack.outranked_variables') }}"}}
         play = {"hosts": "pi", "gather_facts": False, "tasks": [problems, show]}
         result = ansible_playbook(yaml.safe_dump([play]))
         assert result.returncode == 0, result.stdout

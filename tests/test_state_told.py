@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-
-from conftest import REPOSITORY
+from ansible_collections.tig_pi.stack.plugins.filter.state_files import set_aside_files
+from ansible_collections.tig_pi.stack.plugins.filter.status import service_states
 from state_services import Flows
-
-
-def load(name: str):
-    spec = importlib.util.spec_from_file_location(name, REPOSITORY / f"plugins/filter/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_what_was_set_aside_is_told_with_what_is_lost(tmp_path):
@@ -22,7 +14,7 @@ def test_what_was_set_aside_is_told_with_what_is_lost(tmp_path):
     flows.damage(flows.files()["context/global/global.json"], "truncated")
     flows.run("start")
     seen = {"unit": "node-red.service", "set_aside": flows.report()["set_aside"]}
-    (said,) = load("state_files").set_aside_files({"pi": [seen]})
+    (said,) = set_aside_files({"pi": [seen]})
     assert said.startswith("On pi, 2")
     assert "/var/lib/node-red/context/global/global.json is damaged: kept " in said
     assert "The damaged file is /var/lib/tig-pi/node-red/damaged/" in said
@@ -33,5 +25,5 @@ def test_a_service_that_runs_without_a_damaged_file_is_not_well():
     seen = {"state": "running", "since": 0, "restarts": 0, "said": []}
     problem = "/var/lib/node-red/flows.json is damaged; run make repair. Lost: flows."
     service = {"name": "Node-RED", "unit": "node-red.service", "host": "pi", "error": ""}
-    (row,) = load("status").service_states([service], {"pi": [{**seen, "unit": service["unit"], "problem": problem}]})
+    (row,) = service_states([service], {"pi": [{**seen, "unit": service["unit"], "problem": problem}]})
     assert (row["state"], row["problem"]) == ("has damaged files", problem)

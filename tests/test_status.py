@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import importlib.util
 import json
 import os
 import re
@@ -14,13 +13,9 @@ import urllib.parse
 
 import pytest
 import yaml
+from ansible_collections.tig_pi.stack.plugins.filter import status
 from chain import Chain, free_port
 from conftest import REPOSITORY
-
-spec = importlib.util.spec_from_file_location("status_filters", REPOSITORY / "plugins/filter/status.py")
-status = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(status)
-
 
 FUNCTIONS = ("brokers", "databases", "collectors", "dashboards", "flows")
 

@@ -6,6 +6,7 @@ import importlib.machinery
 import importlib.util
 
 import pytest
+from ansible_collections.tig_pi.stack.plugins.filter import telegraf as filters
 from chain import PASSWORD, ROOT
 
 
@@ -16,7 +17,6 @@ def loaded(path: str):
     return module
 
 
-filters = loaded("roles/telegraf/filter_plugins/telegraf.py")
 validator = loaded("roles/telegraf/files/telegraf-validate")
 
 

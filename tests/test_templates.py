@@ -66,7 +66,7 @@ def rendering(playbook: str, rendered: Path) -> list[dict]:
         if "hosts" not in play:  # it imports the validation
             continue
         work = []
-        for role in roles_of(play):
+        for role in [name.rpartition(".")[2] for name in roles_of(play)]:
             files = [
                 {"dest": f"{rendered}/{name}", "template": f"{REPOSITORY}/{name}", "vars": VARIABLES.get(name, {})}
                 for name in sorted(TEMPLATES)
@@ -75,7 +75,9 @@ def rendering(playbook: str, rendered: Path) -> list[dict]:
             if files:
                 preflight = yaml.safe_load((REPOSITORY / f"roles/{role}/tasks/preflight.yml").read_text())
                 work += [task for task in preflight if "ansible.builtin.set_fact" in task]
-                work.append({"tree": {"files": [file | OWNER for file in files]}, "delegate_to": "localhost"})
+                work.append(
+                    {"tig_pi.stack.tree": {"files": [file | OWNER for file in files]}, "delegate_to": "localhost"}
+                )
         plays.append(
             {
                 "hosts": play["hosts"],

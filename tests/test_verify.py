@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 import yaml
+from ansible_collections.tig_pi.stack.plugins.filter import verify
 from conftest import REPOSITORY
-
-spec = importlib.util.spec_from_file_location("verify_filters", REPOSITORY / "plugins/filter/verify.py")
-verify = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(verify)
 
 LINK = {"unit": "telegraf.service", "group": "collectors", "expected": "a point"}
 PLAYBOOK = yaml.safe_load((REPOSITORY / "playbooks/verify.yml").read_text())

@@ -24,7 +24,7 @@ from ansible.plugins.callback import CallbackBase
 class CallbackModule(CallbackBase):
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "stdout"
-    CALLBACK_NAME = "lines"
+    CALLBACK_NAME = "tig_pi.stack.lines"
 
     def v2_runner_on_ok(self, result):
         tags = result.task.tags

@@ -43,8 +43,8 @@ from urllib.error import URLError
 
 from ansible.errors import AnsibleError
 from ansible.module_utils.urls import open_url
-from ansible.plugins.loader import filter_loader
 from ansible.plugins.lookup import LookupBase
+from ansible_collections.tig_pi.stack.plugins.filter.openpgp import openpgp_keys
 
 
 class LookupModule(LookupBase):
@@ -67,7 +67,7 @@ class LookupModule(LookupBase):
         return key
 
     def _chosen(self, text: str, where: str) -> str:
-        keys = filter_loader.get("openpgp_keys").j2_function(text)
+        keys = openpgp_keys(text)
         if self._wanted in keys:
             return keys[self._wanted]
         there = " and ".join(keys) or "no key"

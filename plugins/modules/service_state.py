@@ -108,8 +108,8 @@ import re
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.sockets import sockets
-from ansible.module_utils.state_files import StateFiles
+from ansible_collections.tig_pi.stack.plugins.module_utils.sockets import sockets
+from ansible_collections.tig_pi.stack.plugins.module_utils.state_files import StateFiles
 
 PROPERTIES = (
     "LoadState",

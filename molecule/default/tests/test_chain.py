@@ -156,7 +156,7 @@ def test_a_run_that_changes_nothing_makes_few_remote_calls(playbook, project, tm
     run = playbook(
         "site.yml",
         ANSIBLE_CALLBACKS_ENABLED="trace",
-        ANSIBLE_CALLBACK_PLUGINS=f"{project}/plugins/callback:{project}/bench/trace",
+        ANSIBLE_CALLBACK_PLUGINS=f"{project}/bench/trace",
         ANSIBLE_SSH_EXECUTABLE=f"{project}/bench/trace/ssh",
         ANSIBLE_SFTP_EXECUTABLE=f"{project}/bench/trace/sftp",
         TIG_PI_BENCH_TRACE=str(trace),

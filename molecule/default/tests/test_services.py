@@ -36,7 +36,7 @@ def test_a_service_that_does_not_stay_up_fails_every_verb(broken, playbook, stat
         assert service["state"] == "ends again and again", service
         assert f"{service['unit']} ends again and again" in service["problem"]
 
-    run = playbook("verify.yml", ANSIBLE_STDOUT_CALLBACK="lines")
+    run = playbook("verify.yml", ANSIBLE_STDOUT_CALLBACK="tig_pi.stack.lines")
     assert run.returncode != 0
     assert "FAILED  Services: all of them run" in run.stdout
     assert "mosquitto.service ends again and again" in run.stdout

@@ -52,5 +52,5 @@ def test_the_database_listens_on_loopback_now(host):
 
 def test_the_whole_chain_works(playbook):
     """Though the controller has a proxy for the world outside, at which nobody answers here."""
-    result = playbook("verify.yml", ANSIBLE_STDOUT_CALLBACK="lines", http_proxy="http://127.0.0.1:9")
+    result = playbook("verify.yml", ANSIBLE_STDOUT_CALLBACK="tig_pi.stack.lines", http_proxy="http://127.0.0.1:9")
     assert result.returncode == 0, result.stdout

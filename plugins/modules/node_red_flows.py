@@ -33,7 +33,7 @@ options:
     elements: dict
     required: true
   credentials:
-    description: Credentials of the declared nodes, as C({node id: {field: value}}).
+    description: "Credentials of the declared nodes, as C({node id: {field: value}})."
     type: dict
     default: {}
   credential_secret:
@@ -62,7 +62,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Merge the flows
-  node_red_flows:
+  tig_pi.stack.node_red_flows:
     flows: "{{ lookup('ansible.builtin.template', 'flows.json.j2') | from_json }}"
     credentials: {local-broker: {user: node_red, password: "{{ mqtt_password }}"}}
     credential_secret: "{{ node_red_credential_secret }}"

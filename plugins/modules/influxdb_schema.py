@@ -145,7 +145,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Converge the schema
-  influxdb_schema:
+  tig_pi.stack.influxdb_schema:
     admin: {name: admin, password: "{{ vault_admin }}"}
     databases:
       - name: iot

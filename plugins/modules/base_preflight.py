@@ -67,7 +67,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Wait for the host, and see whether the stack can run on it
-  base_preflight:
+  tig_pi.stack.base_preflight:
     releases: [bookworm, trixie]
     architectures: [amd64, arm64, armhf]
     minimum_disk_mb: 1000
@@ -115,7 +115,7 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.sockets import LISTENING, sockets
+from ansible_collections.tig_pi.stack.plugins.module_utils.sockets import LISTENING, sockets
 
 DPKG_LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock")
 PACKAGE = "${db:Status-Abbrev}\t${Package}\t${Version}\t${Architecture}\n"

@@ -60,7 +60,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Bring Grafana's database to the declared state
-  grafana_state:
+  tig_pi.stack.grafana_state:
     datasources: [influx]
     dashboards: [readings, pi]
 """
