@@ -88,6 +88,11 @@ class Broker:
         self.process.process.send_signal(signal.SIGHUP)
         self.settle()
 
+    def save(self) -> None:
+        """Have it write its store now, as it does every autosave_interval seconds."""
+        self.process.process.send_signal(signal.SIGUSR1)
+        self.settle()
+
     def settle(self) -> None:
         """Wait until it has been round its loop, its signals and its sessions that are due: it looks for them once a second."""
         time.sleep(1.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 
 import paho.mqtt.client as mqtt
 import pytest
@@ -23,7 +24,9 @@ ACCOUNTS = [
         "topics": [{"topic": "tig/a-device-with-a-longer-name/#", "access": "readwrite"}],
     },
     {"name": "mats", "topics": [{"topic": "mats/#", "access": "readwrite"}]},
+    {"name": "anna", "topics": [{"topic": "mats/#", "access": "readwrite"}]},
 ]
+VERSIONS = {"3.1": mqtt.MQTTv31, "3.1.1": mqtt.MQTTv311, "5": mqtt.MQTTv5}
 REFUSED = ("Not authorized", "Bad user name or password")
 
 
@@ -102,6 +105,81 @@ def test_a_person_has_several_connections_at_once(broker):
     assert not any(client.put_out for client in clients)
     for client in clients:
         client.close()
+
+
+@pytest.mark.parametrize("persistent", [False, True], ids=["clean", "persistent"])
+@pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
+@pytest.mark.parametrize("happened", ["away", "there", "restart", "kill", "reload", "reconnected", "wrong password"])
+def test_a_free_id_belongs_to_who_has_a_session_under_it(broker, happened, version, persistent):
+    """Its queue is not another person's, and nobody else puts out the program that is connected with it."""
+    client_id = f"phone-{happened}-{version}-{persistent}"
+    owner = Client(broker, "mats", client_id, persistent=True, version=version).subscribe("mats/#")
+    if happened in ("restart", "kill", "reload", "away"):
+        owner.close()
+    if happened == "restart":
+        broker.restart()
+    elif happened == "kill":
+        broker.save()
+        broker.stop(signal.SIGKILL)
+        broker.start()
+    elif happened == "reload":
+        broker.reload()
+    elif happened == "reconnected":  # puts its own connection out, and subscribes to nothing: it has the session
+        owner.client.loop_stop()
+        owner = Client(broker, "mats", client_id, persistent=True, version=version)
+        assert owner.session_present or version == mqtt.MQTTv31
+    elif happened == "wrong password":
+        assert (
+            Client(broker, "mats", client_id, persistent=persistent, version=version, password="no").answer in REFUSED
+        )
+        assert (
+            Client(broker, "anna", client_id, persistent=persistent, version=version, password="no").answer in REFUSED
+        )
+    publisher = Client(broker, "mats")
+    acknowledged = publisher.publish("mats/test", *map(str, range(200)))
+    assert Client(broker, "anna", client_id, version=version, persistent=persistent).answer in REFUSED
+    if happened in ("restart", "kill", "reload", "away"):
+        owner = Client(broker, "mats", client_id, persistent=True, version=version)
+        assert owner.session_present or version == mqtt.MQTTv31
+    assert not owner.put_out
+    assert owner.payloads() == acknowledged == [*map(str, range(200))]
+    Client(broker, "mats", client_id, version=version).subscribe("mats/#").close()
+    owner.close()
+    publisher.close()
+
+
+@pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
+def test_an_id_is_free_when_no_session_is_left_under_it(broker, version):
+    client_id = f"tablet-{version}"
+    Client(broker, "mats", client_id, version=version).subscribe("mats/#").close()
+    if version == mqtt.MQTTv5:  # which may keep a session of which nobody knows
+        broker.restart()
+    other = Client(broker, "anna", client_id, version=version, persistent=True).subscribe("mats/#")
+    assert other.answer == "Success"
+    other.close()
+    # A clean connection takes the session away, too.
+    Client(broker, "anna", client_id, version=version).subscribe("mats/#").close()
+    if version == mqtt.MQTTv5:
+        broker.restart()
+    again = Client(broker, "mats", client_id, version=version)
+    assert again.answer == "Success"
+    again.close()
+
+
+def test_sessions_under_free_ids_cost_a_bounded_memory(tmp_path):
+    """Of MQTT 5 nobody tells when they end. Those of another account are not pushed out by them."""
+    broker = Broker(tmp_path / "broker", ACCOUNTS)
+    broker.start()
+    Client(broker, "anna", "tablet", persistent=True).subscribe("mats/#").close()
+    for number in range(1001):
+        Client(broker, "mats", f"program{number}", version=mqtt.MQTTv5).subscribe("mats/#").close()
+    for client_id, let_in in (("program0", True), ("program1", False), ("program1000", False)):
+        client = Client(broker, "anna", client_id)
+        assert (client.answer == "Success") == let_in
+        client.close()
+    assert Client(broker, "mats", "tablet").answer in REFUSED
+    broker.stop()
+    assert "Client id tablet belongs to account anna; refused to mats." in broker.log()
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "tcc"])

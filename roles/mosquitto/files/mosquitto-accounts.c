@@ -1,6 +1,7 @@
 /* What Mosquitto 2.0 cannot say in its configuration, and loses sessions or messages without:
 
-   - A client id belongs to the account that it is named after: nobody else gets a session by it.
+   - A client id belongs to the account that it is named after, and any other one to the account that is connected with
+     it or has left a session under it: nobody else gets a session by it.
    - A reload puts out whose account is gone or has another password, and leaves alone everybody else, above all those who
      are away. (The broker by itself asks these for a password, too, which it does not know; then it keeps nothing more for
      them, and its list of sessions that end some day breaks.)
@@ -8,7 +9,8 @@
      topics. (The broker's own figures below $SYS are retained, and always true.)
 
    The file that plugin_opt_accounts names has a line for each fact: "account NAME FINGERPRINT", with a fingerprint of the
-   password; "id NAME PREFIX" for ids that are PREFIX or begin with PREFIX and '-'; "collect NAME TOPIC".
+   password; "id NAME PREFIX" for ids that are PREFIX or begin with PREFIX and '-'; "collect NAME TOPIC". plugin_opt_store
+   names the broker's store, which has the account of each session that outlived a restart.
 
    Compiled where it runs, without any headers: what is declared below is what is used of C's library and of plugin
    interface 5, which all of Mosquitto 2 has. */
@@ -19,20 +21,24 @@ typedef struct file FILE;
 
 FILE *fopen(const char *path, const char *mode);
 char *fgets(char *line, int size, FILE *file);
+size_t fread(void *to, size_t size, size_t count, FILE *file);
 int fclose(FILE *file);
 void *malloc(size_t size);
 void free(void *memory);
+int memcmp(const void *one, const void *other, size_t length);
 void *memcpy(void *to, const void *from, size_t length);
+void *memmove(void *to, const void *from, size_t length);
 char *strchr(const char *text, int character);
 int strcmp(const char *one, const char *other);
 int strncmp(const char *one, const char *other, size_t length);
 size_t strlen(const char *text);
 char *strdup(const char *text);
 
-enum { RELOAD = 1, ACL_CHECK = 2, BASIC_AUTH = 3, TICK = 9 };
+enum { RELOAD = 1, ACL_CHECK = 2, BASIC_AUTH = 3, TICK = 9, DISCONNECT = 10 };
 enum { READ = 1, WRITE = 2, SUBSCRIBE = 4 };
 enum { SUCCESS = 0, NO_MEMORY = 1, INVALID = 3, AUTH = 11, ACL_DENIED = 12, UNKNOWN = 13, DEFER = 17 };
 enum { WARNING = 4, ERROR = 8 };
+enum { MOST_SESSIONS = 1000 };
 
 struct option { char *key, *value; };
 struct acl_check {
@@ -50,9 +56,16 @@ struct basic_auth {
     char *username, *password;
     void *future2[4];
 };
+struct disconnect {
+    void *future, *client;
+    int reason;
+    void *future2[4];
+};
 
 int mosquitto_callback_register(void *plugin, int event, int (*callback)(int, void *, void *), const void *, void *);
+unsigned char mosquitto_client_clean_session(const void *client);
 const char *mosquitto_client_id(const void *client);
+int mosquitto_client_protocol_version(const void *client);
 const char *mosquitto_client_username(const void *client);
 int mosquitto_kick_client_by_username(const char *username, int with_will);
 int mosquitto_topic_matches_sub(const char *filter, const char *topic, unsigned char *result);
@@ -63,7 +76,16 @@ struct fact {
     char kind, *name, *value; /* both behind it, in the same piece of memory */
 };
 
-static char *path;
+/* Who is connected with an id, or has left a session under it (client is NULL then). The newest is the first. */
+struct session {
+    struct session *next;
+    const void *client;
+    int subscribes;
+    char *id, *account; /* both behind it, in the same piece of memory */
+};
+
+static char *path, *store;
+static struct session *sessions;
 static struct fact *facts, *before; /* before the reload that is under way */
 static int reloading;
 static const void *subscribing; /* the collecting client that the broker is sending what was retained */
@@ -133,19 +155,163 @@ static const char *other_owner(const char *id, const char *name)
     return owner && strcmp(owner, name) ? owner : NULL;
 }
 
+/* The session of an id, but for the connection of that client. */
+static struct session *session_of(const char *id, const void *client)
+{
+    struct session *session = sessions;
+
+    while (session && (strcmp(session->id, id) || (client && session->client == client)))
+        session = session->next;
+    return session;
+}
+
+static int remember(const char *id, const char *account, const void *client)
+{
+    size_t id_length = strlen(id) + 1, account_length = strlen(account) + 1;
+    struct session *session = malloc(sizeof *session + id_length + account_length);
+
+    if (!session)
+        return NO_MEMORY;
+    session->client = client;
+    session->subscribes = !client;
+    session->id = (char *)(session + 1);
+    session->account = session->id + id_length;
+    memcpy(session->id, id, id_length);
+    memcpy(session->account, account, account_length);
+    session->next = sessions;
+    sessions = session;
+    return SUCCESS;
+}
+
+static void drop(struct session *session)
+{
+    struct session **place = &sessions;
+
+    while (*place != session)
+        place = &(*place)->next;
+    *place = session->next;
+    free(session);
+}
+
+/* Sessions that an account has left under ids of its own choice are limited, since nobody tells when one of MQTT 5 ends. */
+static void limit_sessions(const char *account)
+{
+    struct session *session, *oldest = NULL;
+    int left = 0;
+
+    for (session = sessions; session; session = session->next)
+        if (!session->client && !strcmp(session->account, account)) {
+            oldest = session;
+            left++;
+        }
+    if (left > MOST_SESSIONS)
+        drop(oldest);
+}
+
+static size_t number(const unsigned char *bytes, int count)
+{
+    size_t value = 0;
+
+    while (count--)
+        value = value << 8 | *bytes++;
+    return value;
+}
+
+/* What the store says of sessions: chunks of kind, length and body behind a header; in it numbers are big-endian. */
+static int load_sessions(void)
+{
+    static const char magic[] = "\0\265\0mosquitto db";
+    static unsigned char body[24 + 2 * 65536];
+    unsigned char head[23], *id, *account;
+    FILE *file = store ? fopen(store, "r") : NULL;
+    int result = SUCCESS;
+
+    if (!file)
+        return SUCCESS;
+    if (fread(head, sizeof head, 1, file) == 1 && !memcmp(head, magic, 15) && number(head + 19, 4) == 6)
+        while (!result && fread(head, 8, 1, file) == 1) {
+            size_t length = number(head + 4, 4), part, id_length, account_length;
+            int client = number(head, 4) == 6 && length >= 24 && length < sizeof body;
+
+            for (; length; length -= part) {
+                part = length < sizeof body ? length : sizeof body - 1;
+                if (fread(body, part, 1, file) != 1)
+                    break;
+            }
+            if (length)
+                break;
+            id_length = number(body + 14, 2);
+            account_length = number(body + 18, 2);
+            if (!client || !id_length || !account_length || 24 + id_length + account_length > number(head + 4, 4))
+                continue;
+            id = body + 24;
+            account = id + id_length;
+            account[account_length] = 0;
+            memmove(id - 1, id, id_length); /* to make room for its end */
+            id[id_length - 1] = 0;
+            result = remember((char *)id - 1, (char *)account, NULL);
+        }
+    fclose(file);
+    return result;
+}
+
 static int on_basic_auth(int event, void *data, void *nothing)
 {
     struct basic_auth *asked = data;
     const char *id = mosquitto_client_id(asked->client), *owner;
+    struct session *session;
 
     if (!asked->username || !id)
         return DEFER;
     if (reloading) /* all who are here or away are asked; on_tick puts out who has to go */
         return SUCCESS;
-    if (!(owner = other_owner(id, asked->username)))
-        return DEFER;
+    owner = other_owner(id, asked->username);
+    if (!owner && (session = session_of(id, NULL)) && strcmp(session->account, asked->username))
+        owner = session->account;
+    if (!owner) /* if the password is wrong, on_disconnect follows at once */
+        return remember(id, asked->username, asked->client) ? NO_MEMORY : DEFER;
     mosquitto_log_printf(WARNING, "Client id %s belongs to account %s; refused to %s.", id, owner, asked->username);
     return AUTH;
+}
+
+/* An account is known to have a session once it subscribes: nothing is kept for it before, and its password was right. */
+static void subscribes(const void *client)
+{
+    struct session *session;
+
+    for (session = sessions; session; session = session->next)
+        if (session->client == client)
+            session->subscribes = 1;
+}
+
+static int on_disconnect(int event, void *data, void *nothing)
+{
+    const void *client = ((struct disconnect *)data)->client;
+    struct session *session = sessions, *other;
+    /* Of MQTT 5 it is not known whether the session ends now; it is taken to stay. */
+    int stays = !mosquitto_client_clean_session(client) || mosquitto_client_protocol_version(client) == 5;
+
+    while (session && session->client != client)
+        session = session->next;
+    if (!session)
+        return SUCCESS;
+    other = session_of(session->id, client);
+    if (!session->subscribes || (other && other->client)) {
+        /* A wrong password; one that kept nothing; or one that another connection of the same account has put out. */
+        if (other && session->subscribes)
+            other->subscribes = 1;
+        drop(session);
+    } else if (stays) {
+        session->client = NULL;
+        if (other)
+            drop(other);
+        limit_sessions(session->account);
+    } else {
+        if (other)
+            drop(other);
+        drop(session);
+    }
+    return SUCCESS;
 }
 
 static int collects(const char *name, const char *topic)
@@ -171,6 +337,7 @@ static int on_acl_check(int event, void *data, void *nothing)
     else if (asked->access == READ)
         return asked->retain && asked->client == subscribing && asked->topic[0] != '$' ? ACL_DENIED : DEFER;
     else if (asked->access == SUBSCRIBE) {
+        subscribes(asked->client);
         name = mosquitto_client_username(asked->client);
         subscribing = name && find(facts, 'c', name) ? asked->client : NULL;
         if (subscribing && !collects(name, asked->topic))
@@ -225,6 +392,8 @@ int mosquitto_plugin_init(void *plugin, void **user_data, struct option *options
     while (count--)
         if (!strcmp(options[count].key, "accounts"))
             path = strdup(options[count].value);
+        else if (!strcmp(options[count].key, "store"))
+            store = strdup(options[count].value);
     if (!path) {
         mosquitto_log_printf(ERROR, "plugin_opt_accounts is not set.");
         return INVALID;
@@ -233,7 +402,9 @@ int mosquitto_plugin_init(void *plugin, void **user_data, struct option *options
         mosquitto_log_printf(ERROR, "%s cannot be read.", path);
         return result;
     }
-    if ((result = mosquitto_callback_register(plugin, BASIC_AUTH, on_basic_auth, NULL, NULL))
+    if ((result = load_sessions())
+        || (result = mosquitto_callback_register(plugin, DISCONNECT, on_disconnect, NULL, NULL))
+        || (result = mosquitto_callback_register(plugin, BASIC_AUTH, on_basic_auth, NULL, NULL))
         || (result = mosquitto_callback_register(plugin, ACL_CHECK, on_acl_check, NULL, NULL))
         || (result = mosquitto_callback_register(plugin, RELOAD, on_reload, NULL, NULL))
         || (result = mosquitto_callback_register(plugin, TICK, on_tick, NULL, NULL)))
@@ -244,6 +415,9 @@ int mosquitto_plugin_init(void *plugin, void **user_data, struct option *options
 int mosquitto_plugin_cleanup(void *user_data, struct option *options, int count)
 {
     forget(facts);
+    while (sessions)
+        drop(sessions);
     free(path);
+    free(store);
     return SUCCESS;
 }
