@@ -342,7 +342,7 @@ def rendered(**changes) -> list[dict]:
         "site_devices": [{"name": "greenhouse"}],
         "site_readings": READINGS,
         "site_forward": {},
-        "site_minutes_ahead": 5,
+        "site_clock_tolerance_minutes": 5,
         **changes,
     }
     templar = Templar(DataLoader(), variables)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import re
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ spec.loader.exec_module(site)
 
 READINGS = yaml.safe_load((REPOSITORY / "inventories/home/group_vars/site/readings.yml").read_text())["site_readings"]
 DEFAULTS = yaml.safe_load((REPOSITORY / "playbooks/group_vars/all/10_site.yml").read_text())
+RENAMED = yaml.safe_load((REPOSITORY / "roles/validate/vars/main.yml").read_text())["__validate_renamed"]
 SENSORS = yaml.safe_load((REPOSITORY / "inventories/home/host_vars/matslopy4.yml").read_text())["lopy4_sensors"]
 FUNCTIONS = ("brokers", "databases", "collectors", "dashboards", "flows")
 
@@ -40,7 +42,7 @@ def described(tmp_path):
 
 def problems(described):
     hostvars, groups = described
-    return site.site_problems(hostvars["pi"], hostvars, groups)
+    return site.site_problems(hostvars["pi"], hostvars, groups, RENAMED)
 
 
 def test_a_sound_site_has_no_problems(described):
@@ -74,7 +76,10 @@ def spoil_variable(name, value, host="pi"):
         (spoil_reading(unit=""), "outsidetemp has no unit"),
         (spoil_reading(low=50), "low (50) has to be below high"),
         (spoil_reading(low="cold"), "low is 'cold'; a number is wanted"),
-        (spoil_reading(sensor="dht12"), "no sensor type dht12; there are bmp180, dht11, soil. Did you mean dht11?"),
+        (
+            spoil_reading(sensor="dht12"),
+            f"no sensor type dht12; there are {', '.join(sorted(site.drivers()))}. Did you mean dht11?",
+        ),
         (spoil_reading(quantity="warmth"), "dht11 measures humidity, temperature; quantity is 'warmth'"),
         (spoil_variable("lopy4_name", "greenhouse", "matslopy4"), "2 devices are called greenhouse"),
         (spoil_variable("lopy4_name", "green house", "matslopy4"), "'green house' can't be a device's name"),
@@ -95,10 +100,13 @@ def spoil_variable(name, value, host="pi"):
         ),
         (spoil_variable("site_timezone", "Europe/Stockholn"), "Did you mean Europe/Stockholm?"),
         (spoil_variable("site_extra_topics", ["tig/all"]), "tig/all overlaps the devices' own topics"),
-        (spoil_variable("site_average_interval", "10 minutes"), "'10 minutes' is no interval; write it like 30s, 10m"),
-        (spoil_variable("site_minutes_ahead", "5m"), "site_minutes_ahead is '5m'; write it like 5."),
-        (spoil_variable("site_minutes_ahead", -1), "site_minutes_ahead: -1 is no number from 0 on"),
-        (spoil_variable("site_new_names_a_day", "many"), "site_new_names_a_day is 'many'; write it like 50."),
+        (spoil_variable("site_averages_interval", "10 minutes"), "'10 minutes' is no interval; write it like 30s, 10m"),
+        (
+            spoil_variable("site_clock_tolerance_minutes", "5m"),
+            "site_clock_tolerance_minutes is '5m'; write it like 5.",
+        ),
+        (spoil_variable("site_clock_tolerance_minutes", -1), "site_clock_tolerance_minutes: -1 is no number from 0 on"),
+        (spoil_variable("site_new_names_per_day", "many"), "site_new_names_per_day is 'many'; write it like 50."),
         (spoil_variable("site_topic_prefix", "tig/"), "site_topic_prefix: 'tig/' can't begin topics"),
         (spoil_variable("site_alert_topic", "tig/alert"), "site_alert_topic: tig/alert lies below tig"),
         (spoil_variable("site_accounts", [{"name": "greenhouse"}]), "there is an account greenhouse already"),
@@ -113,6 +121,23 @@ def spoil_variable(name, value, host="pi"):
         (
             spoil_variable("site_forward", {"host": "a", "topic": "b", "fields": ["soilhumidty"]}),
             "there is no soilhumidty in this site. Did you mean soilhumidity?",
+        ),
+        (
+            spoil_variable("site_keep_readings", "52w"),
+            "site_keep_readings (host pi) is called site_readings_retention now; rename it",
+        ),
+        (spoil_variable("site_name", 2024), "site_name is 2024; write it like 'home'."),
+        (spoil_variable("site_no_log", "no doubt"), "site_no_log is 'no doubt'; write it like True."),
+        (spoil_reading(field=""), "site_readings: entry 1 has no field."),
+        (spoil_reading(decimals=1.5), "site_readings: entry 1: decimals is 1.5; a whole number is wanted."),
+        (spoil_variable("site_accounts", [{"publish": ["a"]}]), "site_accounts: entry 1 has no name."),
+        (
+            spoil_variable("site_contact_point", {"type": "pigeon"}),
+            "site_contact_point: type is 'pigeon'; there are email, webhook.",
+        ),
+        (
+            spoil_variable("site_mail_server", {"hots": "a"}),
+            "site_mail_server: there is no key hots. Did you mean host?",
         ),
         (
             spoil_variable("site_timezon", "x"),
@@ -260,3 +285,30 @@ def test_where_a_service_is_reached_from_the_controller(variables, reached):
 )
 def test_where_people_reach_a_service(variables, reached):
     assert site.connect_address(["pi"], {"pi": variables}, "3000", by_people=True) == reached
+
+
+def test_a_renamed_variable_has_a_new_name_that_exists_and_no_old_one():
+    known = {name for role in (REPOSITORY / "roles").iterdir() for name in site._options(role.name)}
+    assert set(RENAMED.values()) <= known
+    assert not set(RENAMED) & known
+
+
+def test_the_readme_lists_the_renamed_variables():
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \|$", (REPOSITORY / "README.md").read_text(), re.MULTILINE)
+    assert dict(rows) == RENAMED
+
+
+@pytest.mark.parametrize("value", [True, "true", "no"])
+def test_a_switch_may_be_a_word_as_on_the_command_line(described, value):
+    described[0]["pi"]["site_no_log"] = value
+    assert problems(described) == []
+
+
+def test_what_messages_show_is_a_sound_description():
+    schema = site._options("validate")
+    for name, sample in site.SAMPLES.items():
+        option = schema.get(name, site.SENSORS)
+        assert list(site._unlike(option, sample, name)) == []
+        entries = sample if isinstance(sample, list) else [sample]
+        for entry in entries if option.get("options") else ():
+            assert set(entry) <= set(option["options"]), name

@@ -16,7 +16,7 @@ FLOOD = 5000
 
 @pytest.fixture
 def chain(tmp_path) -> Chain:
-    with running(tmp_path / "chain", site={"site_new_names_a_day": NEW_A_DAY}) as chain:
+    with running(tmp_path / "chain", site={"site_new_names_per_day": NEW_A_DAY}) as chain:
         yield chain
 
 
@@ -126,7 +126,7 @@ def test_what_is_stored_passes_after_a_restart_whatever_comes_first(chain, how, 
 
 
 def test_a_database_that_does_not_say_what_it_has_holds_up_nothing(tmp_path):
-    with running(tmp_path / "chain", site={"site_new_names_a_day": NEW_A_DAY}) as chain:
+    with running(tmp_path / "chain", site={"site_new_names_per_day": NEW_A_DAY}) as chain:
         chain.telegraf.stop()
         chain.query(
             "REVOKE ALL PRIVILEGES FROM telegraf; REVOKE ALL ON iot FROM telegraf; GRANT WRITE ON iot TO telegraf"

@@ -110,7 +110,7 @@ def test_what_a_database_without_accounts_refuses_is_kept(chain):
 
 
 def test_names_that_are_stored_pass_though_the_database_refuses_at_the_start(tmp_path):
-    with running(tmp_path / "chain", site={"site_new_names_a_day": 5}) as chain:
+    with running(tmp_path / "chain", site={"site_new_names_per_day": 5}) as chain:
         known = [f"known-{number}" for number in range(20)]
         chain.write(*(f"mqtt_consumer,device={name} x=1 1700000000000000000" for name in known))
         chain.telegraf.stop()
@@ -197,7 +197,7 @@ def test_a_point_that_cannot_be_stored_costs_itself_alone(chain):
 
 def test_no_batch_is_larger_than_the_database_takes(tmp_path):
     """25 MB. A number with an exponent is thirty times as long in the database's protocol."""
-    with running(tmp_path / "chain", site={"site_new_names_a_day": 200}) as chain:
+    with running(tmp_path / "chain", site={"site_new_names_per_day": 200}) as chain:
         small = {f"field{number}": 1.5e300 for number in range(60)}
         large = {f"field{number}": 1.5e300 for number in range(100)}
         chain.write(f"mqtt_consumer {','.join(f'{name}=1' for name in large)} 1700000000000000000")

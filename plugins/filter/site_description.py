@@ -13,6 +13,7 @@ from zoneinfo import available_timezones
 
 import yaml
 from ansible.errors import AnsibleFilterError
+from ansible.module_utils.parsing.convert_bool import BOOLEANS
 
 REPOSITORY = Path(__file__).parents[2]
 DRIVERS = REPOSITORY / "firmware" / "lib" / "tig" / "drivers"
@@ -21,33 +22,16 @@ WIRING = REPOSITORY / "playbooks/group_vars/all"
 FUNCTIONS = ("brokers", "databases", "collectors", "dashboards", "flows")
 PROBE = "tig-pi-probe"
 PROGRAMS = ("telegraf", "node_red", PROBE)  # accounts of the stack's own programs
-READING_KEYS = {
-    "field",
-    "title",
-    "unit",
-    "decimals",
-    "minimum",
-    "maximum",
-    "low",
-    "high",
-    "hysteresis",
-    "sensor",
-    "quantity",
-}
-FORWARD_KEYS = {"host", "port", "tls", "username", "topic", "devices", "fields"}
 FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # one level of a topic, an account, a file name and a label alike
 RESERVED_FIELDS = {"device", "time", "sensortime"}
-# The parts of a description as they are written; what is of another type is answered with them.
+SPECS = "roles/{}/meta/argument_specs.yml"
+# How entries are written, for messages. Where there is no sample, the default is one.
 SAMPLES = {
     "site_timezone": "Europe/Stockholm",
-    "site_topic_prefix": "tig",
     "site_alert_topic": "tig-alert",
     "site_extra_topics": ["mats/test"],
     "site_accounts": [{"name": "mats", "publish": ["mats/test"], "subscribe": ["tig/#"]}],
-    "site_average_interval": "10m",
-    "site_minutes_ahead": 5,
-    "site_new_names_a_day": 50,
     "site_readings": [
         {
             "field": "outsidetemp",
@@ -65,6 +49,21 @@ SAMPLES = {
         "fields": ["soilhumidity"],
     },
     "lopy4_sensors": [{"driver": "dht11", "pin": "P11", "fields": {"temperature": "outsidetemp"}}],
+}
+# What every driver takes; its own settings are checked by role lopy4.
+SENSORS = {
+    "type": "list",
+    "elements": "dict",
+    "options": {"driver": {"type": "str"}, "pin": {"type": "str"}, "fields": {"type": "dict"}},
+}
+# Types of argument_specs: what Python makes of them, and how messages call them.
+TYPES = {
+    "str": (str, "text"),
+    "int": (int, "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": (bool, "true or false"),
+    "list": (list, "a list"),
+    "dict": (Mapping, "a dictionary"),
 }
 # What Ansible reads of host_vars; editors and file managers leave other things there.
 VARIABLE_FILES = ("", ".yml", ".yaml", ".json")
@@ -178,12 +177,15 @@ def connect_address(hosts: list[str], hostvars: Mapping, port: int, by_people: b
     return {"host": "127.0.0.1" if local else variables.get("ansible_host", host), "port": port}
 
 
-def site_problems(variables: Mapping, hostvars: Mapping, groups: Mapping) -> list[str]:
+def site_problems(variables: Mapping, hostvars: Mapping, groups: Mapping, renamed: Mapping[str, str]) -> list[str]:
     """All that is wrong with the description of the site, a sentence each; an empty list if nothing is.
 
-    `variables` holds what the inventory says of the site as a whole, by the names of the role's variables.
+    `variables` are those of a host of the site, `renamed` the new names of variables by their old ones.
     """
     devices = groups.get("devices", [])
+    old = list(_renamed(hostvars, groups, renamed))
+    if old:
+        return old
     # First, since all other checks rely on it.
     misshapen = list(_misshapen(variables, devices, hostvars))
     if misshapen:
@@ -194,6 +196,7 @@ def site_problems(variables: Mapping, hostvars: Mapping, groups: Mapping) -> lis
         _outside(groups),
         _misspelt(hostvars, groups),
         _unverified_key(hostvars, groups),
+        _incomplete(variables),
         _readings(variables["site_readings"]),
         _devices(devices, hostvars, variables["site_readings"]),
         _accounts(variables["site_accounts"], devices, hostvars),
@@ -206,24 +209,65 @@ def site_problems(variables: Mapping, hostvars: Mapping, groups: Mapping) -> lis
     return [problem for check in checks for problem in check]
 
 
+def _options(role: str) -> dict[str, dict]:
+    """The variables that a role documents, as its argument_specs describe them."""
+    specs = yaml.safe_load((REPOSITORY / SPECS.format(role)).read_text(encoding="utf-8"))["argument_specs"]
+    return {name: option for entry in specs.values() for name, option in entry.get("options", {}).items()}
+
+
+def _renamed(hostvars: Mapping, groups: Mapping, renamed: Mapping[str, str]) -> Iterator[str]:
+    for old, new in renamed.items():
+        for host in groups["all"]:
+            if old in hostvars[host]:
+                yield f"{old} (host {host}) is called {new} now; rename it in the inventory."
+                break
+
+
 def _misshapen(variables: Mapping, devices: list[str], hostvars: Mapping) -> Iterator[str]:
     """What is of another type than it has to be. Ansible itself takes one word for a list, and the roles its letters."""
-    for name in [name for name in SAMPLES if name in variables]:
-        yield from _unlike(SAMPLES[name], variables[name], name)
+    for name, option in _options("validate").items():
+        if name in variables:
+            yield from _unlike(option, variables[name], name, SAMPLES.get(name, option.get("default")))
     for host in devices:
         sensors = hostvars[host].get("lopy4_sensors") or []
-        yield from _unlike(SAMPLES["lopy4_sensors"], sensors, f"host_vars/{host}.yml: lopy4_sensors")
+        yield from _unlike(SENSORS, sensors, f"host_vars/{host}.yml: lopy4_sensors", SAMPLES["lopy4_sensors"])
 
 
-def _unlike(example, value, where: str) -> Iterator[str]:
-    if not isinstance(value, type(example)):
-        yield f"{where} is {value!r}; write it like {example!r}."
-    elif isinstance(value, list):
-        for place, entry in enumerate(value, start=1):
-            yield from _unlike(example[0], entry, f"{where}: entry {place}")
-    elif isinstance(value, Mapping):
-        for key in [key for key in example if value.get(key) is not None]:
-            yield from _unlike(example[key], value[key], f"{where}: {key}")
+def _unlike(option: Mapping, value, where: str, sample=None) -> Iterator[str]:
+    if option["type"] == "raw":
+        return
+    kind, called = TYPES[option["type"]]
+    if option["type"] == "bool" and value in BOOLEANS:  # --extra-vars has no other than words
+        return
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        yield f"{where} is {value!r}; " + (f"write it like {sample!r}." if sample else f"{called} is wanted.")
+        return
+    entries = [(f"{where}: entry {place}", entry) for place, entry in enumerate(value, 1)] if kind is list else []
+    for place, entry in entries:
+        yield from _unlike({**option, "type": option["elements"]}, entry, place, sample[0] if sample else None)
+    if kind is Mapping:
+        for key, part in option.get("options", {}).items():
+            if value.get(key) is not None:
+                yield from _unlike(part, value[key], f"{where}: {key}", (sample or {}).get(key))
+
+
+def _incomplete(variables: Mapping) -> Iterator[str]:
+    """Keys that no entry has, and entries without a key that they need."""
+    for name, option in _options("validate").items():
+        keys = option.get("options")
+        if not keys:
+            continue
+        first = next(iter(keys))  # what an entry is known by
+        entries = variables[name] if option["type"] == "list" else [variables[name]]
+        for place, entry in enumerate(entries, 1):
+            where = f"{name}: {entry.get(first) or f'entry {place}'}" if option["type"] == "list" else name
+            for key in sorted(set(entry) - set(keys)):
+                yield f"{where}: there is no key {key}.{_perhaps(key, keys) or f' There are {_list(keys)}.'}"
+            for key, part in keys.items():
+                if part.get("required") and not entry.get(key):
+                    yield f"{where} has no {key}."
+                if "choices" in part and key in entry and entry[key] not in part["choices"]:
+                    yield f"{where}: {key} is {entry[key]!r}; there are {_list(part['choices'])}."
 
 
 def _functions(groups: Mapping) -> Iterator[str]:
@@ -251,10 +295,9 @@ def _outside(groups: Mapping) -> Iterator[str]:
 def _misspelt(hostvars: Mapping, groups: Mapping) -> Iterator[str]:
     """Variables that carry a role's prefix and that nothing knows."""
     known: dict[str, set[str]] = {}
-    for path in sorted(REPOSITORY.glob("roles/*/meta/argument_specs.yml")):
-        specs = yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]
-        names = {name for entry in specs.values() for name in entry.get("options", {})}
-        known["site" if path.parts[-3] == "validate" else path.parts[-3]] = names
+    for path in sorted(REPOSITORY.glob(SPECS.format("*"))):
+        role = path.parts[-3]
+        known["site" if role == "validate" else role] = set(_options(role))
     for path in sorted(WIRING.glob("*.yml")):
         for name in yaml.safe_load(path.read_text(encoding="utf-8")):
             if role := _prefix(name, known):
@@ -289,29 +332,19 @@ def _readings(readings: list[Mapping]) -> Iterator[str]:
     for field, count in Counter(names).items():
         if count > 1:
             yield f"site_readings: {field} stands there {count} times; a field has one entry."
-    for place, reading in enumerate(readings, start=1):
+    for reading in readings:
         field = reading.get("field")
         if not field:
-            yield f"site_readings: entry {place} has no field."
             continue
         where = f"site_readings: {field}"
         if not FIELD.fullmatch(str(field)) or field in RESERVED_FIELDS:
             yield f"{where} can't be the name of a field; use letters, digits and '_', and none of {_list(RESERVED_FIELDS)}."
-        for key in sorted(set(reading) - READING_KEYS):
-            yield f"{where}: there is no key {key}.{_perhaps(key, READING_KEYS)}"
-        for key in ("title", "unit"):
-            if not reading.get(key):
-                yield f"{where} has no {key}."
         yield from _limits(where, reading)
         yield from _measured_by(where, reading, catalogue)
 
 
 def _limits(where: str, reading: Mapping) -> Iterator[str]:
     limits = [(key, reading[key]) for key in ("minimum", "low", "high", "maximum") if reading.get(key) is not None]
-    for key, value in limits:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            yield f"{where}: {key} is {value!r}; a number is wanted."
-            return
     for (low, low_value), (high, high_value) in pairwise(limits):
         if low_value >= high_value:
             yield f"{where}: {low} ({low_value}) has to be below {high} ({high_value})."
@@ -373,8 +406,6 @@ def _accounts(people: list[Mapping], hosts: list[str], hostvars: Mapping) -> Ite
         elif name in taken:
             yield f"site_accounts: there is an account {name} already; choose another name."
         taken.add(name)
-        for key in sorted(set(person) - {"name", "publish", "subscribe"}):
-            yield f"site_accounts: {name}: there is no key {key}; there are name, publish and subscribe."
 
 
 def _topics(variables: Mapping) -> Iterator[str]:
@@ -390,11 +421,11 @@ def _topics(variables: Mapping) -> Iterator[str]:
 
 
 def _bounds(variables: Mapping) -> Iterator[str]:
-    interval = variables["site_average_interval"]
+    interval = variables["site_averages_interval"]
     if not re.fullmatch(r"[1-9]\d*[smhdw]", interval):
-        yield f"site_average_interval: {interval!r} is no interval; write it like 30s, 10m, 1h or 1d."
-    for name in ("site_minutes_ahead", "site_new_names_a_day"):
-        if isinstance(variables[name], bool) or variables[name] < 0:
+        yield f"site_averages_interval: {interval!r} is no interval; write it like 30s, 10m, 1h or 1d."
+    for name in ("site_clock_tolerance_minutes", "site_new_names_per_day"):
+        if variables[name] < 0:
             yield f"{name}: {variables[name]} is no number from 0 on."
 
 
@@ -414,8 +445,6 @@ def _forward(variables: Mapping, devices: list[str]) -> Iterator[str]:
     forward = variables["site_forward"]
     if not forward:
         return
-    for key in sorted(set(forward) - FORWARD_KEYS):
-        yield f"site_forward: there is no key {key}.{_perhaps(key, FORWARD_KEYS)}"
     for key in ("host", "topic"):
         if not forward.get(key):
             yield f"site_forward has no {key}; {{}} forwards nothing."
