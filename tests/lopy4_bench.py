@@ -131,8 +131,8 @@ def said(device: Device, text: str, patience: float = 20) -> bool:
     """Whether the device comes to say something on its console after its last start."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
-        start = bytes(device.tail).rfind(b"ets Jun")
-        if text.encode() in bytes(device.tail)[start:]:
+        start = bytes(device.uart.tail).rfind(b"ets Jun")
+        if text.encode() in bytes(device.uart.tail)[start:]:
             return True
         time.sleep(0.02)
     return False
@@ -145,7 +145,7 @@ def boots(device: Device, patience: float = 40) -> str:
     """
     end = time.monotonic() + patience
     while time.monotonic() < end:
-        heard = bytes(device.tail)
+        heard = bytes(device.uart.tail)
         heard = heard[heard.rfind(b"ets Jun") :]
         found = re.search(rb"program (\w+) in", heard)
         if found:
@@ -153,7 +153,7 @@ def boots(device: Device, patience: float = 40) -> str:
         if heard.endswith(b">>> "):
             return ""
         time.sleep(0.02)
-    raise AssertionError(bytes(device.tail)[-1500:].decode("utf-8", "replace"))
+    raise AssertionError(bytes(device.uart.tail)[-1500:].decode("utf-8", "replace"))
 
 
 def formatted(device: Device, backups: Path) -> None:
@@ -181,7 +181,7 @@ def formatted(device: Device, backups: Path) -> None:
 
 def power_on(device: Device) -> None:
     """Give it its power back; what it said before is forgotten."""
-    device.submit(device.tail.clear)
+    device.submit(device.uart.tail.clear)
     device.ctl("plug")
 
 

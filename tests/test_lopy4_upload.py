@@ -98,7 +98,7 @@ def test_a_new_device_gets_everything_and_then_nothing(device):
     assert first.changed
     assert first.slot == "a"
     assert first.upload.sent_files == sorted(firmware())
-    assert device.overflowed == 0
+    assert device.uart.overflowed == 0
     second = Visit(device, program("1"), "1")
     assert second.works
     writes = device.page.block_writes
@@ -235,11 +235,11 @@ def test_a_program_that_locks_nothing_is_named_before_anything_is_sent(tmp_path)
         time.sleep(1)
         user = subprocess.Popen(["cat", device.port], stdout=subprocess.DEVNULL)
         wait_until(lambda: os.path.realpath(f"/proc/{user.pid}/fd/3") == os.path.realpath(device.port), "cat reads")
-        before = device.received
+        before = device.uart.received
         try:
             with pytest.raises(DeviceError, match=rf"in use by cat \(process {user.pid}\)\. Close it and run again"):
                 Line(device.port)
-            assert device.received == before
+            assert device.uart.received == before
         finally:
             user.kill()
             user.wait()
@@ -345,7 +345,7 @@ def interrupted(state, directory, disturb, files, version) -> None:
             Visit(device, files, version, patience=0)
         device.submit(device.plug)  # what is plugged in stays so
         device.page.cut_at_write = 0
-        device.unplug_after = None
+        device.uart.unplug_after = None
         assert boots(device) in ("1", version)
         again = Visit(device, files, version)
         assert again.works is not False
@@ -356,9 +356,9 @@ def size_of_upload(state, directory, files, version) -> tuple[int, int]:
     """Bytes down the line and block writes of a whole upload."""
     with copy_of(state, directory) as device:
         assert said(device, "program 1 in")
-        before, writes = device.received, device.page.block_writes
+        before, writes = device.uart.received, device.page.block_writes
         Visit(device, files, version, patience=0)
-        return device.received - before, device.page.block_writes - writes
+        return device.uart.received - before, device.page.block_writes - writes
 
 
 NEXT = program("2", lib__tig__more=b"# new in version 2\n" * 100)
@@ -381,7 +381,7 @@ def cable(programmed, tmp_path, seed):
     at = random.Random(f"{state.name}{seed}").randrange(1, length)
 
     def disturb(device):
-        device.unplug_after = at
+        device.uart.unplug_after = at
 
     interrupted(state, tmp_path / "cut", disturb, NEXT, "2")
 

@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 
 from virtual_lopy4.control import execute
-from virtual_lopy4.device import reset_cause
+from virtual_lopy4.resets import reset_cause
 from virtual_lopy4.hardware import Hardware, HardwareError
 from virtual_lopy4.shared import Shared
 

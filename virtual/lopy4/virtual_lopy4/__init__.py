@@ -1,6 +1,7 @@
 """A LoPy4 made of software: see ../README.md."""
 
 from .control import Control
-from .device import Device, find_micropython
+from .device import Device
+from .interpreter import find_micropython
 
 __all__ = ["Control", "Device", "find_micropython"]

@@ -1,10 +1,12 @@
-"""Commands to a running device: `execute` in its own process, `Control` from another one."""
+"""Commands to a running device: `execute` in its own process, `Control` from another one, which a `Listener` serves."""
 
+import contextlib
 import json
 import os
 import socket
 
 from .cells import TORN
+from .status import status
 
 
 def _switch(word):
@@ -16,7 +18,7 @@ def _switch(word):
 
 
 def _status(device):
-    return device.status()
+    return status(device)
 
 
 def _sensor(device, name, fault="none"):
@@ -55,7 +57,7 @@ def _unplug(device, after_bytes=None):
     if after_bytes is None:
         device.unplug()
     else:
-        device.unplug_after = int(after_bytes)
+        device.uart.unplug_after = int(after_bytes)
 
 
 def _plug(device):
@@ -99,12 +101,11 @@ def _battery(device, state):
 
 
 def _pace(device, state):
-    device.paced = _switch(state)
-    device.set_baud(device.line_baud)
+    device.uart.set_paced(_switch(state))
 
 
 def _output(device):
-    return bytes(device.tail).decode("utf-8", "replace")
+    return bytes(device.uart.tail).decode("utf-8", "replace")
 
 
 COMMANDS = {
@@ -132,6 +133,61 @@ def execute(device, do, arguments):
         return COMMANDS[do](device, **arguments)
     except TypeError as error:
         raise ValueError(f"{do}: {error}") from None
+
+
+class Listener:
+    """The control socket DIRECTORY/control: lines of JSON, each a command. run(do, arguments) carries one out."""
+
+    def __init__(self, directory, run):
+        self.path, self.run = os.path.join(directory, "control"), run
+        self.clients = {}
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        folder = os.open(directory, os.O_RDONLY)
+        try:
+            path = f"/proc/self/fd/{folder}/control"  # socket paths are short
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            self.socket.bind(path)
+        finally:
+            os.close(folder)
+        self.socket.listen(4)
+
+    @property
+    def sources(self):
+        """What to wait for."""
+        return [self.socket, *self.clients]
+
+    def serve(self, source):
+        """One of the sources has something."""
+        if source is self.socket:
+            client, _ = self.socket.accept()
+            self.clients[client] = b""
+            return
+        try:
+            data = source.recv(65536)
+        except OSError:
+            data = b""
+        if not data:
+            del self.clients[source]
+            source.close()
+            return
+        *lines, self.clients[source] = (self.clients[source] + data).split(b"\n")
+        for line in lines:
+            with contextlib.suppress(OSError):
+                source.sendall(json.dumps(self.answer(line)).encode() + b"\n")
+
+    def answer(self, line):
+        try:
+            request = json.loads(line)
+            return {"ok": True, "value": self.run(request.pop("do"), request)}
+        except Exception as error:
+            return {"ok": False, "error": str(error) or type(error).__name__}
+
+    def close(self):
+        for source in (*self.clients, self.socket):
+            source.close()
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
 
 
 class Control:
