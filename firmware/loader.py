@@ -1,12 +1,12 @@
 ROLE = ""  # tig-pi loader
-# The loader of tig-pi's sensor nodes. boot.py and main.py are the same text but for the first line: each one puts the other
-# right, when that is missing or damaged; main.py starts the program.
+# The loader of tig-pi's sensor nodes. The uploader writes it to the device as boot.py and as main.py, each with its own name in
+# the first line: each repairs the other if that is missing or damaged, and main.py starts the program.
 #
-# The program stands twice, in the slots a/ and b/. The pointer says which one runs: two records, slot.0 and slot.1, of 64 bytes
-# "<sequence> <slot> <trial|good> <tries> <crc32>"; the sound one with the higher sequence counts and the other one is
-# overwritten, so there is a sound one at every byte of the writing. <tries>: of a slot on trial how often it was started, of a
-# good one how often in a row it failed to start (it crashed before it confirmed, or the watchdog ended it). After three the
-# loader goes back to the other slot; so does a slot on trial that says that it reaches no broker.
+# There are two slots for programs, a/ and b/. The pointer says which one runs: two records, slot.0 and slot.1, of 64 bytes
+# "<sequence> <slot> <trial|good> <tries> <crc32>". The valid one with the higher sequence counts, and the other one is
+# overwritten, so that one is valid at every byte of the writing. <tries>: for a slot on trial how often it was started, for a
+# good one how often in a row it failed to start (it crashed before it confirmed, or the watchdog ended it). After three tries
+# the loader goes back to the other slot; it also does so when a program on trial reports that it reaches no broker.
 
 import os
 import sys
@@ -17,8 +17,8 @@ MARK = b"  # tig-pi loader\n"
 TRIES = 3
 START_MS = 180000  # the watchdog until the program arms its own
 CONSOLE_MS = 3600000  # the watchdog while somebody sits at the console
-PAUSE_S = 5  # before the reset after a crash, so that Ctrl-C can come between
-SOON_S = 600  # one that crashes sooner than this is given a rest, unless it is on trial: each crash is written to the flash
+PAUSE_S = 5  # before the reset after a crash: time for Ctrl-C
+SOON_S = 600  # after a crash within this time the pause is longer, unless on trial: each crash is written to the flash
 REST_S = 60
 
 
@@ -60,7 +60,7 @@ class Record:
 
 
 def parse(data):
-    """A Record, or None if it is not sound."""
+    """A Record, or None if it is not valid."""
     try:
         sequence, slot, state, tries, crc = data.decode().split()
         record = Record(int(sequence), slot, state, int(tries))
@@ -85,7 +85,7 @@ def pointer():
 
 
 def point(slot, state, tries):
-    """Write the pointer; a full or broken file system is no reason not to start."""
+    """Write the pointer; a full or damaged file system must not prevent the start."""
     last, number = pointer()
     text = Record(last.sequence + 1, slot, state, tries).text
     record = ("%-63s\n" % ("%s %08x" % (text, crc32(text.encode())))).encode()
@@ -108,7 +108,7 @@ def other_than(slot):
 
 
 def choose():
-    """The slot to start now; what counts as a try is counted."""
+    """The slot to start now; counts the try."""
     record = pointer()[0]
     slot, state, tries = record.slot, record.state, record.tries
     if not slot:
@@ -129,7 +129,7 @@ def choose():
 
 
 def starved():
-    """Whether the watchdog ended what ran before, unasked."""
+    """Whether the watchdog ended the last program, and nobody asked for the reset."""
     import machine
 
     if machine.reset_cause() != machine.WDT_RESET:
@@ -137,13 +137,13 @@ def starved():
     try:
         import pycom
 
-        # Pycom resets by its watchdog also when it is asked to, and whoever asks leaves a 1. The program takes it away; one
-        # that does not come so far finds a 2 next time.
+        # Pycom uses the watchdog for every reset that is asked for, and whoever asks writes a 1. The program erases it; if it
+        # does not get so far, there is a 2 next time.
         if pycom.nvs_get("tig_reset") == 1:
             pycom.nvs_set("tig_reset", 2)
             return False
     except Exception:
-        pass  # another platform, or no such key: which exception that is depends on the release
+        pass  # another platform, or no such key: the exception depends on the release
     return True
 
 
@@ -151,7 +151,7 @@ def starved():
 
 
 def repair(mine, other):
-    """Write the other file anew when it is missing, empty, damaged or of another version; somebody's own is left alone."""
+    """Write the other file if it is missing, empty, damaged or of another version; a user's own file is left alone."""
     text = read("%s/%s.py" % (ROOT, mine)).split(b"\n", 1)
     text = ('ROLE = "%s"' % other).encode() + MARK + text[1]
     path = "%s/%s.py" % (ROOT, other)
@@ -174,12 +174,12 @@ def repair(mine, other):
 
 
 class Start:
-    """What the program is given as `confirm`: to be called once it works."""
+    """The program gets it as `confirm`, and calls it once it works."""
 
     def __init__(self, slot):
         self.slot = slot
-        self.over = False  # it has confirmed, or handed back
-        # On trial beside a program that may be better: then it works only if it reaches the broker.
+        self.over = False  # it has confirmed, or gone back
+        # On trial, with another program to go back to: it works only if it reaches the broker.
         self.trial = pointer()[0].state == "trial" and complete(other_than(slot))
 
     def __call__(self):
@@ -190,7 +190,7 @@ class Start:
         print("slot %s works" % self.slot)  # whoever uploaded it waits for this
 
     def back(self):
-        """Hand back to the program before; it runs after the reset."""
+        """Go back to the previous program, which runs after the reset."""
         self.over = True
         other = other_than(self.slot)
         point(other, "good", 0)
@@ -233,7 +233,7 @@ def start():
 
 
 def watchdog(ms):
-    """Arm it; for less where the board cannot wait so long (RP2: 8388 ms), which its file in the program knows."""
+    """Arm it, for less time if the board cannot wait so long (RP2: 8388 ms), as its file in the program says."""
     from machine import WDT
 
     try:
@@ -251,7 +251,7 @@ def restart():
     try:
         import pycom
 
-        pycom.nvs_set("tig_reset", 1)  # Pycom resets by its watchdog: this tells a wanted reset from a starved one
+        pycom.nvs_set("tig_reset", 1)  # on Pycom the watchdog does it: this tells a wanted reset from a hang
     except ImportError:
         pass
     import machine

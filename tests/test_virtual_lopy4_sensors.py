@@ -147,7 +147,7 @@ def test_bmp180_faults(board):
 
 
 def test_an_i2c_controller_has_one_pair_of_pins(board):
-    """Who makes it anew with other pins takes it from the one who had it; the second controller is another one."""
+    """Constructing it again with other pins changes them for everybody who uses it; the second controller is another one."""
     _, host = board
     host.ask(
         "def make(id):\n return machine.I2C(id, machine.I2C.MASTER, pins=('P9', 'P10'))\n"

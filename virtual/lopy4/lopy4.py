@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A LoPy4 made of software on a pseudo-terminal: run one, tell a running one what happens to it, make firmware files.
+"""A LoPy4 made of software on a pseudo-terminal: run one, control a running one, make firmware files.
 
 lopy4.py run --dir STATE [--profile pycom|mainline] [--link PATH] [--baud 115200] [--unpaced] [--setting NAME=VALUE …]
 lopy4.py ctl STATE status
@@ -142,7 +142,7 @@ def main():
     command.add_argument("command")
     command.add_argument("words", nargs="*", metavar="NAME=VALUE")
     command.set_defaults(function=ctl)
-    command = commands.add_parser("image", help="write a stand-in for a firmware release")
+    command = commands.add_parser("image", help="write a placeholder for a firmware release")
     command.add_argument("--profile", choices=("pycom", "mainline"), default="pycom")
     command.add_argument("--release")
     command.add_argument("file", help="Pycom's archive (.tar.gz), or the combined image (.bin)")

@@ -1,4 +1,4 @@
-"""MicroPython for the ESP32 (1.22 or newer) on a LoPy4. What each function does stands in tig.board."""
+"""MicroPython for the ESP32 (1.22 or newer) on a LoPy4. tig.board describes the functions."""
 
 import binascii
 

@@ -1,4 +1,4 @@
-"""Pycom's firmware 1.20.2.r6 on a LoPy4. What each function does stands in tig.board."""
+"""Pycom's firmware 1.20.2.r6 on a LoPy4. tig.board describes the functions."""
 
 import time
 
@@ -60,7 +60,7 @@ def led(colour):
 
 def quiet():
     pycom.heartbeat(False)
-    # These stand in the flash: write them only where they differ.
+    # These are in the flash: write them only if they differ.
     for name in ("wifi_on_boot", "pybytes_on_boot", "smart_config_on_boot"):
         setting = getattr(pycom, name, None)
         if setting and setting():

@@ -1,6 +1,6 @@
 """What the cells of a NOR flash do when they are written, and what is in them when the power fails meanwhile.
 
-Erasing sets every bit of a block, programming only clears bits; a block that is written anew is erased before.
+Erasing sets every bit of a block, programming only clears bits; a block is erased before it is written again.
 """
 
 WRITE, PROGRAM, ERASE = 1, 2, 3

@@ -330,7 +330,7 @@ class Child:
     def replace_modules(self):
         """Built-in modules that the platform lacks are not found once its boot code has run.
 
-        On Pycom none is: what the platform has stands in sys.modules (see modules/pycom/_platform.py).
+        On Pycom none is: the modules that it has are in sys.modules (see modules/pycom/_platform.py).
         """
         original = ctypes.CFUNCTYPE(PTR, SIZE, ctypes.c_bool, use_errno=True)(
             self.table.address("mp_module_get_builtin")

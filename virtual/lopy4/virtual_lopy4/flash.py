@@ -59,7 +59,7 @@ def app_image(payload, entry=0x40080000, size=0):
 
 
 def stand_in(profile, release=None):
-    """Files of a stand-in for a firmware release: name -> bytes.
+    """Files of a placeholder for a firmware release: name -> bytes.
 
     It carries the names and versions that the real one carries, and no code: the virtual device runs its own
     MicroPython with the profile and release that it reads in them.
@@ -84,7 +84,7 @@ def stand_in(profile, release=None):
 
 
 def archive(release=None):
-    """Pycom's release archive (LoPy4-<release>.tar.gz), filled with the stand-in; the same bytes every time."""
+    """Pycom's release archive (LoPy4-<release>.tar.gz), filled with the placeholder; the same bytes every time."""
     files = stand_in("pycom", release)
     script = {
         "version": "2.1",

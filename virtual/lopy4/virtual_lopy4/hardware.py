@@ -61,7 +61,7 @@ class Wifi:
         return None
 
     def step(self):
-        """Bring the state up to the present."""
+        """Update the state to the present time."""
         now = self.page.now_us()
         if self.wanted is None:
             return

@@ -75,7 +75,8 @@ class Uart:
         """Bytes that the host sent: the PIC's commands go to the PIC, the others down the line to the module."""
         now = time.monotonic()
         quiet, self.burst = now - self.burst > 0.002, now
-        commands, rom = None, self.device.rom
+        rom = self.device.rom
+        commands = None
         if (quiet or self.pic_session) and (rom is None or rom.between_frames) and not self.to_device.queue:
             commands = self.device.pic.commands(data)
         self.pic_session = commands is not None

@@ -95,7 +95,7 @@ def _number(pin):
     return pin._gpio if isinstance(pin, Pin) else Pin(pin)._gpio
 
 
-_routes = {}  # I2C controller -> (SDA, SCL): making one anew routes it anew, for all who hold it
+_routes = {}  # I2C controller -> (SDA, SCL): constructing one again changes its pins for everybody who uses it
 
 
 class I2C:

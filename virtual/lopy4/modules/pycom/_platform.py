@@ -1,5 +1,5 @@
 # Pycom's firmware 1.20.2.r6: which modules it has, under which names, with which names in them, and which methods its types have.
-# All that stands in r6.json, and nothing else is offered.
+# r6.json has all of that; there is nothing else.
 import errno
 import json
 import sys
