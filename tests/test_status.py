@@ -66,7 +66,7 @@ def chain(tmp_path_factory):
             write(f"pipeline,reason=not_json count={count}", back, "iot&rp=host")
             write("pipeline,reason=empty count=5", back, "iot&rp=host")
             write(f"mosquitto,host=pi publish_messages_dropped={count}", back, "iot&rp=host")
-            write(f"internal_write,alias=host metrics_dropped={count}", back, "iot&rp=host")
+            write(f"internal_write,alias=host metrics_dropped={count},metrics_written={back}", back, "iot&rp=host")
         yield chain
     finally:
         chain.stop()
@@ -114,24 +114,34 @@ def test_names_do_not_reach_the_terminal_as_they_are(chain):
 def test_what_was_rejected_and_dropped_in_the_last_day_is_said(chain):
     results = asked(chain, [{"name": "new"}])
     assert status.message_faults(results) == {"not_json": 5}
-    said = " ".join(status.message_notes(results))
+    said = " ".join(status.message_notes(results, time.time()))
     assert "not_json 5." in said
     assert "The broker dropped 5 messages" in said
     assert "Telegraf dropped 5 points" in said
     assert "nobody declared" not in said
 
 
+def test_it_is_said_that_telegraf_writes_no_more(chain):
+    """The database refuses it, for instance; what it would say of itself does not arrive either."""
+    results = asked(chain, [{"name": "new"}])
+    last = time.time() - 500
+    assert "wrote to the database" not in " ".join(status.message_notes(results, last + 60))
+    said = " ".join(status.message_notes(results, last + 7260))
+    assert "Telegraf wrote to the database 2 h ago for the last time." in said
+    assert "journalctl -u telegraf" in said
+
+
 def test_it_is_said_where_not_all_are_listed():
     many = [series(f"guest{number}", 99_990, outsidetemp=1) for number in range(60)]
     for one in many:
         one["values"] *= 2
-    results = [{"statement_id": 6, "series": many}]
+    results = [{"statement_id": 7, "series": many}]
     assert len(status.device_states([], results, 100_000)) == 40
-    assert "not all of them are listed" in " ".join(status.message_notes(results))
+    assert "not all of them are listed" in " ".join(status.message_notes(results, time.time()))
 
 
 def test_where_nothing_was_rejected_nothing_is_said():
-    assert status.message_notes([]) == []
+    assert status.message_notes([], 0) == []
 
 
 def test_a_kernel_that_does_not_limit_memory_is_told_with_what_to_do():
@@ -145,7 +155,7 @@ def test_a_point_of_the_tutorial_has_no_device_and_its_tags_are_no_readings():
     """Its Telegraf tagged each point with `host` and `topic`, and with nothing else."""
     last = series("", 99_990, host="raspberrypi", outsidetemp=25, topic="mats/test", wet=True)
     last["values"] *= 2
-    (row,) = status.device_states([], [{"statement_id": 6, "series": [last]}], 100_000)
+    (row,) = status.device_states([], [{"statement_id": 7, "series": [last]}], 100_000)
     assert row["name"] == ""
     assert row["reading"] == {"outsidetemp": 25}
     assert words(status.status_text({"services": [], "devices": [row], "notes": []}))[-1] == [

@@ -9,6 +9,7 @@ OTHERS = 40  # devices that nobody declared: no more of them are listed, and
 HEARD = 100  # no more are looked at, since most of a flood is heard once
 LONGEST = 60  # characters of a name, and
 VALUES = 20  # values of a reading that are shown
+WRITES = 180  # seconds in which Telegraf writes its own figures at the least
 
 
 def status_queries(
@@ -38,6 +39,7 @@ def status_queries(
             grown("count", "pipeline", '"reason"'),
             grown("publish_messages_dropped", "mosquitto", '"host"'),
             grown("metrics_dropped", "internal_write", '"alias"'),
+            f'SELECT last("metrics_written") FROM {kept}"internal_write" WHERE {until}',
             # Last, since the database refuses it where there are very many (max-select-series), and what comes after it.
             f'SELECT {told} FROM "device_status" {other} LIMIT 1 SLIMIT {HEARD}',
             f'SELECT * FROM "{measurement}" {other} LIMIT 2 SLIMIT {HEARD}',
@@ -120,7 +122,7 @@ def is_number(value) -> bool:
 
 def heard_again(results: list[Mapping]) -> list[str]:
     """Devices that nobody declared and that have sent more than once in the last day."""
-    return sorted(series["tags"]["device"] for series in answer_to(results, 6) if len(series["values"]) > 1)
+    return sorted(series["tags"]["device"] for series in answer_to(results, 7) if len(series["values"]) > 1)
 
 
 def device_states(devices: list[Mapping], results: list[Mapping], now: float) -> list[dict]:
@@ -128,8 +130,8 @@ def device_states(devices: list[Mapping], results: list[Mapping], now: float) ->
 
     The name is "" for what was stored without a device.
     """
-    readings = points(results, 6) | points(results, 0)
-    states = points(results, 5) | points(results, 1)
+    readings = points(results, 7) | points(results, 0)
+    states = points(results, 6) | points(results, 1)
     rows = []
     for name in [*(device["name"] for device in devices), *heard_again(results)[:OTHERS]]:
         reading, state = dict(readings.get(name, {})), states.get(name, {})
@@ -154,14 +156,20 @@ def message_faults(results: list[Mapping]) -> dict[str, int]:
     return {reason: number for reason, number in sorted(counted.items()) if number}
 
 
-def message_notes(results: list[Mapping]) -> list[str]:
-    """What people should know of messages that were rejected or dropped, and of devices that are not listed."""
+def message_notes(results: list[Mapping], now: float) -> list[str]:
+    """What people should know of messages that wait, were rejected or dropped, and of devices that are not listed."""
     notes = []
+    for series in answer_to(results, 5):
+        if (silent := int(now - series["values"][0][0])) > WRITES:
+            notes.append(
+                f"Telegraf wrote to the database {age(silent)} for the last time. If it runs, the database refuses what it "
+                "sends: journalctl -u telegraf says why. Messages wait meanwhile and are not lost."
+            )
     if faults := message_faults(results):
         notes.append(
             f"Messages of the last day that were not as they should be: "
             f"{', '.join(f'{reason} {number}' for reason, number in faults.items())}. What became of them: "
-            "templates/telegraf/README.md; examples: journalctl -u telegraf."
+            "docs/messages.md; examples: journalctl -u telegraf."
         )
     for statement, who, why in (
         (3, "The broker", "messages: the queue of a client that was away or slow was full"),
@@ -171,7 +179,7 @@ def message_notes(results: list[Mapping]) -> list[str]:
             notes.append(f"{who} dropped {number} {why}.")
     if (
         len(heard_again(results)) > OTHERS
-        or len(answer_to(results, 6)) >= HEARD
+        or len(answer_to(results, 7)) >= HEARD
         or any("error" in result for result in results)
     ):
         notes.append("There are very many devices that nobody declared; not all of them are listed.")
