@@ -196,6 +196,24 @@ def test_a_driver_says_how_long_it_takes(tmp_path):
     assert [problem.split()[1] for problem in found] == ["lopy4_broker_keepalive:", "lopy4_watchdog:"]
 
 
+def test_a_sites_own_driver_is_checked_and_put_on_the_device(tmp_path):
+    own = 'QUANTITIES = {"pm25": (0, 999, 0)}\nSETTINGS = {"pin": {"kind": "pin", "direction": "input", "about": "its output"}}\n'
+    (tmp_path / "dust.py").write_text(own)
+    dust = {"driver": "dust", "pin": "P13", "fields": {"pm25": "dust"}}
+    assert "there is no such driver" in problems(sensors=[dust])[0]
+
+    def found(**changes) -> list[str]:
+        return filters.lopy4_problems(SETTINGS | {"sensors": [dust | changes]}, str(FIRMWARE), str(tmp_path))
+
+    assert found() == []
+    assert found(pin="P99") == ["greenhouse: lopy4_sensors, entry 1 (dust): pin is 'P99'; pins are P0 to P23."]
+    files = action.tree(FIRMWARE, tmp_path)
+    assert files["lib/tig/drivers/dust.py"] == own.encode()
+    assert action.tree(FIRMWARE, tmp_path / "absent") == action.tree(FIRMWARE)
+    (tmp_path / "soil.py").write_text(own)
+    assert action.tree(FIRMWARE, tmp_path)["lib/tig/drivers/soil.py"] == own.encode()
+
+
 @pytest.mark.parametrize("text", ["def read(:\n", "QUANTITIES = range_of()\n", "QUANTITIES = {}\nTAKES_MS = 'long'\n"])
 def test_a_driver_that_cannot_be_understood_is_named(tmp_path, text):
     (tmp_path / "lib/tig/drivers").mkdir(parents=True)

@@ -29,8 +29,12 @@ def root_files(loader: bytes) -> dict[str, bytes]:
     return {name: loader.replace(b'ROLE = ""', f'ROLE = "{name[:-3]}"'.encode(), 1) for name in ROOT_FILES}
 
 
-def tree(directory: Path) -> dict[str, bytes]:
+def tree(directory: Path, drivers: Path | None = None) -> dict[str, bytes]:
     """The program's files by their path on the device.
+
+    Args:
+        directory: of the program.
+        drivers: directory of further sensor drivers; it may be absent.
 
     Raises:
         AnsibleActionFail: that is no program, or a device can't have files of these names.
@@ -42,6 +46,8 @@ def tree(directory: Path) -> dict[str, bytes]:
     for path in sorted((directory / "lib").rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc":
             files[path.relative_to(directory).as_posix()] = path.read_bytes()
+    if drivers:
+        files |= {f"lib/tig/drivers/{path.name}": path.read_bytes() for path in sorted(drivers.glob("*.py"))}
     _check_names(directory, files)
     return files
 
@@ -120,7 +126,8 @@ class ActionModule(ActionBase):
         for wanted in ("name", "program", "settings"):
             if not args.get(wanted):
                 raise AnsibleActionFail(f"lopy4_program: {wanted} is missing.")
-        files = tree(Path(args.pop("program")))
+        own_drivers = args.pop("drivers", "")
+        files = tree(Path(args.pop("program")), Path(own_drivers) if own_drivers else None)
         settings = args.pop("settings")
         text = settings if isinstance(settings, str) else json.dumps(settings, ensure_ascii=False)
         if PAIR.search(text):

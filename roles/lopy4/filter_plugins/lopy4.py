@@ -142,14 +142,15 @@ class Driver:
         )
 
 
-def drivers(program: str) -> dict[str, Driver]:
-    """The sensor drivers of a program by name.
+def drivers(program: str, own: str = "") -> dict[str, Driver]:
+    """The sensor drivers by name: those of a program, and those in a directory of the site's own.
 
     Raises:
         AnsibleFilterError: a file can't be understood.
     """
     found = {}
-    for path in sorted(Path(program, "lib", "tig", "drivers").glob("*.py")):
+    folders = [Path(program, "lib", "tig", "drivers"), *([Path(own)] if own else [])]
+    for path in (path for folder in folders for path in sorted(folder.glob("*.py"))):
         try:
             driver = _driver(ast.parse(path.read_text(encoding="utf-8")))
         except (SyntaxError, TypeError, ValueError) as error:
@@ -176,14 +177,15 @@ def _driver(module: ast.Module) -> Driver | None:
     return Driver(tuple(found["QUANTITIES"]), settings, takes_ms, found.get("ADDRESS"))
 
 
-def lopy4_problems(settings: Mapping, program: str) -> list[str]:
+def lopy4_problems(settings: Mapping, program: str, own_drivers: str = "") -> list[str]:
     """All that is wrong with a device's settings, a sentence each.
 
     Args:
         settings: the role's variables without their prefix.
         program: directory of the program.
+        own_drivers: directory of the site's own drivers; it may be absent.
     """
-    catalogue = drivers(program)
+    catalogue = drivers(program, own_drivers)
     checks = (
         _plain(settings),
         _wifi(settings),
