@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import subprocess
+from types import SimpleNamespace
 
 import pytest
 from ansible_collections.tig_pi.stack.plugins.filter import mosquitto
+from chain import program
 
 LISTENERS = [{"port": 1883, "address": ""}]
 ACCOUNTS = [
@@ -29,6 +32,19 @@ def test_a_line_of_the_password_file_is_what_mosquitto_computes():
     salt = base64.b64decode(salt)
     assert len(salt) == 12
     assert base64.b64decode(digest) == hashlib.pbkdf2_hmac("sha512", b"secret", salt, 1000)
+
+
+@pytest.mark.parametrize("password", ["secret", "å ä$ö:"])
+def test_a_line_of_the_password_file_is_what_mosquitto_passwd_writes(tmp_path, monkeypatch, password):
+    command = [program("mosquitto_passwd", "mosquitto"), "-c", "-b", tmp_path / "passwords", "greenhouse", password]
+    subprocess.run(command, check=True, capture_output=True)
+    line = (tmp_path / "passwords").read_text()
+    *_, iterations, salt, _ = line.split("$")
+    its_salt = SimpleNamespace(digest=lambda: base64.b64decode(salt))
+    with_its_salt = SimpleNamespace(sha256=lambda _: its_salt, pbkdf2_hmac=hashlib.pbkdf2_hmac)
+    monkeypatch.setattr(mosquitto, "hashlib", with_its_salt)
+    accounts = [{"name": "greenhouse", "password": password}]
+    assert mosquitto.mosquitto_password_file(accounts, "pi", int(iterations)) == line
 
 
 def test_equal_passwords_have_different_hashes():
