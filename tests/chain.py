@@ -26,9 +26,9 @@ from pathlib import Path
 
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from project import REPOSITORY
 
-ROOT = Path(__file__).resolve().parent.parent
-TEMPLATES = ROOT / "templates" / "telegraf"
+TEMPLATES = REPOSITORY / "templates" / "telegraf"
 CACHE = Path(
     os.environ.get("TIG_PI_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "tig-pi"
 )

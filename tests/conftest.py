@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from ansible.plugins.loader import init_plugin_loader
+from project import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[1]
 init_plugin_loader()  # so that the collection is found as Ansible finds it
 # A test that calls make is no part of the make that may have started it.
 for variable in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):

@@ -21,8 +21,8 @@ from typing import Any
 
 import yaml
 from chain import Program, free_port, program, wait_until
+from project import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 STAND_IN = REPOSITORY / "virtual/grafana"
 PASSWORD = "first secret"
 _SECONDS = 90

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import ansible.module_utils
+from project import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[1]
 ROLE = REPOSITORY / "roles/lopy4"
 FIRMWARE = REPOSITORY / "firmware"
 sys.path.insert(0, str(REPOSITORY / "virtual/lopy4"))

@@ -17,8 +17,9 @@ from ansible_collections.tig_pi.stack.plugins.filter import mosquitto as filters
 from chain import Program, _reachable, _user, free_port, program, render, wait_until
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from project import REPOSITORY
 
-ROLE = Path(__file__).parents[1] / "roles/mosquitto"
+ROLE = REPOSITORY / "roles/mosquitto"
 
 
 def compile_plugin(plugin: Path, compiler: str) -> None:

@@ -25,7 +25,8 @@ from pathlib import Path
 
 import paho.mqtt.client as mqtt
 from ansible_collections.tig_pi.stack.plugins.filter import mosquitto as filters
-from chain import ROOT, Program, _reachable, free_port, program, wait_until
+from chain import Program, _reachable, free_port, program, wait_until
+from project import REPOSITORY
 
 
 def _torn(content: bytes, size: int = 512) -> bytes:
@@ -65,7 +66,7 @@ class Service:
         """The program that looks after the state files, as the unit and the playbook run it."""
         return subprocess.run(
             [sys.executable, self.state, verb, f"--root={self.root}", *options],
-            env={**os.environ, "PYTHONPATH": str(ROOT / "plugins/module_utils")},
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY / "plugins/module_utils")},
             capture_output=True,
             text=True,
             check=False,
@@ -90,7 +91,7 @@ class Broker(Service):
     """Mosquitto with a client that is away and has messages waiting, and with retained ones."""
 
     name = "mosquitto"
-    state = ROOT / "roles/mosquitto/files/mosquitto-state"
+    state = REPOSITORY / "roles/mosquitto/files/mosquitto-state"
     store = "/var/lib/mosquitto/mosquitto.db"
     waiting = 500
     retained = 50
@@ -179,7 +180,7 @@ class Accounts(Service):
     """The broker's files of accounts and topics, each with its second copy."""
 
     name = "mosquitto"
-    state = ROOT / "roles/mosquitto/files/mosquitto-state"
+    state = REPOSITORY / "roles/mosquitto/files/mosquitto-state"
 
     def make(self) -> None:
         accounts = [
@@ -209,7 +210,7 @@ class Database(Service):
     """InfluxDB with points in two shards: some in data files, the newest in the write-ahead log. The power has been cut."""
 
     name = "influxdb"
-    state = ROOT / "roles/influxdb/files/influxdb-state"
+    state = REPOSITORY / "roles/influxdb/files/influxdb-state"
     directory = "/var/lib/influxdb"
     points = 3000  # in each of: the older shard's data, the newer one's data, and its log
     batch = 100
@@ -311,7 +312,7 @@ class Dashboards(Service):
     """Grafana's database, as SQLite has it: Grafana's own tables of migrations, and 2000 rows that people have made."""
 
     name = "grafana-server"
-    state = ROOT / "roles/grafana/files/grafana-server-state"
+    state = REPOSITORY / "roles/grafana/files/grafana-server-state"
     database = "/var/lib/grafana/grafana.db"
     dashboards = 2000
 
@@ -353,7 +354,7 @@ class Flows(Service):
     """Node-RED's files, in a directory of their own."""
 
     name = "node-red"
-    state = ROOT / "roles/node_red/files/node-red-state"
+    state = REPOSITORY / "roles/node_red/files/node-red-state"
     directory = "/var/lib/node-red"
     nodes = 40
     values = 40

@@ -15,9 +15,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from project import REPOSITORY
 
-PROJECT = Path(__file__).resolve().parent.parent
-FEED = PROJECT / "packaging"
+FEED = REPOSITORY / "packaging"
 
 sys.path.insert(0, str(FEED))
 deb, feed, influxdb, node_red, repository, sources, telegraf, tools = (
@@ -651,7 +651,7 @@ def test_setting_of_a_vendor_that_does_not_exist(tmp_path):
 def test_every_plugin_that_the_templates_use_is_built_in():
     built = {line for line in (FEED / "telegraf-plugins.txt").read_text().splitlines() if not line.startswith("#")}
     used = set()
-    for template in (PROJECT / "templates/telegraf").glob("*.conf.j2"):
+    for template in (REPOSITORY / "templates/telegraf").glob("*.conf.j2"):
         text = template.read_text()
         used |= set(
             re.findall(r"^\s*\[\[((?:inputs|outputs|processors|aggregators|secretstores)\.\w+)", text, re.MULTILINE)

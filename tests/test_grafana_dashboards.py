@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import time
@@ -14,6 +13,7 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import lookup_loader
 from ansible.template import Templar
+from ansible_collections.tig_pi.stack.plugins.filter import site_description
 from chain import running, wait_until
 from conftest import REPOSITORY
 
@@ -44,10 +44,7 @@ def site_of(name: str) -> dict:
         variables |= yaml.safe_load(path.read_text())
     hosts = yaml.safe_load((folder / "hosts.yml").read_text())["site"]["children"]["devices"]["hosts"]
     hostvars = {host: yaml.safe_load((folder / f"host_vars/{host}.yml").read_text()) for host in hosts}
-    spec = importlib.util.spec_from_file_location("site_filters", REPOSITORY / "plugins/filter/site_description.py")
-    filters = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(filters)
-    devices = filters.site_devices(list(hosts), hostvars, variables["site_readings"], "tig")
+    devices = site_description.site_devices(list(hosts), hostvars, variables["site_readings"], "tig")
     return {**variables, "site_devices": devices}
 
 

@@ -10,7 +10,8 @@ import urllib.parse
 import pytest
 import yaml
 from ansible_collections.tig_pi.stack.plugins.filter import status
-from chain import ROOT, Chain, free_port, render, wait_until
+from chain import Chain, free_port, render, wait_until
+from project import REPOSITORY
 
 SERVICES = {
     "mosquitto": "mosquitto.service.conf.j2",
@@ -25,8 +26,8 @@ def rendered(role: str, template: str, **more) -> str:
     """A template of a role with its defaults and its own variables."""
     variables = {"ansible_managed": "Ansible managed"}
     for part in ("defaults", "vars"):
-        variables |= yaml.safe_load((ROOT / f"roles/{role}/{part}/main.yml").read_text())
-    return render(ROOT / f"roles/{role}/templates/{template}", variables | more)
+        variables |= yaml.safe_load((REPOSITORY / f"roles/{role}/{part}/main.yml").read_text())
+    return render(REPOSITORY / f"roles/{role}/templates/{template}", variables | more)
 
 
 def test_the_shares_are_those_of_a_pi_with_one_gigabyte():

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
-
 import paho.mqtt.client as mqtt
 import pytest
-from mosquitto_broker import ROLE, Broker, Client
+from mosquitto_broker import Broker, Client
+from project import load
 
 ACCOUNTS = [
     {
@@ -22,11 +20,7 @@ ACCOUNTS = [
 @pytest.fixture
 def sessions():
     """The program that purges, as a module of its own for each test."""
-    path = str(ROLE / "files/mosquitto-sessions")
-    loader = importlib.machinery.SourceFileLoader("mosquitto_sessions", path)
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("mosquitto_sessions", loader))
-    loader.exec_module(module)
-    return module
+    return load("roles/mosquitto/files/mosquitto-sessions")
 
 
 @pytest.fixture

@@ -22,16 +22,16 @@ from ansible.template import Templar, trust_as_template
 from ansible_collections.tig_pi.stack.plugins.filter import node_red as filters
 from ansible_collections.tig_pi.stack.plugins.modules import node_red_flows as flows
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from project import REPOSITORY
 
-PROJECT = Path(__file__).resolve().parent.parent
-ROLE = PROJECT / "roles/node_red"
-TEMPLATES = PROJECT / "templates/node_red"
+ROLE = REPOSITORY / "roles/node_red"
+TEMPLATES = REPOSITORY / "templates/node_red"
 
 
 @pytest.fixture(scope="session")
 def node() -> Path:
     """A real Node.js: the one that the feed's Node-RED is packed with."""
-    sys.path.insert(0, str(PROJECT / "packaging"))
+    sys.path.insert(0, str(REPOSITORY / "packaging"))
     try:
         import feed
         import tools

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import re
 
 import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
+from ansible_collections.tig_pi.stack.plugins.filter import site_description as site
 from conftest import REPOSITORY
-
-spec = importlib.util.spec_from_file_location("site_filters", REPOSITORY / "plugins/filter/site_description.py")
-site = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(site)
 
 READINGS = yaml.safe_load((REPOSITORY / "inventories/home/group_vars/site/readings.yml").read_text())["site_readings"]
 DEFAULTS = yaml.safe_load((REPOSITORY / "playbooks/group_vars/all/10_site.yml").read_text())

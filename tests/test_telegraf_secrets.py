@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
-
 import pytest
 from ansible_collections.tig_pi.stack.plugins.filter import telegraf as filters
-from chain import PASSWORD, ROOT
+from chain import PASSWORD
+from project import load
 
-
-def loaded(path: str):
-    loader = importlib.machinery.SourceFileLoader(path.rsplit("/", 1)[-1].replace("-", "_"), str(ROOT / path))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
-    loader.exec_module(module)
-    return module
-
-
-validator = loaded("roles/telegraf/files/telegraf-validate")
+validator = load("roles/telegraf/files/telegraf-validate")
 
 
 @pytest.mark.parametrize(

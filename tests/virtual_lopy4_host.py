@@ -10,8 +10,7 @@ import venv
 from pathlib import Path
 
 import serial
-
-REPOSITORY = Path(__file__).parents[1]
+from project import REPOSITORY
 
 ESPTOOL = REPOSITORY / "roles/lopy4/files/esptool-requirements.txt"
 
