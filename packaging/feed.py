@@ -5,14 +5,14 @@
     feed.py path [--release trixie] [--architecture amd64]
     feed.py deb  [--architecture amd64]
 
-Every package comes from its vendor's signed repository, and is checked as apt checks it. With --stand-ins (the demo and
-the tests) a vendor out of reach is replaced: Telegraf and InfluxDB are built from their Go modules, and Grafana is the
-stand-in. InfluxDB is Debian's where it cannot be built, and always on armhf. A .deb in <cache>/feed/drop-in wins over
-everything. feed.lock.json says what is in the feed and where it came from; a version that it holds is kept until --refresh.
+Every package comes from its vendor's signed repository, and apt verifies it. With --stand-ins (demo and tests) a vendor out
+of reach is replaced: Telegraf and InfluxDB are built from their Go modules, and Grafana is the stand-in. InfluxDB is
+Debian's if it cannot be built, and always on armhf. A .deb in <cache>/feed/drop-in is used instead of any other.
+feed.lock.json lists what is in the feed and where it came from; a version in it is kept until --refresh.
 
-vendors.json has the vendors; a file with {vendor: {setting: value}} changes them (- is the standard input).
+vendors.json describes the vendors; a file with {vendor: {setting: value}} changes them (- is the standard input).
 
-`path` prints where the feed is; `deb` makes the package node-red alone, for a Pi without a feed, and prints its path.
+`path` prints where the feed is; `deb` builds the package node-red alone, for a Pi without a feed, and prints its path.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ from tools import BuildFailed, CannotBuild, toolchain
 
 HERE = Path(__file__).resolve().parent
 ARCHITECTURES = tuple(telegraf.GO_ARCHITECTURE)
-# What Debian has in place of a vendor's package.
+# Debian's packages for a vendor's package.
 DEBIAN = {"influxdb": ["influxdb", "influxdb-client"]}
-# The C library of a release: what is built here may need a newer one.
+# The C library of each release: a package that is built here may need a newer one.
 GLIBC = {"bookworm": "2.36", "trixie": "2.41"}
-# What is made here in place of a vendor's package, and from which files.
+# How a vendor's package is replaced, and from which files.
 STAND_INS = {
     "telegraf": (telegraf.make, telegraf.inputs),
     "influxdb": (influxdb.make, influxdb.inputs),
     "grafana": (grafana.make, grafana.inputs),
 }
-# What takes long.
+# Builds that take long.
 DURATIONS = {
     "telegraf": ", a minute or two on two cores",
     "influxdb": ", six to nine minutes on two cores; it is kept for later runs",
@@ -83,7 +83,7 @@ def say(text: str) -> None:
 
 
 def fingerprint(paths: list[Path], *words: str) -> str:
-    """One hash of files and words: what a package is made from."""
+    """One hash of files and words."""
     digest = hashlib.sha256("\0".join(words).encode())
     for path in sorted(paths):
         digest.update(f"{path.name}\0{sha256(path)}\0".encode())
@@ -99,14 +99,14 @@ class Feed:
     stand_ins: bool
     vendors: dict[str, dict]
     refresh: bool = False
-    try_again: bool = False  # something failed that may work the next time
+    try_again: bool = False  # a failure that may not occur the next time
 
     @property
     def drop_ins(self) -> list[Path]:
         return sorted((self.cache / "feed/drop-in").glob("*.deb"))
 
     def inputs(self) -> str:
-        """What the feed's content follows from; the same inputs need no second look."""
+        """One hash of everything that the feed's content depends on."""
         drop_ins = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self.drop_ins]
         files = [*telegraf.inputs(), *influxdb.inputs(), *node_red.inputs(), *HERE.glob("*.py")]
         if self.stand_ins:
@@ -128,7 +128,7 @@ class Feed:
         return repository.publish(self.directory, packages, key, self.release, self.architecture, inputs)
 
     def collect(self) -> list[Package]:
-        """All packages, the slow ones side by side; the first failure is told after the others have ended."""
+        """All packages, several at a time; failures are reported after the others have ended."""
         dropped: dict[str, Package] = {}
         for path in self.drop_ins:
             package = Package.read(path, "drop-in", "drop-in")
@@ -176,7 +176,7 @@ class Feed:
         return packages
 
     def vendor_or_stand_in(self, name: str, label: str) -> list[Package]:
-        """The vendor's package; a vendor out of reach, or one whose key nobody pinned, only matters without stand-ins.
+        """The vendor's package, or with --stand-ins its replacement if the vendor is out of reach or its key is not pinned.
         A vendor whose answer cannot be trusted is always an error.
         """
         try:
@@ -195,7 +195,7 @@ class Feed:
             if name == "influxdb":
                 influxdb.rust_programs(self.architecture)
             package = self.made(name, maker, inputs())
-            self.see_that_it_runs(package)
+            self.check_that_it_runs(package)
             return [package]
         except CannotBuild as error:
             if name not in DEBIAN:
@@ -204,13 +204,13 @@ class Feed:
             say(f"{name}: Debian's older one, since it is not built here: {error}")
         return self.debian(name)
 
-    def see_that_it_runs(self, package: Package) -> None:
+    def check_that_it_runs(self, package: Package) -> None:
         needed = influxdb.glibc(package)
         if needed and newer(needed, GLIBC.get(self.release, needed)):
             raise CannotBuild(f"what this machine builds needs glibc {needed}, and {self.release} has an older one")
 
     def vendor(self, name: str, label: str) -> Package:
-        """The package in the version that is asked for, or that the lock file holds, or the vendor's newest."""
+        """The package in the wanted version: the one in the lock file, else the vendor's newest."""
         version = self.vendors[label]["packages"][name]
         if package := self.locked_package(name, "vendor", version):
             return package
@@ -219,7 +219,7 @@ class Feed:
         return from_vendor(label, self.vendors[label], name, version, self.architecture, self.cache / "debs", work)
 
     def debian(self, name: str) -> list[Package]:
-        """Debian's packages in place of a vendor's, as the lock file holds them or as the mirror has them."""
+        """Debian's packages for a vendor's: those in the lock file, else the mirror's."""
         names = DEBIAN[name]
         packages = [self.locked_package(name, "debian", "") for name in names]
         if all(packages):
@@ -231,7 +231,7 @@ class Feed:
             raise FeedError(f"{', '.join(names)}: {error}") from error
 
     def locked_package(self, name: str, origin: str, version: str) -> Package | None:
-        """The package that the feed holds already, unless newer ones are asked for."""
+        """The package that is already in the feed, unless it is to be refreshed."""
         for entry in repository.read_lock(self.directory).get("packages", []):
             path = self.directory / entry["file"]
             wanted = fnmatchcase(entry["version"], version or "*")
@@ -241,7 +241,7 @@ class Feed:
         return None
 
     def made(self, name: str, maker: Callable[[str, Path, Path], Package], inputs: list[Path]) -> Package:
-        """A package that is made here, kept by the hash of what it is made from."""
+        """A package that is built here, kept under the hash of its inputs."""
         stem = f"{name}-{self.architecture}"
         kept = self.cache / "debs" / f"{stem}-{fingerprint(inputs)[:16]}"
         record = kept / "package.json"
@@ -267,7 +267,7 @@ class Feed:
 
 
 def read_vendors(changes: str | None) -> dict[str, dict]:
-    """The vendors of vendors.json with the changes of a file, checked."""
+    """The vendors of vendors.json with the changes of a file, validated."""
     vendors = json.loads((HERE / "vendors.json").read_text())
     if changes:
         text = sys.stdin.read() if changes == "-" else Path(changes).read_text()

@@ -9,16 +9,16 @@ Usage:
     pi.py power-cut NAME...     kill everything in them at once and start again; the file system stays
     pi.py harvest NAME...       copy their downloaded .deb files to the cache now
     pi.py image                 build the image and stop there
-    pi.py list [--format json]  what is there
-    pi.py gc                    remove what dead owners left behind
+    pi.py list [--format json]  list all of them
+    pi.py gc                    remove those whose owner is dead
 
-`up` writes into the state directory what others need to reach the Pi:
+`up` writes to the state directory what is needed to reach the Pi:
 
     ssh_config     use as `ssh -F DIR/ssh_config NAME` or `ansible_ssh_common_args: -F DIR/ssh_config`
     <alias>.json   {"name", "alias", "hostname", "address", "ports": {"22": 40022, "123/udp": 40123}, "release",
                    "architecture", "image", "ssh_config"}; ports maps the port inside to the one published here
-    feed.asc       the public key of the feed that is mounted in the Pi, where there is a feed
-    feed.lock      its feed.lock.json: what it holds
+    feed.asc       the public key of the feed that is mounted in the Pi, if there is a feed
+    feed.lock      its feed.lock.json, which lists its packages
 
 The Pis of one state directory share a network of their own and reach each other by hostname.
 
@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     default_release = os.environ.get("RELEASE", RELEASES[0])
-    sub = command("up", "start virtual Pis, made anew where they are missing, and wait until they have booted")
+    sub = command("up", "start virtual Pis, create those that are missing, and wait until they have booted")
     sub.add_argument("--release", default=default_release, choices=RELEASES, help=f"default: $RELEASE or {RELEASES[0]}")
     sub.add_argument(
         "--publish",
@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         type=parse_publish,
         metavar="[HOST:]GUEST[/udp]",
-        help="publish a port on 127.0.0.1: HOST where it is free, else (or without HOST) any free one",
+        help="publish a port on 127.0.0.1: HOST if it is free, else any free one",
     )
     sub.add_argument("--state", metavar="DIR", help="state directory; default: pis/ in the cache")
     sub.add_argument("--alias", default="", help="second name in ssh_config and name of the .json file; default: NAME")
@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         default=os.environ.get("TIG_PI_OWNER_PID") or None,
         metavar="PID",
-        help="process after whose death the Pi is left over (see gc); default: $TIG_PI_OWNER_PID, or nobody",
+        help="process with whose end the Pi becomes a left-over (see gc); default: $TIG_PI_OWNER_PID, or none",
     )
     sub.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="for booting; default: 120")
     command("down", "remove virtual Pis")
@@ -87,11 +87,11 @@ def parser() -> argparse.ArgumentParser:
     ):
         command(name, text).add_argument("--timeout", type=float, default=120, metavar="SECONDS")
     command("harvest", "copy downloaded .deb files to the cache")
-    sub = command("image", "build the image where it is missing", names=False)
+    sub = command("image", "build the image if it is missing", names=False)
     sub.add_argument("--release", default=default_release, choices=RELEASES)
     sub = command("list", "show the virtual Pis of this machine", names=False)
     sub.add_argument("--format", default="text", choices=("text", "json"))
-    sub = command("gc", "remove what dead owners left behind", names=False)
+    sub = command("gc", "remove virtual Pis whose owner is dead", names=False)
     sub.add_argument("--owned-by", type=int, metavar="PID", help="and what this process owns")
     return result
 
@@ -113,7 +113,7 @@ def main() -> None:
             pis = podman.pis()
             for name in options.names:
                 if options.command == "down" and name not in pis:
-                    continue  # gone is what was asked for
+                    continue  # already removed
                 pi = Pi.existing(podman, cache, name, pis)
                 match options.command:
                     case "down":

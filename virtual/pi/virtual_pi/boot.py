@@ -21,9 +21,7 @@ class Boot:
         path = folder / "notify"
         path.unlink(missing_ok=True)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        directory = os.open(
-            folder, os.O_RDONLY
-        )  # a socket's path may have 107 characters at most: go through the descriptor
+        directory = os.open(folder, os.O_RDONLY)  # a socket's path may have 107 characters: use the descriptor's
         try:
             self.socket.bind(f"/proc/self/fd/{directory}/notify")
         finally:

@@ -60,7 +60,7 @@ class Pi:
         owner: str,
         memory: str,
     ) -> None:
-        """Make the container and write what is needed to reach it. Does not start it."""
+        """Create the container and write what is needed to reach it. Does not start it."""
         ports = choose_ports([(None, "22"), *wanted], taken)
         apt = self.cache / "apt" / image.stem
         feed = self.cache / "feed" / image.stem
@@ -109,7 +109,7 @@ class Pi:
         self.ssh.write_config()
 
     def describe_feed(self, stem: str) -> None:
-        """What those who provision the Pi have to know of its feed, which may have been filled anew meanwhile."""
+        """Copy the description of the feed, which may have changed, to where a playbook looks for it."""
         feed = self.cache / "feed" / stem
         for name, source in FEED_FILES.items():
             if (feed / source).is_file():
@@ -117,7 +117,7 @@ class Pi:
 
     @property
     def is_lost(self) -> bool:
-        """Whether nobody can reach it any more: its files were removed, or whoever made it was killed meanwhile."""
+        """Whether it can no longer be reached: its files were removed, or its creation was interrupted."""
         return not ((self.state / f"{self.alias}.json").is_file() and self.ssh.has_keys)
 
     def start(self, timeout: float) -> None:
@@ -163,7 +163,7 @@ class Pi:
         return len(new)
 
     def remove(self, harvest: bool = True) -> None:
-        """Remove the container and its entry; the last one of a state directory takes network and keys along."""
+        """Remove the container and its entry; with the last Pi of a state directory also network and keys."""
         if harvest:
             with contextlib.suppress(Failure, subprocess.CalledProcessError, KeyError):
                 self.harvest()

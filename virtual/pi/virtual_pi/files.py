@@ -16,7 +16,7 @@ from . import say
 
 @contextlib.contextmanager
 def lock(path: pathlib.Path, waiting_for: str) -> Iterator[None]:
-    """Hold a file lock. The kernel drops it with its process, so that a killed run leaves none behind."""
+    """Hold a file lock. The kernel releases it when the process ends, however it ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:
         try:

@@ -26,7 +26,7 @@ def cache_directory() -> pathlib.Path:
 
 
 def host_architecture() -> str:
-    """dpkg's name of this machine's architecture; a Failure on those that Raspberry Pi OS does not know."""
+    """dpkg's name of this machine's architecture; a Failure if Raspberry Pi OS does not support it."""
     machine = platform.machine()
     if machine not in ARCHITECTURES:
         raise Failure(f"no virtual Pi on {machine}: needs one of {', '.join(ARCHITECTURES)}")
@@ -42,16 +42,16 @@ def is_cgroup_v2(path: str = "/sys/fs/cgroup") -> bool:
 def can_raise_limits(status: str) -> bool:
     """Whether root here may raise resource limits: `status` is the text of /proc/self/status.
 
-    The bounding set decides, since it also says what root has when we reach it through sudo.
+    The bounding set decides, since it also holds for root through sudo.
     """
     bounding = re.search(r"^CapBnd:\s*([0-9a-f]+)$", status, re.MULTILINE)
     return bounding is None or bool(int(bounding[1], 16) >> CAP_SYS_RESOURCE & 1)
 
 
 def containers_conf(cgroup_v2: bool, raise_limits: bool, open_files: int, processes: int) -> str:
-    """The text of a containers.conf(5) for this host; empty where podman's own settings will do.
+    """The text of a containers.conf(5) for this host; empty if podman's own settings work.
 
-    - crun refuses hybrid cgroups, runc does not; and systemd 257 wants to be told that v1 is meant.
+    - crun refuses hybrid cgroups, runc does not; and systemd 257 refuses v1 unless it is forced.
     - Without CAP_SYS_RESOURCE podman's default limits, higher than ours, cannot be set.
     """
     containers, engine = [], []

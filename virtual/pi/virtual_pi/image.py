@@ -41,7 +41,7 @@ class Image:
         self.saved = self.folder / f"{self.stem}-{digest}.tar"
 
     def ensure(self) -> str:
-        """The image's tag, after having built it or loaded it from the cache where it was missing."""
+        """The image's tag. Builds the image or loads it from the cache if it is missing."""
         if self.podman.succeeds("image", "exists", self.tag):
             return self.tag
         with lock(self.folder / f"{self.stem}.lock", f"another run, which is building the {self.release} image"):
@@ -77,7 +77,7 @@ class Image:
         say(f"the {self.release} image is built ({time.monotonic() - started:.0f} s)")
 
     def base(self) -> str:
-        """A plain Debian: a registry's where one can be reached, else bootstrapped from the mirror of the host."""
+        """A plain Debian: a registry's if one can be reached, else bootstrapped from the host's mirror."""
         if self.podman.succeeds("pull", "--quiet", f"debian:{self.release}"):
             return f"debian:{self.release}"
         if not shutil.which("mmdebstrap"):
@@ -104,7 +104,7 @@ class Image:
         return base
 
     def save(self) -> None:
-        """Keep the image in the cache, and drop the ones that it replaces."""
+        """Save the image in the cache and remove those that it replaces."""
         partial = self.saved.with_suffix(".partial")
         partial.unlink(missing_ok=True)
         self.podman.run("save", "--quiet", f"--output={partial}", self.tag)
@@ -114,4 +114,4 @@ class Image:
                 old.unlink(missing_ok=True)
         for tag in self.podman.run("images", "--format={{.Repository}}:{{.Tag}}").split():
             if tag.startswith(f"localhost/{LABEL}:{self.stem}-") and tag != self.tag:
-                self.podman.run("rmi", tag, check=False)  # stays while a Pi made of it lives
+                self.podman.run("rmi", tag, check=False)  # fails while a Pi still uses it

@@ -11,7 +11,7 @@ import subprocess
 
 
 def apt_targets() -> str:
-    """What the host's own apt takes packages from: lines of `URI|suite|origin`."""
+    """The sources of the host's own apt: lines of `URI|suite|origin`."""
     if not shutil.which("apt-get"):
         return ""
     command = ["apt-get", "indextargets", "--format", "$(REPO_URI)|$(RELEASE)|$(ORIGIN)", "Created-By: Packages"]
@@ -21,14 +21,14 @@ def apt_targets() -> str:
 def mirrors(release: str, targets: str, explicit: str = "") -> list[str]:
     """sources.list lines for `release` on an explicitly named mirror, else on the one that the host's own apt uses.
 
-    `targets` as apt_targets() gives them. Empty where no mirror of Debian is among them: mmdebstrap has a default.
+    `targets` as apt_targets() returns them. Empty if no mirror of Debian is among them: mmdebstrap has a default.
     """
     if explicit:
         return [f"deb {explicit} {release} main"]
     lines = []
     for target in targets.splitlines():
         uri, suite, origin = target.split("|")
-        # A host whose lists were never fetched knows the addresses, but not yet whose they are.
+        # If the host has never fetched its lists, it knows the addresses, but not the origins.
         debian = origin == "Debian" or (not origin and "debian" in uri)
         if debian and (match := re.fullmatch(r"[a-z]+(-updates|-security)?", suite)):
             lines.append(f"deb {uri} {release}{match[1] or ''} main")
@@ -44,14 +44,14 @@ def apt_transport_options() -> list[str]:
 
 
 def private_certificates() -> list[str]:
-    """The certificates (PEM) in the host's bundle that the distribution did not put there."""
+    """The certificates (PEM) in the host's bundle that are not the distribution's."""
     bundle = ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
     shipped = {c for path in pathlib.Path("/usr/share/ca-certificates").rglob("*.crt") for c in pem_blocks(path)}
     return sorted(pem_blocks(pathlib.Path(bundle)) - shipped) if shipped else []
 
 
 def pem_blocks(path: pathlib.Path) -> set[str]:
-    """The certificates in a PEM file; none where the file cannot be read."""
+    """The certificates in a PEM file; none if the file cannot be read."""
     with contextlib.suppress(OSError):
         return set(re.findall(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", path.read_text(), re.DOTALL))
     return set()

@@ -29,7 +29,7 @@ def owner_mark(pid: int | None) -> str:
 
 
 def is_left_over(mark: str, current_mark: Callable[[int], str] = lambda pid: owner_mark(pid)) -> bool:
-    """Whether the owner with this mark is dead. A container without an owner lives until somebody takes it down."""
+    """Whether the owner with this mark is dead. A container without an owner is never left over."""
     if not mark:
         return False
     try:
@@ -39,7 +39,7 @@ def is_left_over(mark: str, current_mark: Callable[[int], str] = lambda pid: own
 
 
 def orphans(processes: pathlib.Path = pathlib.Path("/proc")) -> list[int]:
-    """What still runs on behalf of an owner that is dead: processes with its pid in $TIG_PI_OWNER_PID."""
+    """Processes of an owner that is dead: those with its pid in $TIG_PI_OWNER_PID."""
     found = []
     for path in processes.glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):

@@ -15,7 +15,7 @@ from .host import host_containers_conf
 
 
 class Podman:
-    """podman as root (through sudo where we are not), with the settings that this host needs."""
+    """podman as root (through sudo for other users), with the settings that this host needs."""
 
     def __init__(self, cache: pathlib.Path) -> None:
         if not shutil.which("podman"):
@@ -31,7 +31,7 @@ class Podman:
             self.prefix.append(f"CONTAINERS_CONF={path}")  # sudo sets it without env, for which it would need a rule
 
     def run(self, *arguments: str, data: bytes | None = None, check: bool = True) -> str:
-        """podman's standard output; a Failure with what it said on standard error where it fails and `check` is on."""
+        """podman's standard output; if it fails and `check` is on, a Failure with its standard error."""
         command = [*self.prefix, "podman", *arguments]
         result = subprocess.run(
             command, input=data, stdin=None if data else subprocess.DEVNULL, capture_output=True, check=False

@@ -31,9 +31,9 @@ def parse_publish(text: str) -> tuple[int | None, str]:
 def choose_ports(
     wanted: Iterable[tuple[int | None, str]], taken: set[int], free: Callable[[int, str], bool] = is_free
 ) -> dict[str, int]:
-    """A port here for each wanted guest port: the preferred one, else (or where none is preferred) any free one.
+    """A port here for each wanted guest port: the preferred one if it is free, else any free one.
 
-    `taken` are the ports of all virtual Pis, also of those which are down at this moment and will want them back.
+    `taken` are the ports of all virtual Pis, including those that are down at the moment.
     """
     chosen: dict[str, int] = {}
     for preferred, guest in wanted:
