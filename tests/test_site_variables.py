@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -97,3 +102,26 @@ def test_variables_of_the_file_of_hosts_are_named_with_the_place_where_they_coun
     assert "Move it to group_vars/site.yml beside it" in said
     assert "group site, sets grafana_home_page, where it does not count" in said
     assert "telegraf_version" not in said
+
+
+@pytest.mark.parametrize("playbook", ["playbooks/validate.yml", "tig_pi.stack.validate", "own.yml"])
+def test_every_way_to_the_playbooks_reads_their_variables(playbook, tmp_path):
+    """In a clone, by its name in the collection, and imported from a playbook of one's own."""
+    inventory = tmp_path / "inventory"
+    (inventory / "group_vars").mkdir(parents=True)
+    (inventory / "hosts.yml").write_text(yaml.safe_dump(HOSTS))
+    (inventory / "group_vars/site.yml").write_text("site_timezone: Europe/Stockholn\n")
+    if playbook == "own.yml":
+        playbook = tmp_path / playbook
+        playbook.write_text("- import_playbook: tig_pi.stack.validate\n")
+    result = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, playbook],
+        cwd=REPOSITORY,
+        env={**os.environ, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2, result.stdout + result.stderr
+    [problem] = re.findall(r"^ +- (.*)$", result.stdout, re.MULTILINE)
+    assert "there is no time zone" in problem
