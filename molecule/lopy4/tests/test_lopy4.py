@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sys
+import time
 
 import pytest
 from conftest import EPHEMERAL, PROJECT
@@ -36,6 +37,13 @@ def control(host):
 def program(tmp_path):
     """A copy of the program that a test may change."""
     return shutil.copytree(FIRMWARE, tmp_path / "firmware")
+
+
+def wait_for(what, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(1)
 
 
 def writes(control, device) -> int:
@@ -73,7 +81,25 @@ def test_a_changed_setting_reaches_the_device_and_no_secret_the_screen(converge)
     assert changed(result, "greenhouse") == 1
     assert "settings.json" in result.stdout
     assert "eight-or-more" not in result.stdout
-    # There is no broker here, and another program: the device goes back to it, and a further run would send this one again.
+    again = converge(lopy4_interval=20)
+    assert again.returncode == 0, again.stdout
+    assert [changed(again, device) for device in DEVICES] == [0, 0]
+
+
+def test_a_program_that_reaches_no_broker_hands_back_to_the_one_before(converge, control):
+    assert converge().returncode == 0
+    result = converge("--limit=greenhouse", lopy4_broker_host="192.0.2.1", lopy4_reading_timeout=3)
+    assert result.returncode != 0
+    assert "greenhouse runs the program, and no reading of it has come to the broker within 3 s" in said(result)
+    assert "Unless it reaches the broker within ten minutes of its start, the device goes back to the program" in said(
+        result
+    )
+    wait_for(lambda: "reached no broker, back to slot" in control("greenhouse", "output"))
+    before = writes(control, "greenhouse")
+    result = converge()
+    assert result.returncode == 0, result.stdout
+    assert changed(result, "greenhouse") == 0
+    assert writes(control, "greenhouse") == before
 
 
 def test_a_changed_file_and_a_removed_one(converge, program):
