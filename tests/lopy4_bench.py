@@ -3,41 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import re
 import shutil
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import ansible.module_utils
+from ansible_collections.tig_pi.stack.plugins.action import lopy4_interpreter as interpreter_action
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.config_block import IDENTITY, with_file_system
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.flash_layout import CONFIG, FILE_SYSTEM, SECTOR
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.flash_layout import erased as erased_regions
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.raw_repl import Repl
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.session import visit
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.transport import DeviceError, Gone, Line
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.upload import Upload
+from ansible_collections.tig_pi.stack.plugins.modules import lopy4_interpreter as interpreter_module
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.program import root_files
 from project import REPOSITORY
+from virtual_lopy4 import Device
+from virtual_lopy4_host import esptool
 
 ROLE = REPOSITORY / "roles/lopy4"
 FIRMWARE = REPOSITORY / "firmware"
-sys.path.insert(0, str(REPOSITORY / "virtual/lopy4"))
-# As Ansible finds a role's module_utils.
-ansible.module_utils.__path__.append(str(ROLE / "module_utils"))
-
-from ansible.module_utils import lopy4_device, lopy4_image, lopy4_line, lopy4_upload, lopy4_visit  # noqa: E402, F401
-from ansible.module_utils.lopy4_line import DeviceError, Gone, Line  # noqa: E402
-from ansible.module_utils.lopy4_repl import Repl, compact  # noqa: E402, F401
-from ansible.module_utils.lopy4_upload import Upload  # noqa: E402
-from virtual_lopy4 import Device  # noqa: E402
-from virtual_lopy4_host import esptool  # noqa: E402
-
-
-def loaded(path: Path):
-    """A plugin of the role as a Python module."""
-    spec = importlib.util.spec_from_file_location(f"role_{path.parent.name}_{path.stem}", path)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-LOADER = loaded(ROLE / "action_plugins/lopy4_program.py").root_files((FIRMWARE / "loader.py").read_bytes())
+LOADER = root_files((FIRMWARE / "loader.py").read_bytes())
 PROGRAM = """
 import time
 from tig import VERSION
@@ -94,7 +83,7 @@ class Visit:
         self, device: Device, files: dict[str, bytes], version: str, root=LOADER, patience: float = 20
     ) -> None:
         self.slot, self.works, self.said = "", None, ""
-        with lopy4_visit.visit(device.port) as repl:
+        with visit(device.port) as repl:
             self.upload = Upload(repl, files, root, version)
             self.upload.look()
             self.changed = not self.upload.unchanged
@@ -158,8 +147,7 @@ def boots(device: Device, patience: float = 40) -> str:
 
 def formatted(device: Device, backups: Path) -> None:
     """Format a device as `make format` does, with the real esptool: read and keep the config block, erase, write the block."""
-    plugin, library = (loaded(ROLE / place / "lopy4_interpreter.py") for place in ("action_plugins", "library"))
-    action = object.__new__(plugin.ActionModule)
+    action = object.__new__(interpreter_action.ActionModule)
     action.args = {
         "name": "bench",
         "port": device.port,
@@ -173,7 +161,7 @@ def formatted(device: Device, backups: Path) -> None:
 
     def step(which: str, **more) -> dict:
         module = SimpleNamespace(params={**action.args, **more}, check_mode=False)
-        return getattr(library.Interpreter(module, lambda *_: None), which)()
+        return getattr(interpreter_module.Interpreter(module, lambda *_: None), which)()
 
     action._step = step
     assert action._format(backups)["changed"]
@@ -188,10 +176,10 @@ def power_on(device: Device) -> None:
 def erased(device: Device, _: Path) -> None:
     """The same without the ROM loader, which takes a minute: for many devices."""
     device.cut()
-    for offset, size in lopy4_image.erased("pycom"):
+    for offset, size in erased_regions("pycom"):
         device.flash.erase(offset, size)
-    block = device.flash.read(lopy4_image.CONFIG, lopy4_image.SECTOR)
-    device.flash.write(lopy4_image.CONFIG, lopy4_image.with_file_system(block, "littlefs"))
+    block = device.flash.read(CONFIG, SECTOR)
+    device.flash.write(CONFIG, with_file_system(block, "littlefs"))
     power_on(device)
     assert boots(device) == ""
 
@@ -206,10 +194,10 @@ def with_version_1(state: Path, kind: str) -> None:
 def damage_fat(device: Device) -> None:
     """Erase the block with the directory a/, as a cut does."""
     device.cut()
-    offset, size = lopy4_image.FILE_SYSTEM["pycom"]
+    offset, size = FILE_SYSTEM["pycom"]
     place = device.flash.read(offset, size).find(b"MANIFE~1JSO")
     assert place > 0
-    device.flash.erase(offset + place // lopy4_image.SECTOR * lopy4_image.SECTOR, lopy4_image.SECTOR)
+    device.flash.erase(offset + place // SECTOR * SECTOR, SECTOR)
     device.ctl("plug")
 
 
@@ -239,7 +227,7 @@ def power_cut(state: Path, directory: Path, number: int, torn: str, make_format=
     """
     with copy_of(state, directory) as device:
         assert boots(device) == "1"
-        identity = device.flash.read(lopy4_image.CONFIG, lopy4_image.IDENTITY)
+        identity = device.flash.read(CONFIG, IDENTITY)
         device.ctl("power-cut", at_block_write=number, torn=torn)
         with contextlib.suppress(Gone, DeviceError):
             Visit(device, CUT, "2", CUT_ROOT)
@@ -266,7 +254,7 @@ def power_cut(state: Path, directory: Path, number: int, torn: str, make_format=
             assert visit.works, f"after formatting: {visit.said}"
             assert device.installed["file_system"] == "littlefs"
             outcome = "format"
-        assert device.flash.read(lopy4_image.CONFIG, lopy4_image.IDENTITY) == identity
+        assert device.flash.read(CONFIG, IDENTITY) == identity
         return outcome
 
 

@@ -33,16 +33,18 @@ def artefact(tmp_path_factory):
         return {member.name: member for member in archive.getmembers()}
 
 
-def test_only_roles_and_plugins_are_built(artefact):
+def test_only_what_roles_need_is_built(artefact):
     assert {name.partition("/")[0] for name in artefact} == {
         "CHANGELOG.md",
         "FILES.json",
         "LICENSE",
         "MANIFEST.json",
         "README.md",
+        "firmware",
         "meta",
         "plugins",
         "roles",
+        "templates",
     }
 
 

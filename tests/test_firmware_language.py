@@ -16,7 +16,9 @@ from virtual_lopy4_host import REPOSITORY
 from firmware import FIRMWARE
 
 FILES = sorted(FIRMWARE.rglob("*.py"))
-UPLOADER = sorted((REPOSITORY / "roles/lopy4").glob("*/*.py"))
+UPLOADER = sorted((REPOSITORY / "plugins").glob("**/*lopy4*/*.py")) + sorted(
+    (REPOSITORY / "plugins").glob("*/lopy4*.py")
+)
 TABLE = json.loads((REPOSITORY / "virtual/lopy4/modules/pycom/r6.json").read_text())
 LATER = (  # syntax that came after MicroPython 1.11, or that it never had
     ast.JoinedStr,
@@ -198,7 +200,7 @@ def sent():
                     found[node.targets[0].id] = filled(node.value)
             elif isinstance(node, ast.Call) and node.args and filled(node.args[0]):
                 called = ast.unparse(node.func)
-                if path.stem == "lopy4_repl":
+                if path.stem == "raw_repl":
                     called = called.replace("self.", "self.repl.")
                 if re.fullmatch(r"(self\.)?repl\.(run|ask|start)", called):
                     found[f"{path.stem}:{node.lineno}"] = filled(node.args[0])

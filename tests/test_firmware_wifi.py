@@ -9,12 +9,11 @@ import json
 
 import pytest
 import yaml
+from ansible_collections.tig_pi.stack.plugins.filter import lopy4 as filters
 from conftest import REPOSITORY
-from lopy4_bench import ROLE, loaded
+from lopy4_bench import ROLE
 
 from firmware import evaluate
-
-filters = loaded(ROLE / "filter_plugins/lopy4.py")
 
 GOOD = {  # (name, password)
     "plain": ("home", "eight-or-more"),
@@ -127,7 +126,7 @@ def test_what_cannot_work_is_refused_by_its_variable(ssid_and_password):
 def render(ansible_playbook, folder, cases) -> list[bytes]:
     """settings.json for a device of each name and password, as the role renders it from an inventory."""
     [task] = yaml.safe_load((ROLE / "tasks/program.yml").read_text())
-    RENDER["tasks"][0]["ansible.builtin.copy"]["content"] = task["lopy4_program"]["settings"]
+    RENDER["tasks"][0]["ansible.builtin.copy"]["content"] = task["tig_pi.stack.lopy4_program"]["settings"]
     hosts = {
         f"device{number}": {
             "ansible_connection": "local",

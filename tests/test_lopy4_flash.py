@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from chain import Program, free_port, libraries, program, wait_until
-from lopy4_bench import REPOSITORY, Device, damage_fat, lopy4_image
+from lopy4_bench import CONFIG, IDENTITY, REPOSITORY, Device, damage_fat
 from virtual_lopy4_host import esptool
 
 # Device seconds a second: a program that finds no broker takes a minute until it is taken for good.
@@ -115,7 +115,7 @@ def test_one_device_is_flashed_and_the_one_without_an_account_is_named(site, bro
         result = play("flash", site, "-vvv", "--diff")
         assert result.returncode != 0
         assert re.search(r"one: version \S+, \d+ files sent and 0 copied on the device", said(result)), result.stdout
-        assert "two: FAILED. two could not log in at the broker; run `make pi` first" in said(result)
+        assert "two: FAILED. two cannot log in to the broker. Create its account first (`make pi`)" in said(result)
         assert two.received == 0  # not one byte was sent to it
         again = play("flash", site, "--limit=one")
         assert again.returncode == 0, again.stdout
@@ -127,14 +127,14 @@ def test_one_device_is_flashed_and_the_one_without_an_account_is_named(site, bro
 def test_a_host_that_is_not_there_is_named_and_the_other_device_served(site, broker, tmp_path):
     hosts = site / "hosts.yml"
     # Nobody listens on that port.
-    away = f"all:\n  hosts:\n    away: {{ansible_host: 127.0.0.1, ansible_port: {free_port()}}}\nsite:\n"
+    away = f"site:\n  hosts:\n    away: {{ansible_host: 127.0.0.1, ansible_port: {free_port()}}}\n"
     hosts.write_text(hosts.read_text().replace("site:\n", away, 1))
     (site / "host_vars/two.yml").write_text((site / "host_vars/two.yml").read_text() + "lopy4_serial_host: away\n")
     with Device(tmp_path / "state-one", "pycom", paced=False, speed=FAST, link=str(tmp_path / "one")):
         result = play("flash", site)
     assert result.returncode != 0
     assert "one: version" in said(result), result.stdout
-    assert "two: FAILED. away, which two is plugged into, can" in said(result), result.stdout
+    assert "two: FAILED. away, the serial host of two, is unreachable" in said(result), result.stdout
 
 
 def test_two_devices_on_one_port_are_refused_before_a_byte_is_sent(site, broker, tmp_path):
@@ -144,25 +144,25 @@ def test_two_devices_on_one_port_are_refused_before_a_byte_is_sent(site, broker,
         for options in ([], ["--limit=one"]):
             result = play("flash", site, *options)
             assert result.returncode != 0
-            assert f"one: FAILED. lopy4_port: two has {tmp_path}/one of pi, too" in said(result), result.stdout
+            assert f"one: FAILED. lopy4_port: two also uses {tmp_path}/one on pi" in said(result), result.stdout
         assert one.received == 0
 
 
 def test_a_damaged_file_system_is_told_and_formatted_by_the_command_that_the_run_names(site, broker, tmp_path):
     with Device(tmp_path / "state-one", "pycom", paced=False, speed=FAST, link=str(tmp_path / "one")) as one:
         options = ["--limit=one", "-e", f"lopy4_esptool_directory={esptool().parents[1]}"]
-        identity = one.flash.read(lopy4_image.CONFIG, lopy4_image.IDENTITY)
+        identity = one.flash.read(CONFIG, IDENTITY)
         for interval in (15, 20):  # a program in both slots
             assert play("flash", site, *options, "-e", f"lopy4_interval={interval}").returncode == 0
         damage_fat(one)
         damaged = play("flash", site, *options, "-e", "lopy4_interval=30")
         assert damaged.returncode != 0
         assert "one: FAILED. The file system of the device is damaged" in said(damaged), damaged.stdout
-        assert "`make format DEVICE=one` makes a new file system" in said(damaged)
+        assert "`make format DEVICE=one` creates a new file system" in said(damaged)
         mended = play("flash", site, *options, "--tags", "lopy4_erase_fs,lopy4")
         assert mended.returncode == 0, mended.stdout
         assert one.installed["file_system"] == "littlefs"
-        assert one.flash.read(lopy4_image.CONFIG, lopy4_image.IDENTITY) == identity
+        assert one.flash.read(CONFIG, IDENTITY) == identity
         assert (site / "backups/lopy4").is_dir()
         again = play("flash", site, *options)
         assert "nothing written" in said(again)
@@ -174,7 +174,7 @@ def test_a_reading_that_does_not_come_is_a_failure_with_advice(site, broker, tmp
         result = play("flash", site, "--limit=one", "-e", "lopy4_reading_timeout=3")
     assert result.returncode != 0
     assert (
-        "one runs the program, and no reading of it has come to the broker within 3 s. It has not been online"
+        "one runs the program, but none of its readings arrived at the broker within 3 s. It has not been online"
         in said(result)
     )
 
@@ -197,15 +197,15 @@ def test_a_new_device_is_described(site, tmp_path):
         assert "greenhouse:" in (site / "hosts.yml").read_text()
         (site / "host_vars/greenhouse.yml").write_text("mine: true\n")
         again = play("device", site, *options)
-        assert "was there already, and is left as it is" in said(again)
+        assert "existed already and was not changed" in said(again)
         assert (site / "host_vars/greenhouse.yml").read_text() == "mine: true\n"
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["-e", "device_name=green_house!"], "Give the device a name of its own"),
-        (["-e", "device_name=pi"], "Give the device a name of its own"),
+        (["-e", "device_name=green_house!"], "Give the device a name that no other host has"),
+        (["-e", "device_name=pi"], "Give the device a name that no other host has"),
         (["-e", "device_name=x", "-e", "device_port=/dev/tty-none"], "There is no port /dev/tty-none"),
     ],
 )

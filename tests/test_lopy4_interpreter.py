@@ -11,13 +11,21 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
-from lopy4_bench import ROLE, DeviceError, loaded, lopy4_image
+from ansible_collections.tig_pi.stack.plugins.action import lopy4_interpreter as plugin
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.flash_layout import (
+    CONFIG,
+    FILE_SYSTEM,
+    FLASH_SIZE,
+    PARTITIONS,
+    SECTOR,
+    layout,
+)
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.image import load
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.rom_loader import Loader as RomLoader
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.transport import DeviceError
+from ansible_collections.tig_pi.stack.plugins.modules import lopy4_interpreter as library
 from virtual_lopy4 import flash
 
-library = loaded(ROLE / "library/lopy4_interpreter.py")
-plugin = loaded(ROLE / "action_plugins/lopy4_interpreter.py")
-
-CONFIG, SECTOR = lopy4_image.CONFIG, lopy4_image.SECTOR
 BLANK = b"\xff" * SECTOR
 MAC = "24:0a:c4:00:00:01"
 BLOCK = flash.config_block(bytes.fromhex(MAC.replace(":", "")))
@@ -35,9 +43,9 @@ class Chip:
     """8 MB of flash, and after how many pieces of work its cable is pulled."""
 
     def __init__(self, platform: str, config: bytes) -> None:
-        self.data = bytearray(b"\xff" * lopy4_image.FLASH_SIZE)
+        self.data = bytearray(b"\xff" * FLASH_SIZE)
         self.data[0x8000:0x8C00] = flash.partition_table(platform)
-        offset, size = lopy4_image.FILE_SYSTEM[platform]
+        offset, size = FILE_SYSTEM[platform]
         self.data[offset : offset + size] = b"F" * size
         self.data[CONFIG : CONFIG + SECTOR] = config
         self.work, self.pulled_at = 0, None
@@ -56,13 +64,13 @@ class Chip:
             self.data[offset + at : offset + at + len(data[at : at + step])] = data[at : at + step]
 
 
-class Loader(library.Loader):
+class Loader(RomLoader):
     """As the chip's ROM loader, through esptool: erases what is to be written, then writes it part by part."""
 
     chip: Chip
 
     def __enter__(self):
-        self.layout = lopy4_image.layout(self.read_once(lopy4_image.PARTITIONS, 0xC00))
+        self.layout = layout(self.read_once(PARTITIONS, 0xC00))
         return self
 
     def __exit__(self, *_):
@@ -93,7 +101,7 @@ def bench(tmp_path, monkeypatch):
     def action(chip, platform):
         name, data = FILES[platform]
         (tmp_path / name).write_bytes(data)
-        image = lopy4_image.load(name, data, hashlib.sha256(data).hexdigest(), "")
+        image = load(name, data, hashlib.sha256(data).hexdigest(), "")
         monkeypatch.setattr(library, "Loader", type("OfChip", (Loader,), {"chip": chip}))
         runs = {"platform": image.platform, "release": image.release.removeprefix("v")}
         monkeypatch.setattr(library, "wait_for", getattr(install, "answers", lambda *_: runs))
@@ -149,7 +157,7 @@ def test_the_block_is_back_on_the_way_back_wherever_it_breaks_off(bench, pulled_
         bench(chip, "pycom")
     except Pulled:
         chip.pulled_at = None
-        if lopy4_image.layout(bytes(chip.data[0x8000:0x8C00])) == "pycom":  # it may start like this
+        if layout(bytes(chip.data[0x8000:0x8C00])) == "pycom":  # it may start like this
             assert chip.config == BLOCK
         bench(chip, "pycom")
     assert chip.config == BLOCK
@@ -179,9 +187,11 @@ def test_a_block_without_an_identity_is_mended_from_the_one_that_is_kept(bench):
 def test_a_board_that_does_not_restart_its_chip_is_explained(bench):
     chip = Chip("pycom", BLOCK)
     bench.answers = lambda *_: {}
-    with pytest.raises(DeviceError, match=r"written and verified.*take the jumper off G23, press reset, and run again"):
+    with pytest.raises(
+        DeviceError, match=r"written and verified.*remove the jumper from G23, press reset, and run again"
+    ):
         bench(chip, "pycom")
-    with pytest.raises(DeviceError, match=r"was erased.*take the jumper off G23"):
+    with pytest.raises(DeviceError, match=r"was erased.*remove the jumper from G23"):
         bench.format(chip)
 
 
@@ -226,5 +236,5 @@ def test_formatting_keeps_the_block_and_leaves_it_alone(bench, platform):
     assert bench.format(chip)["changed"]
     assert chip.config == BLOCK
     assert bench.kept() == ([BLOCK] if platform == "pycom" else [])
-    offset, size = lopy4_image.FILE_SYSTEM[platform]
+    offset, size = FILE_SYSTEM[platform]
     assert b"F" not in chip.data[offset : offset + size].replace(BLOCK, b"")

@@ -13,11 +13,14 @@ import jinja2
 import pytest
 import yaml
 from ansible.errors import AnsibleActionFail, AnsibleFilterError
-from lopy4_bench import FIRMWARE, REPOSITORY, ROLE, loaded, lopy4_image, lopy4_line
+from ansible_collections.tig_pi.stack.plugins.action.lopy4_program import PAIR
+from ansible_collections.tig_pi.stack.plugins.filter import lopy4 as filters
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4 import image, ports
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4 import inventory, network
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.program import tree
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.shelf import Shelf
+from lopy4_bench import FIRMWARE, REPOSITORY, ROLE
 from virtual_lopy4 import flash
-
-filters = loaded(ROLE / "filter_plugins/lopy4.py")
-action = loaded(ROLE / "action_plugins/lopy4_program.py")
 
 SETTINGS = {
     "name": "greenhouse",
@@ -207,11 +210,11 @@ def test_a_sites_own_driver_is_checked_and_put_on_the_device(tmp_path):
 
     assert found() == []
     assert found(pin="P99") == ["greenhouse: lopy4_sensors, entry 1 (dust): pin is 'P99'; pins are P0 to P23."]
-    files = action.tree(FIRMWARE, tmp_path)
+    files = tree(FIRMWARE, tmp_path)
     assert files["lib/tig/drivers/dust.py"] == own.encode()
-    assert action.tree(FIRMWARE, tmp_path / "absent") == action.tree(FIRMWARE)
+    assert tree(FIRMWARE, tmp_path / "absent") == tree(FIRMWARE)
     (tmp_path / "soil.py").write_text(own)
-    assert action.tree(FIRMWARE, tmp_path)["lib/tig/drivers/soil.py"] == own.encode()
+    assert tree(FIRMWARE, tmp_path)["lib/tig/drivers/soil.py"] == own.encode()
 
 
 @pytest.mark.parametrize("text", ["def read(:\n", "QUANTITIES = range_of()\n", "QUANTITIES = {}\nTAKES_MS = 'long'\n"])
@@ -225,7 +228,7 @@ def test_a_driver_that_cannot_be_understood_is_named(tmp_path, text):
 def test_a_name_that_leads_back_to_the_controller_is_refused(monkeypatch):
     def resolving(*addresses: str):
         answer = [(None, None, None, "", (address, 0)) for address in addresses]
-        monkeypatch.setattr(filters.socket, "getaddrinfo", lambda *_: answer)
+        monkeypatch.setattr(network.socket, "getaddrinfo", lambda *_: answer)
 
     resolving("127.0.1.1", "192.0.2.7")
     assert filters.lopy4_address("pi.local") == "192.0.2.7"
@@ -255,7 +258,7 @@ def test_the_wait_for_a_reading_is_longer_than_the_interval():
 def test_a_device_is_added_to_the_hosts_that_people_copy():
     text = (REPOSITORY / "inventories/home/hosts.yml").read_text()
     more = filters.lopy4_with_host(text, "greenhouse")
-    assert yaml.safe_load(more)["all"]["children"]["devices"]["hosts"].keys() == {"matslopy4", "greenhouse"}
+    assert yaml.safe_load(more)["site"]["children"]["devices"]["hosts"].keys() == {"matslopy4", "greenhouse"}
     assert [line for line in more.splitlines() if line not in text.splitlines()] == ["        greenhouse:"]
     assert filters.lopy4_with_host(more, "greenhouse") == more
 
@@ -271,7 +274,7 @@ def test_a_device_is_added_to_the_hosts_that_people_copy():
 )
 def test_a_device_is_added_however_the_group_is_indented(text):
     more = filters.lopy4_with_host(text, "new")
-    assert "new" in filters._devices_of(yaml.safe_load(more))["hosts"]
+    assert "new" in inventory._devices_of(yaml.safe_load(more))["hosts"]
 
 
 def test_hosts_that_are_not_understood_are_left_alone():
@@ -284,7 +287,7 @@ def test_hosts_that_are_not_understood_are_left_alone():
 
 def claimed(one: dict, two: dict, where: str = "pi") -> list[str]:
     hostvars = {"pi": {}, "one": one, "two": two}
-    return filters.lopy4_shared("one", hostvars, one.get("lopy4_port", ""), one.get("lopy4_mac", ""), where)
+    return filters.lopy4_conflicts("one", hostvars, one.get("lopy4_port", ""), one.get("lopy4_mac", ""), where)
 
 
 PORT = "/dev/serial/by-id/usb-Pycom_Expansion3_Py01-if00"
@@ -300,7 +303,7 @@ PORT = "/dev/serial/by-id/usb-Pycom_Expansion3_Py01-if00"
 )
 def test_two_hosts_that_name_the_same_port_are_told_apart_by_nobody(one, two):
     [problem] = claimed(one, two)
-    assert problem.startswith(f"one: lopy4_port: two has {PORT} of pi, too.")
+    assert problem.startswith(f"one: lopy4_port: two also uses {PORT} on pi.")
 
 
 def test_the_same_port_of_another_host_is_another_port():
@@ -317,7 +320,7 @@ def test_two_names_of_one_port_of_this_machine_are_one_port(tmp_path):
 
 def test_two_hosts_with_the_same_chip_are_named():
     [problem] = claimed({"lopy4_mac": "24:0a:c4:00:00:01"}, {"lopy4_mac": "240AC4000001"})
-    assert "lopy4_mac: two has the chip 24:0a:c4:00:00:01, too" in problem
+    assert "lopy4_mac: two also has the chip 24:0a:c4:00:00:01" in problem
 
 
 # --- the names of the program's files
@@ -331,7 +334,7 @@ def test_a_name_that_a_device_cannot_have_is_refused_here(tmp_path, name):
     program = shutil.copytree(FIRMWARE, tmp_path / "program")
     (program / "lib/tig" / name).touch()
     with pytest.raises(AnsibleActionFail, match=r"a device can't have the file .*Rename it"):
-        action.tree(program)
+        tree(program)
 
 
 @pytest.mark.parametrize("name", ["tig/Ring.py", "TIG/more.py"])
@@ -341,11 +344,11 @@ def test_names_that_are_one_on_fat_are_refused_here(tmp_path, name):
     path.parent.mkdir(exist_ok=True)
     path.touch()
     with pytest.raises(AnsibleActionFail, match="differ in upper and lower case only"):
-        action.tree(program)
+        tree(program)
 
 
 def test_the_firmware_has_names_that_a_device_can_have():
-    assert "lib/tig/program.py" in action.tree(FIRMWARE)
+    assert "lib/tig/program.py" in tree(FIRMWARE)
 
 
 # --- the summary
@@ -375,7 +378,7 @@ def test_a_connection_that_broke_is_a_failure_with_advice():
     hostvars = {"a": {"__lopy4_program": done}, "b": {"__lopy4_where": "pi"}, "c": {}}
     lines = filters.lopy4_summary(["a", "b", "c"], hostvars, ["a", "c"])
     assert lines[0] == "a: version 1.0.0 as declared, nothing written, 0.4 s"
-    assert lines[1].startswith("b: FAILED. The connection to pi broke")
+    assert lines[1].startswith("b: FAILED. The connection to pi was lost")
     assert lines[2] == "c: not looked at"
 
 
@@ -385,7 +388,7 @@ def test_a_connection_that_broke_is_a_failure_with_advice():
 @pytest.fixture
 def usb(tmp_path, monkeypatch):
     """A sysfs with a USB device on each tty; usb(name, vendor, product)."""
-    monkeypatch.setattr(lopy4_line, "SYS", str(tmp_path))
+    monkeypatch.setattr(ports, "SYS", str(tmp_path))
     (tmp_path / "bus/usb/devices").mkdir(parents=True)
 
     def plug(name: str, vendor: str, product: str, tty: bool = True) -> None:
@@ -404,23 +407,23 @@ def usb(tmp_path, monkeypatch):
 def test_ports_of_other_things_are_not_asked(usb):
     usb("ttyACM0", "04d8", "ef98")
     usb("ttyACM1", "1cf1", "0030")  # a Zigbee stick
-    assert lopy4_line.foreign("/dev/ttyACM0") == ""
-    assert "USB device 1cf1:0030, no board of a LoPy4's: not asked" in lopy4_line.foreign("/dev/ttyACM1")
-    assert lopy4_line.foreign("/dev/pts/0") == ""  # nobody knows: it is asked
-    assert lopy4_line.waiting() == []
+    assert ports.foreign("/dev/ttyACM0") == ""
+    assert "USB device 1cf1:0030 is not a LoPy4 board: not queried" in ports.foreign("/dev/ttyACM1")
+    assert ports.foreign("/dev/pts/0") == ""  # nobody knows: it is asked
+    assert ports.waiting() == []
 
 
 def test_a_board_that_waits_for_its_firmware_is_explained(usb, monkeypatch):
-    monkeypatch.setattr(lopy4_line, "ports", list)
+    monkeypatch.setattr(ports, "ports", list)
     usb("1-2", "04d8", "ef99", tty=False)
-    assert lopy4_line.waiting() == ["1-2"]
-    assert "hold S1" in lopy4_line.listed()
+    assert ports.waiting() == ["1-2"]
+    assert "hold S1" in ports.listed()
 
 
 def test_the_boards_are_those_of_the_udev_rule():
     rules = (ROLE / "files/70-tig-pi-lopy4.rules").read_text()
     found = re.findall(r'idVendor\}=="(\w+)", ATTRS\{idProduct\}=="([\w|]+)"', rules)
-    assert {f"{vendor}:{one}" for vendor, products in found for one in products.split("|")} == lopy4_line.BOARDS
+    assert {f"{vendor}:{one}" for vendor, products in found for one in products.split("|")} == ports.BOARDS
 
 
 def test_the_only_new_device_is_chosen_and_several_are_listed():
@@ -442,14 +445,14 @@ def test_the_only_new_device_is_chosen_and_several_are_listed():
     [(json.dumps("🏠"), True), (json.dumps("🏠", ensure_ascii=False), False), (json.dumps("ü \\ud83c"), False)],
 )
 def test_escapes_that_the_device_would_misread_are_found(text, pair):
-    assert bool(loaded(ROLE / "action_plugins/lopy4_program.py").PAIR.search(text)) == pair
+    assert bool(PAIR.search(text)) == pair
 
 
 # --- the declared interpreter
 
 
 def load(name: str, data: bytes, release: str = "", sha256: str | None = None):
-    return lopy4_image.load(name, data, hashlib.sha256(data).hexdigest() if sha256 is None else sha256, release)
+    return image.load(name, data, hashlib.sha256(data).hexdigest() if sha256 is None else sha256, release)
 
 
 def archive(**changes) -> bytes:
@@ -493,14 +496,14 @@ def test_pycoms_archive_and_an_image_are_understood():
     ],
 )
 def test_a_wrong_file_is_refused(name, data, sentence):
-    with pytest.raises(lopy4_image.ImageError, match=sentence):
+    with pytest.raises(image.ImageError, match=sentence):
         load(name, data)
 
 
 def test_an_archive_of_another_board_is_refused():
     script = json.loads(next(data for data in [tar_member("script_8MB")]))
     script["script"][2][2] = "fipy.bin"
-    with pytest.raises(lopy4_image.ImageError, match=r"fipy\.bin"):
+    with pytest.raises(image.ImageError, match=r"fipy\.bin"):
         load("LoPy4-1.20.2.r6.tar.gz", archive(script_8MB=json.dumps(script).encode()))
 
 
@@ -511,9 +514,9 @@ def tar_member(name: str) -> bytes:
 
 def test_a_hash_that_is_missing_or_wrong_is_refused():
     data = flash.archive()
-    with pytest.raises(lopy4_image.ImageError, match=hashlib.sha256(data).hexdigest()):
+    with pytest.raises(image.ImageError, match=hashlib.sha256(data).hexdigest()):
         load("LoPy4-1.20.2.r6.tar.gz", data, sha256="")
-    with pytest.raises(lopy4_image.ImageError, match="another file, or damaged"):
+    with pytest.raises(image.ImageError, match="another file, or damaged"):
         load("LoPy4-1.20.2.r6.tar.gz", data, sha256="0" * 64)
 
 
@@ -522,8 +525,7 @@ def test_a_hash_that_is_missing_or_wrong_is_refused():
 
 @pytest.fixture
 def shelf(tmp_path):
-    module = loaded(ROLE / "action_plugins/lopy4_interpreter.py")
-    return module.Shelf(tmp_path / "backups", "24:0a:c4:00:00:01")
+    return Shelf(tmp_path / "backups", "24:0a:c4:00:00:01")
 
 
 def test_a_config_block_is_kept_and_never_written_over(shelf):

@@ -12,6 +12,7 @@ import time
 import zlib
 
 import pytest
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4 import boot_pointer, session, stream
 from chain import wait_until
 from lopy4_bench import (
     DEAF,
@@ -21,6 +22,7 @@ from lopy4_bench import (
     Gone,
     Line,
     Repl,
+    Upload,
     Visit,
     ask,
     boots,
@@ -30,8 +32,6 @@ from lopy4_bench import (
     execute,
     firmware,
     formatted,
-    lopy4_upload,
-    lopy4_visit,
     power_cut,
     program,
     said,
@@ -67,22 +67,22 @@ def programmed(request, tmp_path_factory):
 
 def test_records_are_the_loaders():
     text = b"7 b trial 2"
-    assert lopy4_upload.record(7, "b", "trial", 2) == b"%-63s\n" % (text + b" %08x" % zlib.crc32(text))
-    assert lopy4_upload.parse(lopy4_upload.record(7, "b", "trial", 2)) == (7, "b", "trial", 2)
+    assert boot_pointer.record(7, "b", "trial", 2) == b"%-63s\n" % (text + b" %08x" % zlib.crc32(text))
+    assert boot_pointer.parse(boot_pointer.record(7, "b", "trial", 2)) == (7, "b", "trial", 2)
 
 
 def test_a_damaged_record_does_not_count():
-    old, new = lopy4_upload.record(7, "a", "good", 0), lopy4_upload.record(8, "b", "trial", 0)
-    assert lopy4_upload.pointer([old, new]) == ((8, "b", "trial", 0), 0)
+    old, new = boot_pointer.record(7, "a", "good", 0), boot_pointer.record(8, "b", "trial", 0)
+    assert boot_pointer.pointer([old, new]) == ((8, "b", "trial", 0), 0)
     for place in range(len(new)):
         for broken in (new[:place], new[:place] + b"\xff" * (64 - place), new[:place] + old[place:]):
             if broken != new:
-                assert lopy4_upload.pointer([old, broken])[0] in ((7, "a", "good", 0), (8, "b", "trial", 0))
+                assert boot_pointer.pointer([old, broken])[0] in ((7, "a", "good", 0), (8, "b", "trial", 0))
 
 
 def test_nothing_in_the_stream_has_a_meaning_for_the_repl():
     data = bytes(range(256)) * 3 + os.urandom(5000)
-    wire = lopy4_upload.escaped(data)
+    wire = stream.escaped(data)
     assert not set(wire) & {1, 2, 3, 4, 5, 6, 13}
     plain = wire[:-1]
     for char in (1, 2, 3, 4, 5, 6, 13, 27):  # as on the device
@@ -208,13 +208,13 @@ def test_a_device_is_found_by_its_chip_also_while_its_port_is_in_use_for_a_momen
     one = Device(tmp_path / "one", "pycom", paced=False)
     two = Device(tmp_path / "two", "mainline", paced=False)
     with one, two:
-        monkeypatch.setattr(lopy4_visit, "ports", lambda: [one.port, two.port])
-        assert lopy4_visit.port_of(two.mac.hex(), "two") == two.port
+        monkeypatch.setattr(session, "ports", lambda: [one.port, two.port])
+        assert session.port_of(two.mac.hex(), "two") == two.port
         held = Line(one.port)
         threading.Timer(0.5, held.close).start()
-        assert lopy4_visit.port_of(one.mac.hex(":"), "one") == one.port
+        assert session.port_of(one.mac.hex(":"), "one") == one.port
         with pytest.raises(DeviceError, match=rf"24:0a:c4:00:00:07 \(three\) is plugged in here.*{one.port}: 24:0a:c4"):
-            lopy4_visit.port_of("24:0a:c4:00:00:07", "three")
+            session.port_of("24:0a:c4:00:00:07", "three")
 
 
 def test_a_port_in_use_names_who_uses_it(tmp_path):
@@ -256,7 +256,7 @@ def test_the_watchdog_of_the_program_does_not_bite(tmp_path):
         repl = Repl(line)
         repl.enter()
         repl.run("import machine\nmachine.WDT(timeout=1500)")
-        upload = lopy4_upload.Upload(repl, program("2"), LOADER, "2")
+        upload = Upload(repl, program("2"), LOADER, "2")
         upload.look()
         resets = device.resets.get("watchdog", 0)
         time.sleep(2)
@@ -306,7 +306,7 @@ def test_lost_bytes_are_sent_again(device, monkeypatch):
     with Line(device.port) as line:
         repl = Repl(line)
         repl.enter()
-        upload = lopy4_upload.Upload(repl, firmware(), LOADER, "2")
+        upload = Upload(repl, firmware(), LOADER, "2")
         upload.look()
         upload._prepare()
         monkeypatch.setattr(Line, "write", lossy)
@@ -319,7 +319,7 @@ def test_lost_bytes_are_sent_again(device, monkeypatch):
 
 def test_a_reset_between_two_attempts_is_made_good(device, monkeypatch):
     """A device that does not come to its prompt in time is reset, and knows nothing any more."""
-    stream, streams = lopy4_upload.Upload._stream, []
+    stream, streams = Upload._stream, []
 
     def stalls_once(self, *arguments):
         streams.append(arguments)
@@ -330,7 +330,7 @@ def test_a_reset_between_two_attempts_is_made_good(device, monkeypatch):
         return stream(self, *arguments)
 
     Visit(device, program("1"), "1")
-    monkeypatch.setattr(lopy4_upload.Upload, "_stream", stalls_once)
+    monkeypatch.setattr(Upload, "_stream", stalls_once)
     visit = Visit(device, program("2"), "2")
     assert visit.works
     assert visit.upload.trouble == 1
@@ -426,16 +426,16 @@ def test_a_program_that_the_file_system_loses_after_the_upload_is_damage_and_no_
     device, monkeypatch
 ):
     """A damaged FAT may show what was written until it is mounted again."""
-    change = lopy4_upload.Upload.change
+    change = Upload.change
 
     def loses(self):
         slot = change(self)
-        self.repl.run(f"os.remove(root + '/{slot}/lib/tig/main.py')")
+        self.repl.run(f"os.remove(root + '/{slot}/lib/tig/program.py')")
         return slot
 
-    monkeypatch.setattr(lopy4_upload.Upload, "change", loses)
+    monkeypatch.setattr(Upload, "change", loses)
     with pytest.raises(
-        DeviceError, match=r"file system of the device is damaged \(slot a does.*`make format DEVICE=…`"
+        DeviceError, match=r"file system of the device is damaged \(slot a has lost.*`make format DEVICE=…`"
     ):
         Visit(device, program("1"), "1", patience=60)
 

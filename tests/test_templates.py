@@ -25,7 +25,7 @@ TEMPLATES = {
 VARIABLES = {
     "templates/lopy4/settings.json.j2": {"lopy4": "{{ __lopy4_rendered }}"},
     "roles/grafana/templates/provisioning.yaml.j2": {"document": "{{ __grafana_datasource_file }}"},
-    "roles/lopy4/templates/host_vars.yml.j2": {
+    "templates/lopy4/host_vars.yml.j2": {
         "__device": {"firmware": "MicroPython", "port": "/dev/ttyUSB0", "mac": "30:ae:a4:00:00:00"}
     },
 }
@@ -50,7 +50,7 @@ PARSERS = {".json": json.loads, ".yml": strict_yaml, ".yaml": strict_yaml, "tele
 def roles_of(play: dict) -> list[str]:
     """The roles that a play runs, not those of which it only asks where their packages come from."""
     imports = [task["ansible.builtin.import_role"] for task in tasks([play]) if "ansible.builtin.import_role" in task]
-    imported = [role["name"] for role in imports if role.get("tasks_from") in (None, "describe")]
+    imported = [role["name"] for role in imports if role.get("tasks_from") in (None, "serial_host")]
     return list(dict.fromkeys([*play.get("roles", []), *imported]))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from ansible.module_utils.lopy4_line import Line
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.transport import Line
 
 RESET = ("028e00df0000", "020e00df0000", 0.2, "020e00ff2000", 0.1, "028e00ff2000")
 ENTER = ("028c00df0000", "020c00df0000", "028e00fe0000", "020e00fe0000", *RESET)

@@ -1,16 +1,16 @@
-"""What every module of this role does: find the device, open its port, tell how far it is."""
+"""A session with a device: find it by its port or its chip, get its prompt, and restart it at the end."""
 
 from __future__ import annotations
 
 import ast
 import contextlib
-import os
 import re
 import time
 from collections.abc import Iterator
 
-from ansible.module_utils.lopy4_line import BAUD, DeviceError, Line, foreign, listed, ports
-from ansible.module_utils.lopy4_repl import Repl, compact
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.ports import foreign, listed, ports
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.raw_repl import Repl, compact
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.transport import BAUD, DeviceError, Line
 
 IDENTIFY = """
 import os, sys, machine, binascii
@@ -34,7 +34,7 @@ def written(mac: str) -> str:
 
 
 def check_mac(found: str, declared: str, path: str, name: str) -> None:
-    """Raises DeviceError when the chip is another one than the inventory says."""
+    """Raise DeviceError if the chip is not the one in the inventory."""
     if declared and plain(found) != plain(declared):
         raise DeviceError(
             f"The device on {path} is {written(found)}, and lopy4_mac of {name} is {written(declared)}: are two cables swapped? "
@@ -42,9 +42,26 @@ def check_mac(found: str, declared: str, path: str, name: str) -> None:
         )
 
 
+@contextlib.contextmanager
+def visit(path: str, patience: float = 12.0) -> Iterator[Repl]:
+    """The device's prompt. At the end the device is always restarted, unless the connection is lost."""
+    with Line(path, BAUD) as line:
+        repl = Repl(line)
+        repl.enter(patience)
+        try:
+            yield repl
+        finally:
+            with contextlib.suppress(DeviceError):
+                if not repl.left:
+                    repl.reset()
+
+
 def identified(path: str, patience: float = 12.0) -> dict:
-    """Platform, release, firmware, MAC and kind of file system of the device on a port, which is restarted. Raises DeviceError
-    if none answers."""
+    """Platform, release, firmware, MAC and file system of the device on a port; the device is restarted.
+
+    Raises:
+        DeviceError: no device answers.
+    """
     with visit(path, patience) as repl:
         uname, sys_platform, mac, file_system = ast.literal_eval(repl.run(compact(IDENTIFY)).strip())
     return {
@@ -57,9 +74,9 @@ def identified(path: str, patience: float = 12.0) -> dict:
 
 
 def port_of(mac: str, name: str, patience: float = 60.0) -> str:
-    """The port of the device with this chip, by asking each one; those asked are restarted.
+    """The port of the device with this chip. Each port is queried, which restarts the device on it.
 
-    A port in use may be another device's, which is flashed at the same time: it is asked again for `patience` seconds.
+    A port in use may belong to another device that is being flashed: it is queried again for `patience` seconds.
     """
     seen: dict[str, str] = {}
     deadline = time.monotonic() + patience
@@ -86,42 +103,3 @@ def port_of(mac: str, name: str, patience: float = 60.0) -> str:
         time.sleep(1)
     what = "; ".join(f"{path}: {text}" for path, text in seen.items()) or listed()
     raise DeviceError(f"No device with the chip {written(mac)} ({name}) is plugged in here. {what}")
-
-
-class Progress:
-    """A line of text in a file, for the action plugin on the controller to show while the module works."""
-
-    def __init__(self, path: str | None) -> None:
-        self.path = path
-        self.next = 0.0
-        if path:
-            with contextlib.suppress(OSError):
-                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
-
-    def __call__(self, text: str, done: int = 0, total: int = 0) -> None:
-        now = time.monotonic()
-        if not self.path or now < self.next:
-            return
-        self.next = now + 0.3
-        share = f" {100 * done // total} % of {total // 1024} kB" if total else ""
-        with contextlib.suppress(OSError), open(self.path, "w", encoding="utf-8") as file:
-            file.write(text + share)
-
-    def end(self) -> None:
-        if self.path:
-            with contextlib.suppress(OSError):
-                os.unlink(self.path)
-
-
-@contextlib.contextmanager
-def visit(path: str, patience: float = 12.0) -> Iterator[Repl]:
-    """The device's prompt; at the end the device is restarted, whatever happened, unless the line is gone."""
-    with Line(path, BAUD) as line:
-        repl = Repl(line)
-        repl.enter(patience)
-        try:
-            yield repl
-        finally:
-            with contextlib.suppress(DeviceError):
-                if not repl.left:
-                    repl.reset()

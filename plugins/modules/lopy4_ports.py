@@ -1,22 +1,22 @@
 #!/usr/bin/python
-"""List the serial ports of a host, and what is plugged into them."""
+"""List the serial ports of a host and the devices on them."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: lopy4_ports
-short_description: List the serial ports of a host, and what is plugged into them
+short_description: List the serial ports of a host and the devices on them
 description:
-  - Asks the device on each port for its chip, MAC and firmware. Its program is interrupted for that, and restarted.
-  - Ports of other USB devices than the boards of a LoPy4 are listed and not asked.
+  - Queries the device on each port for its chip, MAC and firmware. This interrupts and restarts its program.
+  - USB devices that are no LoPy4 boards are listed but not queried.
 options:
   skip:
-    description: Ports that are listed and not asked, because it is known what is there.
+    description: Ports that are listed but not queried, because their devices are known.
     type: list
     elements: str
     default: []
   port:
-    description: A port that is asked whatever its name; only this one, if given.
+    description: Query only this port, whatever its name.
     type: str
 requirements: [pyserial]
 attributes:
@@ -25,8 +25,8 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: See what is plugged in
-  lopy4_ports:
+- name: List the serial ports
+  tig_pi.stack.lopy4_ports:
   delegate_to: pi
 """
 
@@ -39,8 +39,9 @@ ports:
 """
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible.module_utils.lopy4_line import DFU, PYSERIAL, DeviceError, foreign, ports, waiting
-from ansible.module_utils.lopy4_visit import identified
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.ports import DFU, foreign, ports, waiting
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.session import identified
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.transport import PYSERIAL, DeviceError
 
 
 def main() -> None:
@@ -54,11 +55,11 @@ def main() -> None:
     only = module.params["port"]
     for path in [*([only] if only else []), *(path for path in ports() if path != only)]:
         if path != only and (only or path in module.params["skip"]):
-            found.append({"port": path, "problem": "not asked"})
+            found.append({"port": path, "problem": "not queried"})
             continue
         strange = "" if path == only else foreign(path)
         if strange:
-            found.append({"port": path, "problem": f"{strange} (name it as the port if it is one)"})
+            found.append({"port": path, "problem": f"{strange} (if it is one, pass its port)"})
             continue
         try:
             found.append({"port": path, **identified(path, 4.0)})

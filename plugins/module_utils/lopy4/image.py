@@ -10,16 +10,16 @@ import struct
 import tarfile
 from dataclasses import dataclass
 
-FLASH_SIZE = 0x800000
-SECTOR = 0x1000
-BOOTLOADER, PARTITIONS, OTADATA, CONFIG = 0x1000, 0x8000, 0x1FF000, 0x3FF000
-# Where each layout has its file system: offset and size.
-FILE_SYSTEM = {"pycom": (0x400000, 0x400000), "mainline": (0x200000, 0x600000)}
-# Of the config block: LoRa MAC, Sigfox id, PAC and two keys; then the LoRa region; then Wi-Fi, file system type and others
-# that the user sets (pycom_config_block_t in Pycom's esp32/pycom_config.h).
-IDENTITY, LPWAN = 52, 53
-FILE_SYSTEM_TYPE = 533
-FAT, LITTLEFS = 0, (1, 0xFF)
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.flash_layout import (
+    BOOTLOADER,
+    CONFIG,
+    FLASH_SIZE,
+    OTADATA,
+    PARTITIONS,
+    SECTOR,
+    layout,
+)
+
 CHIP_ESP32 = 0
 
 
@@ -104,7 +104,7 @@ def _archive(name: str, data: bytes, release: str) -> Image:
     for offset, part in parts:
         if offset != PARTITIONS:
             _chip(name, part)
-    # Blank, the bootloader makes it anew and starts what was written.
+    # If it is blank, the bootloader recreates it and starts the image that was written.
     parts.append((OTADATA, b"\xff" * SECTOR))
     return Image("pycom", _released(name, r"-(\d+\.\d+\.\d+(?:\.\w+)*?)\.tar", release), tuple(parts))
 
@@ -117,58 +117,3 @@ def _plain(name: str, data: bytes, release: str) -> Image:
     if layout(table) != "mainline":
         raise ImageError(f"{name} is no whole image to be written at 0x1000 (bootloader, partition table, program).")
     return Image("mainline", _released(name, r"-v(\d+\.\d+(?:\.\d+)?(?:-preview)?)", release), ((BOOTLOADER, data),))
-
-
-def has_identity(block: bytes) -> bool:
-    """Whether a config block says who the device is; one that was only ever set up (wifi_on_boot) does not."""
-    return bool(block[:IDENTITY].strip(b"\xff\0"))
-
-
-def restored(layout: str, block: bytes, kept: bytes) -> bytes:
-    """What has to be written at CONFIG when Pycom's firmware is installed; empty: what is there stays.
-
-    Args:
-        layout: whose partition table the device has, as `layout()` says it.
-        block: the device's config block; empty where the layout has none.
-        kept: the one of this chip that is kept; empty if none is.
-    """
-    if layout == "pycom":
-        if has_identity(block) or not has_identity(kept):
-            return b""
-        return kept[:LPWAN] + block[LPWAN:]  # the file system is of the type that the device's own block says
-    for known in (kept, block):
-        if has_identity(known):
-            return known
-    return b"\xff" * SECTOR  # bytes of another file system would be taken for keys
-
-
-def with_file_system(block: bytes, kind: str) -> bytes:
-    """The config block by which Pycom's firmware takes a file system of that kind; when it finds none, it makes one."""
-    there = "littlefs" if block[FILE_SYSTEM_TYPE] in LITTLEFS else "fat"
-    if kind == there:
-        return block
-    return block[:FILE_SYSTEM_TYPE] + bytes((FAT if kind == "fat" else LITTLEFS[0],)) + block[FILE_SYSTEM_TYPE + 1 :]
-
-
-def erased(platform: str) -> list[tuple[int, int]]:
-    """Offset and size of what is erased for a blank file system: never the config block, which no file system needs blank."""
-    offset, size = FILE_SYSTEM[platform]
-    end = offset + size
-    if not offset <= CONFIG < end:
-        return [(offset, size)]
-    return [(offset, CONFIG - offset), (CONFIG + SECTOR, end - CONFIG - SECTOR)]
-
-
-def layout(table: bytes) -> str:
-    """Whose partition table it is: "pycom", "mainline", "" for a blank flash, "unknown" for anything else."""
-    if not table.strip(b"\xff"):
-        return ""
-    names = set()
-    for at in range(0, len(table) - 31, 32):
-        magic, _, _, _, _, name, _ = struct.unpack_from("<HBBII16sI", table, at)
-        if magic != 0x50AA:
-            break
-        names.add(name.rstrip(b"\0").decode("latin-1"))
-    if "otadata" in names or "config" in names:
-        return "pycom"
-    return "mainline" if "vfs" in names else "unknown"

@@ -3,63 +3,15 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
-import os
-import tempfile
 from pathlib import Path
 
 from ansible.errors import AnsibleActionFail
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
-
-ROLE = Path(__file__).parents[1]
-
-
-def load(path: Path):
-    """A file of this role as a Python module."""
-    spec = importlib.util.spec_from_file_location(f"__{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    # dataclasses look their module up.
-    import sys
-
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-images = load(ROLE / "module_utils" / "lopy4_image.py")
-
-
-class Shelf:
-    """The config blocks that are kept, one file a chip."""
-
-    def __init__(self, directory: Path, mac: str) -> None:
-        self.path = directory / f"{mac.replace(':', '')}.config.bin"
-
-    def block(self) -> bytes:
-        return self.path.read_bytes() if self.path.exists() else b""
-
-    def keep(self, block: bytes) -> None:
-        """Keep a block that has an identity; one that was there and differs stays beside it under another name.
-
-        Raises:
-            OSError: it could not be kept; nothing may be erased then.
-        """
-        if not images.has_identity(block) or block == self.block():
-            return
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self.path.exists():
-            number = 1
-            while self.path.with_suffix(f".{number}.bin").exists():
-                number += 1
-            self.path.rename(self.path.with_suffix(f".{number}.bin"))
-        handle, temporary = tempfile.mkstemp(dir=self.path.parent)  # mode 0600
-        with os.fdopen(handle, "wb") as file:
-            file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path)
-        if self.path.read_bytes() != block:
-            raise OSError(f"{self.path} does not come back as it was written")
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.config_block import restored, with_file_system
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.image import ImageError, load
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.progress import Progress
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.shelf import Shelf
 
 
 class ActionModule(ActionBase):
@@ -71,9 +23,8 @@ class ActionModule(ActionBase):
         del tmp
         self.args = self._task.args.copy()
         self.task_vars = task_vars
-        self.progress = load(ROLE / "action_plugins" / "lopy4_program.py").Progress
         state = self.args.pop("state", "present")
-        erase_fs = self._templated_bool(self.args.pop("erase_fs", False))
+        erase_fs = boolean(self.args.pop("erase_fs", False), strict=False)
         directory = Path(self.args.pop("backup_directory"))
         self.file_system = self.args.pop("file_system", "littlefs")
         path = self.args.pop("image", None)
@@ -88,22 +39,16 @@ class ActionModule(ActionBase):
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
 
-    @staticmethod
-    def _templated_bool(value) -> bool:
-        from ansible.module_utils.parsing.convert_bool import boolean
-
-        return boolean(value, strict=False)
-
     def _image(self, path):
         try:
             data = Path(path).read_bytes()
         except OSError as error:
             raise AnsibleActionFail(f"lopy4_interpreter: {path}: {error.strerror}.") from error
         try:
-            image = images.load(
+            image = load(
                 Path(path).name, data, str(self.args.get("sha256") or ""), str(self.args.pop("release", "") or "")
             )
-        except images.ImageError as error:
+        except ImageError as error:
             raise AnsibleActionFail(str(error)) from error
         self.args.update(declared_platform=image.platform, declared_release=image.release)
         return image
@@ -117,8 +62,8 @@ class ActionModule(ActionBase):
 
     def _refusal(self, there: str, wanted: str) -> str:
         return (
-            f"{self.args['name']}: from {there} to {wanted} the flash is divided anew, which destroys the device's file system with "
-            "everything on it. Set lopy4_erase_fs: true if that is meant; the config block is kept. Nothing was written."
+            f"{self.args['name']}: a change from {there} to {wanted} divides the flash differently and erases the device's file system. "
+            "Set lopy4_erase_fs: true to allow that; the config block is kept. Nothing was written."
         )
 
     def _make(self, path: Path, image, erase_fs: bool, directory: Path) -> dict:
@@ -139,7 +84,7 @@ class ActionModule(ActionBase):
             layout=there["layout"],
             mac=there["mac"],  # the same chip as the one whose block is kept
             block=base64.b64encode(
-                images.restored(there["layout"], block, kept) if image.platform == "pycom" else b""
+                restored(there["layout"], block, kept) if image.platform == "pycom" else b""
             ).decode(),
         )
         if kept:
@@ -174,13 +119,15 @@ class ActionModule(ActionBase):
         if there["layout"] == "pycom":
             kept = shelf.block()
             # A blank one is what a cut leaves while it is written.
-            whole = kept if kept and not block.strip(b"\xff") else images.restored("pycom", block, kept) or block
-            wanted = images.with_file_system(whole, self.file_system)
+            whole = kept if kept and not block.strip(b"\xff") else restored("pycom", block, kept) or block
+            wanted = with_file_system(whole, self.file_system)
             if wanted != block:
                 more["block"] = base64.b64encode(wanted).decode()
         return self._step("format", mac=there["mac"], **more)
 
     def _step(self, step: str, **more) -> dict:
-        with self.progress(self, self.args["name"], self.task_vars) as progress:
+        with Progress(self, self.args["name"], self.task_vars) as progress:
             args = {**self.args, **more, "step": step, "progress": progress}
-            return self._execute_module(module_name="lopy4_interpreter", module_args=args, task_vars=self.task_vars)
+            return self._execute_module(
+                module_name="tig_pi.stack.lopy4_interpreter", module_args=args, task_vars=self.task_vars
+            )

@@ -1,16 +1,16 @@
 #!/usr/bin/python
-"""Make the program on a sensor node the declared one, over its serial port."""
+"""Install a program on a sensor node over its serial port."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: lopy4_program
-short_description: Make the program on a sensor node the declared one, over its serial port
+short_description: Install a program on a sensor node over its serial port
 description:
-  - Compares by hash on the device, sends only what differs into the slot that is not running, copies the rest there on the
-    device, checks the slot as a whole, and then moves the boot pointer. A program that does not start hands back to the old one.
-  - Whatever breaks off in between, the old program is the one that boots, and the next run completes.
-  - The device is restarted in any case, because its program has to be interrupted to look at it.
+  - Compares hashes on the device, sends the files that differ to the slot that is not running, copies the others there on the
+    device, verifies the slot as a whole, and then moves the boot pointer. If the program does not start, the previous one returns.
+  - If the upload is interrupted, the previous program boots, and the next run completes the upload.
+  - The device is always restarted, because its program has to be interrupted for the comparison.
 options:
   name:
     description: Name of the device, for messages.
@@ -20,18 +20,21 @@ options:
     description: Serial port. Without one the device is found by O(mac).
     type: str
   mac:
-    description: MAC of the chip. Another chip on the port is an error, before anything is written.
+    description: MAC of the chip. If another chip is on the port, the module fails before it writes anything.
     type: str
   program:
     description: Directory with loader.py and lib/, on the controller.
     type: path
     required: true
+  drivers:
+    description: Directory of further sensor drivers, on the controller. It may be absent.
+    type: path
   settings:
-    description: Content of settings.json. It is never shown.
+    description: Content of settings.json. It is never logged.
     type: str
     required: true
   start_timeout:
-    description: Seconds that the new program has to say that it works, or that it waits for the broker; 0 does not wait.
+    description: Seconds that the new program has to report that it works, or that it is waiting for the broker; 0 does not wait.
     type: int
     default: 150
 requirements: [pyserial]
@@ -43,8 +46,8 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Put the program on the device
-  lopy4_program:
+- name: Install the program
+  tig_pi.stack.lopy4_program:
     name: greenhouse
     port: /dev/ttyACM0
     program: firmware
@@ -58,15 +61,15 @@ slot:
   type: str
   returned: success
 version:
-  description: Version of the program that was declared.
+  description: Version of the declared program.
   type: str
   returned: success
 previous_version:
-  description: Version of the one that was there before; empty if there was none.
+  description: Version of the previous program; empty if there was none.
   type: str
   returned: success
 bytes:
-  description: Bytes that went down the line.
+  description: Bytes sent over the serial line.
   type: int
   returned: success
 written:
@@ -74,7 +77,7 @@ written:
   type: int
   returned: success
 seconds:
-  description: Duration from opening the port to the restart of the device.
+  description: Seconds from opening the port to the restart of the device.
   type: float
   returned: success
 files:
@@ -82,14 +85,14 @@ files:
   type: dict
   returned: success
 repaired:
-  description: What was missing or damaged of what an earlier run had put there.
+  description: Files of an earlier run that were missing or damaged.
   type: list
   elements: str
   returned: success
 waits:
   description: >-
-    Whether the new program has not reached the broker within a minute. Where it does not within ten, the device goes back to
-    the program before.
+    Whether the new program has not reached the broker within a minute. If it does not within ten minutes, the device returns to
+    the previous program.
   type: bool
   returned: success
 mac:
@@ -108,9 +111,10 @@ import time
 import zlib
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible.module_utils.lopy4_line import PYSERIAL, DeviceError
-from ansible.module_utils.lopy4_upload import ROOT_FILES, SETTINGS, Upload
-from ansible.module_utils.lopy4_visit import Progress, check_mac, port_of, visit, written
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.progress import Progress
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.session import check_mac, port_of, visit, written
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.transport import PYSERIAL, DeviceError
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.upload import ROOT_FILES, SETTINGS, Upload
 
 
 def difference(upload: Upload, name: str) -> list[dict]:
@@ -170,13 +174,13 @@ def run(module: AnsibleModule, progress: Progress) -> dict:
         )
         if result["changed"] and not module.check_mode and asked["start_timeout"]:
             progress.next = 0.0
-            progress("sent; waiting until the new program works")
+            progress("sent; waiting for the new program")
             works, said = upload.started(result["slot"], asked["start_timeout"])
             if not works:
                 before = result["previous_version"]
-                back = f"The device goes back to version {before}." if before else "There is no older one."
+                back = f"The device returns to version {before}." if before else "There is no previous one."
                 module.fail_json(
-                    msg=f"The program does not start on {asked['name']}. {back} It says:\n{said or '(nothing)'}",
+                    msg=f"The program does not start on {asked['name']}. {back} Its output:\n{said or '(nothing)'}",
                     **result,
                 )
             result["waits"] = bool(said)
@@ -190,7 +194,7 @@ def main() -> None:
             "port": {"type": "str"},
             "mac": {"type": "str"},
             "start_timeout": {"type": "int", "default": 150},
-            # What the action plugin makes of O(program) and O(settings), and where it looks for our progress.
+            # The action plugin packs O(program) and O(settings), and reads the progress from a file.
             "packed": {"type": "str", "required": True, "no_log": True},
             "progress": {"type": "str"},
         },
@@ -198,8 +202,10 @@ def main() -> None:
         supports_check_mode=True,
     )
     if not PYSERIAL:
-        if module.check_mode:  # nothing can be asked yet on a host that a run would make ready
-            module.exit_json(changed=True, msg="python3-serial is not there yet: what is on the device is unknown.")
+        if module.check_mode:  # the run would install it first
+            module.exit_json(
+                changed=True, msg="python3-serial is not installed yet: the program on the device is unknown."
+            )
         module.fail_json(msg=missing_required_lib("pyserial (Debian: python3-serial)"))
     progress = Progress(module.params["progress"])
     try:

@@ -1,8 +1,7 @@
-"""Makes the program on a device equal to a declared tree of files.
+"""Installs a program on a device: a declared tree of files.
 
-The device has two slots, a/ and b/, and a pointer that says which one runs (two records, see firmware/loader.py). The program goes
-into the slot that is not running, is checked there as a whole, and only then the pointer moves; whatever breaks off before
-leaves the old program in place.
+The device has two slots, a/ and b/, and a boot pointer that selects one of them. The program is written to the slot that is not
+running and verified there as a whole; only then does the pointer move. An interruption before that leaves the previous program.
 """
 
 from __future__ import annotations
@@ -12,21 +11,18 @@ import contextlib
 import hashlib
 import json
 import re
-import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 
-from ansible.module_utils.lopy4_device import CHANGE, LOOK
-from ansible.module_utils.lopy4_line import DeviceError, Gone
-from ansible.module_utils.lopy4_repl import RemoteError, Repl, compact
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.boot_pointer import RECORD, pointer, record
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.device_code import CHANGE, LOOK
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.raw_repl import RemoteError, Repl, compact
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.start import watch
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.stream import batches, escaped, framed, packed
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.transport import DeviceError, Gone
 
 ROOT_FILES = ("boot.py", "main.py")
 SETTINGS = "settings.json"
 LOADER_MARK = b"# tig-pi loader"
-RECORD = 64
-# Never in the stream: what the REPL or Pycom's receive interrupt acts upon, and CR, which the device reads as LF.
-CONTROL = (1, 2, 3, 4, 5, 6, 13)
-ESCAPE = 27
 # Bytes that may be under way: two chunks. Pycom's UART has a ring of 4096 bytes, MicroPython's REPL on the ESP32 one of 260.
 CHUNKS = {"pycom": 1024, "mainline": 64}
 BATCH = 24576  # bytes of the stream that the device holds in memory at a time, at the most
@@ -43,81 +39,14 @@ class Damaged(DeviceError):
 
     def __init__(self, reason: str, more: str = "") -> None:
         super().__init__(
-            f"The file system of the device is damaged ({reason}): that is what a power cut while the flash is written does to a "
-            "FAT, or a flash that wears out. `make format DEVICE=…` makes a new file system (LittleFS, which survives power cuts) "
-            "and puts the program on it; the LoRa and Sigfox keys stay. In a playbook of your own: "
+            f"The file system of the device is damaged ({reason}). This happens to a FAT when power fails during a write, or when "
+            "the flash wears out. `make format DEVICE=…` creates a new file system (LittleFS, which survives power cuts) and "
+            "installs the program; the LoRa and Sigfox keys are kept. In a playbook of your own: "
             f"`--tags lopy4_erase_fs,lopy4`. {more}".rstrip()
         )
 
 
-# --- the pointer
-
-
-def parse(record: bytes) -> tuple[int, str, str, int] | None:
-    """(sequence, slot, state, tries) of a record, or None when it is not sound."""
-    match = re.fullmatch(rb"((\d+) ([ab]) (trial|good) (\d+)) ([0-9a-f]{8}) *\n", record)
-    if not match or len(record) != RECORD or zlib.crc32(match[1]) != int(match[6], 16):
-        return None
-    return int(match[2]), match[3].decode(), match[4].decode(), int(match[5])
-
-
-def pointer(records: list[bytes]) -> tuple[tuple[int, str, str, int] | None, int]:
-    """The record that counts (None: there is none), and the number of the one that may be overwritten."""
-    parsed = [parse(record) for record in records]
-    if parsed[0] and (not parsed[1] or parsed[0][0] > parsed[1][0]):
-        return parsed[0], 1
-    return parsed[1], 0
-
-
-def record(sequence: int, slot: str, state: str, tries: int) -> bytes:
-    text = f"{sequence} {slot} {state} {tries}"
-    return f"{text} {zlib.crc32(text.encode()):08x}".ljust(RECORD - 1).encode() + b"\n"
-
-
-# --- the stream
-
-
-def escaped(data: bytes) -> bytes:
-    data = data.replace(bytes((ESCAPE,)), bytes((ESCAPE, ESCAPE ^ 64)))
-    for char in CONTROL:
-        data = data.replace(bytes((char,)), bytes((ESCAPE, char ^ 64)))
-    # The last byte makes sure that no write consists of what the expansion board's PIC takes for a command.
-    return data + b"."
-
-
-def deflated(data: bytes, bits: int) -> bytes:
-    """Raw deflate with a window of 2 to the power of `bits` bytes."""
-    press = zlib.compressobj(9, zlib.DEFLATED, -bits, 9)
-    return press.compress(data) + press.flush()
-
-
-def packed(data: bytes) -> tuple[bytes, int]:
-    """What goes down the line for `data`, and the bits of its window; 0 where it is not compressed."""
-    bits = 15 if len(data) > 8192 else 13
-    small = deflated(data, bits)
-    return (small, bits) if len(small) < len(data) else (data, 0)
-
-
-def framed(file: tuple[str, bytes]) -> bytes:
-    """A file as it stands in the stream: path, size, content."""
-    path, data = file
-    return b"%s\n%d\n%s" % (path.encode(), len(data), data)
-
-
-def batches(files: list[tuple[str, bytes]], limit: int) -> list[list[tuple[str, bytes]]]:
-    """Files in groups whose stream the device can hold; a file that alone is larger is a group of its own."""
-    groups: list[list[tuple[str, bytes]]] = []
-    for file in files:
-        if groups and len(packed(b"".join(map(framed, [*groups[-1], file])))[0]) <= limit:
-            groups[-1].append(file)
-        else:
-            groups.append([file])
-    return groups
-
-
-# --- the tree
-
-# Our helper opens what is there, makes every directory, and nobody else is at work.
+# On a sound file system the helper never gets one: it opens existing files and creates all directories.
 FILE_ERROR = re.compile(r"OSError|UnicodeError")
 NO_ROOM = re.compile(r"OSError: .*(28|ENOSPC)")
 
@@ -169,7 +98,7 @@ class Upload:
 
     @contextlib.contextmanager
     def _sound(self) -> Iterator[None]:
-        """Says of an error that our helper meets only on a damaged file system what it means."""
+        """Report file errors, which the helper meets only on a damaged file system, as Damaged."""
         try:
             yield
         except RemoteError as error:
@@ -182,7 +111,7 @@ class Upload:
     # --- looking
 
     def look(self) -> None:
-        """Learn what the device is and what is on it; nothing is written."""
+        """Read what the device is and which files it has; nothing is written."""
         with self._sound():
             self._learn()
 
@@ -192,7 +121,7 @@ class Upload:
         except RemoteError as error:
             if "hash" not in str(error):
                 raise
-            # A program was interrupted while it hashed: on Pycom nothing is hashed any more until a hard reset.
+            # The program was interrupted while it hashed: Pycom then hashes nothing until a hard reset.
             self.repl.reset()
             self.repl.enter()
             seen = self._look()
@@ -240,9 +169,9 @@ class Upload:
         return self.is_right(self.slot) and self.current[2:] == ("good", 0) and not self.stale_root
 
     def damage(self) -> list[str]:
-        """What is not as an upload of before left it; a run that changes something repairs it."""
+        """Files that are not as an earlier upload left them; a run that changes something repairs them."""
         if not self.current:
-            return []  # there was none, or nobody knows
+            return []  # no earlier upload, or an unknown one
         manifest, wrong = self.slots[self.slot][:2]
         found = list(wrong or ()) if manifest else [f"the program in slot {self.slot}"]
         for name in self.stale_root:
@@ -274,10 +203,10 @@ class Upload:
     # --- changing
 
     def change(self) -> str:
-        """Put the program into a slot that is not running and point to it. Returns the slot.
+        """Write the program to the slot that is not running and point to it. Returns the slot.
 
         Raises:
-            DeviceError: it could not; the program that was there before is the one that runs.
+            DeviceError: that failed; the previous program still runs.
         """
         with self._sound():
             return self._change()
@@ -304,14 +233,14 @@ class Upload:
             self.can_change = True
 
     def _define_again(self) -> None:
-        """What was defined on the device is gone if only a reset brought it to its prompt (see Repl.enter)."""
+        """Define the helper again if only a reset brought the device to its prompt (see Repl.enter)."""
         if not self.repl.ask("'receive' in globals()"):
             self.repl.run(compact(LOOK))
             self.can_change = False
             self._prepare()
 
     def _free_slot(self, other: str) -> str:
-        """The slot to write into: never the last one that is known to work."""
+        """The slot to write to: never the last one that is known to work."""
         if not self.current:
             foreign = [slot for slot in "ab" if self.slots[slot][3] and not self.slots[slot][0]]
             if foreign and not any(self.records):
@@ -319,7 +248,7 @@ class Upload:
                     f"The device has a directory {self.root}/{foreign[0]} that is not tig-pi's, which keeps its programs there. "
                     "Move it away and run again."
                 )
-            # A program without a pointer is what the loader would start: leave it alone.
+            # Without a pointer the loader starts this program: keep it.
             return "b" if self.slots["a"][0] and not self.slots["b"][0] else "a"
         if self.current[2] == "trial" and self.slots[other][0]:
             self._check_room(self.slot)
@@ -335,16 +264,16 @@ class Upload:
         there = self.repl.ask(f"room({slot!r}, {self.block})", 60)
         if needed > there:
             if self.repl.ask(f"lost({self.block})", 120) > max(needed, MARGIN * self.block):
-                raise Damaged("what is taken of it belongs to no file")
+                raise Damaged("it has used blocks that belong to no file")
             raise DeviceError(FULL.format(f"{needed // 1024} kB", f"{there // 1024} kB", self.root or "/"))
 
     def _fill(self, slot: str) -> None:
         self._check_room(slot)
         if not any(self.records):
-            # From here on the two directories are ours, and the records have their size.
+            # The records mark the two directories as ours, and get their final size.
             self.repl.run(f"for n in (0, 1):\n point(n, b' ' * {RECORD - 1} + b'\\n')")
             self.written += 2 * RECORD
-        # Without its manifest a slot is none, whatever becomes of it now.
+        # Without its manifest the slot does not count, whatever happens from here on.
         self.repl.run(f"remove({slot + '/manifest.json'!r})\nremove({slot + '/manifest.new'!r})")
         short = {name: hashlib.sha256(data).hexdigest()[:16] for name, data in self.files.items()}
         other = self.repl.ask(f"inventory({'b' if slot == 'a' else 'a'!r})", 120)
@@ -365,22 +294,19 @@ class Upload:
             if self.repl.ask(f"seal({slot!r}, {self.version!r}, {self.wanted!r})", 120):
                 self.written += len(self.manifest)
                 return
-        raise Damaged(
-            f"what was written to slot {slot} does not come back as it was sent",
-            "The program that was there before is in place.",
-        )
+        raise Damaged(f"slot {slot} does not read back as it was written", "The previous program is in place.")
 
     def _point(self, slot: str, state: str) -> None:
         self.sequence += 1
         text = record(self.sequence, slot, state, 0)
         if not self.repl.ask(f"point({self.spare}, {text!r})"):
-            raise Damaged("the boot pointer could not be written", "The old program is in place.")
+            raise Damaged("the boot pointer could not be written", "The previous program is in place.")
         self.records[self.spare] = text
         self.current, self.spare = pointer(self.records)
         self.written += RECORD
 
     def _replace_root(self) -> None:
-        """boot.py and main.py, each of which puts the other right should power fail in between."""
+        """Replace boot.py and main.py; if power fails between the two, each repairs the other."""
         stale = self.stale_root
         if not stale:
             return
@@ -389,10 +315,10 @@ class Upload:
             data = self.root_files[name]
             aside = self._aside(name)
             if not self.repl.ask(f"replace({name!r}, {hashlib.sha256(data).hexdigest()!r}, {aside!r})", 60):
-                raise Damaged(f"{name} could not be replaced", "The old one is in place.")
+                raise Damaged(f"{name} could not be replaced", "The previous one is in place.")
 
     def _aside(self, name: str) -> str:
-        """Where somebody's own boot.py or main.py is kept; "" if there is nothing to keep."""
+        """The name under which a user's own boot.py or main.py is kept; "" if there is none."""
         there = self.root_there[name][1]
         if LOADER_MARK in there or not there or is_blank(self.repl.ask(f"text({name!r})", 60)):
             return ""
@@ -424,12 +350,12 @@ class Upload:
         except DeviceError:
             return  # what the program printed is all there is to tell
         if not self.is_right(slot):
-            raise Damaged(f"slot {slot} does not hold what was written to it")
+            raise Damaged(f"slot {slot} has lost files that were written to it")
 
     # --- sending
 
     def _send(self, files: list[tuple[str, bytes]]) -> None:
-        """Write files on the device, in as few rounds as its memory allows."""
+        """Write files to the device, in as few batches as its memory allows."""
         groups = batches(files, max(1024, min(BATCH, self.heap // 6)))
         streams = [packed(b"".join(map(framed, group))) for group in groups]
         total = sum(len(stream) for stream, _ in streams)
@@ -442,7 +368,7 @@ class Upload:
     def _send_batch(self, stream: bytes, bits: int, done: int, total: int) -> None:
         wire, sha = escaped(stream), hashlib.sha256(stream).hexdigest()
         for attempt in range(ATTEMPTS):
-            # After a failure in ever smaller pieces: a line that loses bytes at full speed may carry them slowly.
+            # Smaller chunks after a failure: a line that loses bytes at full speed may work when it is slower.
             chunk = max(32, CHUNKS[self.platform] >> (2 * attempt))
             window = (4 if self.platform == "mainline" else 2) if attempt < 2 else 1
             try:
@@ -452,7 +378,7 @@ class Upload:
                 if self._stream(wire, chunk, window, done, total) and self.repl.finish(60).endswith("True\n"):
                     return
             except RemoteError as error:
-                # What was sent has arrived whole, or was not looked at: a file that can't be written is no matter of the line.
+                # The stream arrived, but a file could not be written: sending again would not help.
                 if "KeyboardInterrupt" not in str(error):
                     raise
             except Gone:
@@ -461,12 +387,12 @@ class Upload:
                 self.repl.interrupt()
             self.trouble += 1
         raise DeviceError(
-            f"The line to {self.repl.line.path} loses bytes: {ATTEMPTS} attempts failed. Use another cable or port. "
-            "The old program is in place."
+            f"The serial line {self.repl.line.path} loses bytes: {ATTEMPTS} attempts failed. Use another cable or port. "
+            "The previous program is in place."
         )
 
     def _stream(self, wire: bytes, chunk: int, window: int, done: int, total: int) -> bool:
-        """Send with so many chunks under way; False when the device does not acknowledge them."""
+        """Send with up to `window` chunks unacknowledged; False if the device stops acknowledging."""
         line = self.repl.line
         chunks = [wire[at : at + chunk] for at in range(0, len(wire), chunk)]
         sent = acknowledged = 0
@@ -482,42 +408,9 @@ class Upload:
                 if byte != ord(".") or acknowledged == len(chunks):
                     line.pending = heard[place:] + line.pending
                     if acknowledged < len(chunks):
-                        # It said something else: an exception, which finish() reads.
+                        # An exception, which finish() reads.
                         return True
                     break
                 acknowledged += 1
             self.progress("sent", done + min(len(wire), acknowledged * chunk), total)
         return True
-
-
-# --- after the reset
-
-STARTED = re.compile(rb"slot ([ab]) works")
-WAITS = re.compile(rb"slot ([ab]) runs and has not reached the broker")
-BACK = re.compile(rb"slot ([ab]) (?:did not start|reached no broker), back to slot ([ab])")
-NOTHING = re.compile(rb"no program in ")
-TRACEBACK = re.compile(rb"Traceback \(most recent call last\):\r?\n(?:  .*\r?\n)*.*\r?\n")
-WAITING = "runs, and has not reached the broker yet"
-RESTARTS = 4  # so many, and no other program to go back to
-
-
-def watch(repl: Repl, slot: str, patience: float) -> tuple[bool, str]:
-    """Read the console after the reset until the program in `slot` has confirmed that it works, or was given up.
-
-    Returns:
-        Whether it works, and "" or WAITING then; else the last traceback that it printed (or the last lines, if none).
-    """
-    heard, deadline = b"", time.monotonic() + patience
-    while time.monotonic() < deadline:
-        heard = (heard + repl.line.receive(0.5))[-20000:]
-        works = STARTED.search(heard)
-        if works and works[1].decode() == slot:
-            return True, ""
-        waits = WAITS.search(heard)
-        if waits and waits[1].decode() == slot:
-            return True, WAITING
-        if BACK.search(heard) or NOTHING.search(heard) or heard.count(b"restart in ") >= RESTARTS:
-            break
-    traces = TRACEBACK.findall(heard)
-    said = traces[-1] if traces else b"\n".join(heard.splitlines()[-8:])
-    return False, said.decode("utf-8", "replace").replace("\r\n", "\n").strip()

@@ -1,4 +1,4 @@
-"""The serial line to a device: which ports there are, and one of them opened for us alone."""
+"""The serial line to a device: one port, opened for us alone."""
 
 from __future__ import annotations
 
@@ -17,71 +17,21 @@ try:
 except ImportError:  # the module says so
     PYSERIAL = False
 
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.ports import listed
+
 BAUD = 115200
-BY_ID = "/dev/serial/by-id"
-SYS = "/sys"
-# USB ids of what carries a LoPy4, as in files/70-tig-pi-lopy4.rules.
-BOARDS = {
-    *(f"04d8:{product}" for product in ("ef98", "f013", "f012", "ef38", "ed14")),
-    *("0403:6015", "0403:6001", "10c4:ea60"),
-}
-WAITS_FOR_FIRMWARE = "04d8:ef99"
-DFU = (
-    f"an expansion board 3 that waits for its own firmware ({WAITS_FOR_FIRMWARE}): remove the LoPy4, hold S1, plug the cable in, "
-    "let go after a second, and within seven seconds `dfu-util -D expansion31_0.0.11.dfu`"
-)
 
 
 class DeviceError(Exception):
-    """What is wrong with the device or its port, as a sentence that says what to do."""
+    """What is wrong with the device or its port, and what to do about it."""
 
 
 class Gone(DeviceError):
-    """The line broke: somebody pulled the cable."""
-
-
-def ports() -> list[str]:
-    """Paths of the serial ports of this host that a device may be plugged into, by their stable names where there are any."""
-    stable = sorted(glob.glob(f"{BY_ID}/*"))
-    known = {os.path.realpath(path) for path in stable}
-    others = [path for kind in ("ttyACM", "ttyUSB") for path in sorted(glob.glob(f"/dev/{kind}*")) if path not in known]
-    return stable + others
-
-
-def usb_id(directory: str) -> str:
-    """Vendor and product of a USB device, such as "04d8:ef98"; "" if that directory of sysfs is none."""
-    try:
-        with open(f"{directory}/idVendor") as vendor, open(f"{directory}/idProduct") as product:
-            return f"{vendor.read().strip()}:{product.read().strip()}".lower()
-    except OSError:
-        return ""
-
-
-def foreign(path: str) -> str:
-    """What is wrong with asking a port whether a LoPy4 is there; "" where it is one of its boards, or nobody knows."""
-    directory = os.path.realpath(f"{SYS}/class/tty/{os.path.basename(os.path.realpath(path))}/device")
-    while directory.startswith(os.path.realpath(SYS) + "/"):
-        found = usb_id(directory)
-        if found:
-            return "" if found in BOARDS else f"USB device {found}, no board of a LoPy4's: not asked"
-        directory = os.path.dirname(directory)
-    return ""
-
-
-def waiting() -> list[str]:
-    """Boards that show no port because they wait for their own firmware: where they are plugged in."""
-    devices = sorted(glob.glob(f"{SYS}/bus/usb/devices/*"))
-    return [os.path.basename(directory) for directory in devices if usb_id(directory) == WAITS_FOR_FIRMWARE]
-
-
-def listed() -> str:
-    found = ports()
-    text = f"There is: {', '.join(found)}." if found else "There is no serial port here at all."
-    return text + (f" And on USB there is {DFU}." if waiting() else "")
+    """The connection was lost, as when the cable is pulled."""
 
 
 def holders(path: str) -> list[str]:
-    """Programs of this host that have the port open, as "name (process 7)"; those of other users only if we may see them."""
+    """Programs on this host that have the port open, as "name (process 7)"; those of other users only if we may see them."""
     try:
         there, found = os.stat(path), []
     except OSError:  # it is just being pulled
@@ -122,8 +72,8 @@ class Line:
         self.pending = b""
         if not os.path.exists(path):
             raise DeviceError(f"There is no port {path}. {listed()} Is the device plugged in?")
-        # Neither an advisory lock nor TIOCEXCL, which root is let past, keeps us from sharing the port with `screen` or `cat`:
-        # then each gets some of the bytes.
+        # Neither an advisory lock nor TIOCEXCL (which root bypasses) keeps `screen` or `cat` from sharing the port and taking some
+        # of the bytes.
         deadline = time.monotonic() + self.PATIENCE
         while users := holders(path):
             if time.monotonic() > deadline:
@@ -158,7 +108,9 @@ class Line:
         self.close()
 
     def _gone(self, error: Exception) -> Gone:
-        return Gone(f"The line to {self.path} broke ({error}): was the cable pulled? Plug the device in and run again.")
+        return Gone(
+            f"The connection to {self.path} was lost ({error}): was the cable pulled? Plug the device in and run again."
+        )
 
     def write(self, data: bytes) -> None:
         try:
@@ -168,7 +120,7 @@ class Line:
         self.sent += len(data)
 
     def receive(self, timeout: float) -> bytes:
-        """What has arrived, waiting at most `timeout` seconds for it; b"" if nothing came."""
+        """What has arrived, after waiting `timeout` seconds at most; b"" for nothing."""
         if self.pending:
             data, self.pending = self.pending, b""
             return data
@@ -182,7 +134,7 @@ class Line:
         return data
 
     def read_until(self, ends: tuple[bytes, ...], timeout: float) -> bytes | None:
-        """Everything up to and with the first of `ends` that comes; what follows stays. None: it did not come in time."""
+        """Everything up to and including the first of `ends`; what follows is kept for the next read. None: it did not come in time."""
         data, deadline = bytearray(), time.monotonic() + timeout
         while True:
             left = deadline - time.monotonic()
@@ -199,7 +151,7 @@ class Line:
                 return bytes(data[:cut])
 
     def drop(self) -> bytes:
-        """Forget what has arrived; returns it."""
+        """Discard what has arrived; returns it."""
         data = self.receive(0)
         while True:
             more = self.receive(0)

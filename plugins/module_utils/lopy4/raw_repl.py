@@ -10,7 +10,7 @@ import re
 import struct
 import time
 
-from ansible.module_utils.lopy4_line import DeviceError, Line
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.transport import DeviceError, Line
 
 INTERRUPT, RAW, FRIENDLY, RUN, PASTE = b"\x03", b"\x01", b"\x02", b"\x04", b"\x05"
 SAFE_BOOT = b"\x06"  # Pycom: a hard reset without boot.py and main.py, at any time
@@ -49,10 +49,10 @@ class Repl:
         self.line = line
         self.raw_paste: bool | None = None
         self.console = b""
-        self.left = True  # it runs its program, not our commands
+        self.left = True  # the program runs, and not our commands
 
     def enter(self, patience: float = 12.0) -> None:
-        """Interrupt whatever runs and get a prompt: by Ctrl-C, and if that does not help by Pycom's safe boot.
+        """Interrupt the program and get a prompt: with Ctrl-C, or with Pycom's safe boot if that does not help.
 
         Raises:
             DeviceError: nothing answers.
@@ -77,7 +77,7 @@ class Repl:
                 raise DeviceError(SILENT.format(port=self.line.path))
 
     def _settle(self) -> None:
-        """Several prompts may be on their way, one for each attempt: go past them to the answer to a question of our own."""
+        """Each attempt may still produce a prompt: skip them all, up to the answer to our own question."""
         token = f"tig-pi-{time.monotonic_ns():x}".encode()
         for _ in range(5):
             self.line.write(RAW + b"print('" + token + b"')" + RUN)
@@ -87,7 +87,7 @@ class Repl:
         raise DeviceError(SILENT.format(port=self.line.path))
 
     def start(self, source: str) -> None:
-        """Let the device run `source`; its output is for the caller to read."""
+        """Run `source` on the device; the caller reads its output."""
         code = source.encode()
         if self.raw_paste is not False and self._paste(code):
             return
@@ -118,12 +118,12 @@ class Repl:
                 byte = self._exactly(1)
                 if byte == b"\x01":
                     credit += window
-                elif byte == b"\x04":  # it does not want more: a syntax error; the caller reads which
+                elif byte == b"\x04":  # it stops us because of a syntax error, which the caller reads
                     self.line.write(RUN)
                     return True
                 else:
                     raise DeviceError(
-                        f"The device on {self.line.path} lost its place. Press its reset button and run again."
+                        f"The device on {self.line.path} lost synchronisation. Press its reset button and run again."
                     )
             part = code[at : at + credit]
             self.line.write(part)
@@ -148,7 +148,7 @@ class Repl:
         return data[:size]
 
     def finish(self, timeout: float = 30.0) -> str:
-        """The output of what was started, when it has ended.
+        """The output of the code that was started, once it has ended.
 
         Raises:
             RemoteError: it ended with an exception.
@@ -175,18 +175,18 @@ class Repl:
             raise RemoteError(f"{said[-60:]!r} is no answer to {expression[:60]}") from error
 
     def interrupt(self) -> None:
-        """End what runs, whatever it is; back to the prompt, all that was said is forgotten."""
+        """End whatever runs and return to the prompt; pending output is discarded."""
         self.line.write(INTERRUPT)
         time.sleep(0.05)
         self.enter()
 
     def reset(self) -> None:
-        """A hard reset: the program runs again, out of safe boot, too."""
-        # Pycom resets by its watchdog; the key tells the program that this one was wanted (see firmware/loader.py).
+        """Reset the device: its program starts again, also after a safe boot."""
+        # Pycom resets through its watchdog; the key tells the loader that this reset was intended (see firmware/loader.py).
         self.start(
             "import machine\ntry:\n import pycom\n pycom.nvs_set('tig_reset', 1)\nexcept ImportError:\n pass\n"
             "machine.reset()"
         )
         self.left = True
-        # Until its ROM speaks: whoever comes next must not meet the prompt that is about to go.
+        # Wait for the ROM's message, so that nobody sees the old prompt.
         self.line.read_until((b"rst:",), 0.5)
