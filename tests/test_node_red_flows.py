@@ -12,10 +12,12 @@ import pwd
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import bcrypt
 import pytest
+import yaml
 from ansible.errors import AnsibleFilterError
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
@@ -336,6 +338,9 @@ READINGS = [
 
 def rendered(**changes) -> list[dict]:
     variables = {
+        "site_broker_address": "127.0.0.1",
+        "site_broker_port": 1883,
+        "site_timezone": "Europe/Stockholm",
         "site_topic_prefix": "tig",
         "site_alert_topic": "tig-alert",
         "site_extra_topics": ["mats/test"],
@@ -447,6 +452,46 @@ class TestReading:
             "airpressure": 1018.61,
             "soilhumidity": 0.6999512,
         }
+
+    def test_readings_have_the_device_the_values_and_the_time_that_telegraf_stores(self, tab):
+        """Row by row of the table that Telegraf is held to. Node-RED has no use for a reading without a device."""
+        rows = [
+            row
+            for row in yaml.safe_load((REPOSITORY / "tests/data/messages.yml").read_text(encoding="utf-8"))
+            if (row.get("point") or {}).get("device")
+            and row["point"]["time"] not in ("arrival", "ahead")
+            and "payload" in row
+            and not {"repeat", "digits", "ahead", "measurement"} & row.keys()
+            and "\\" not in row["point"]["device"]
+        ]
+        made = tab.run("reading", *({"topic": row["topic"], "payload": row["payload"]} for row in rows))
+        assert len(rows) > 10
+        for row, step in zip(rows, made, strict=True):
+            point = row["point"]
+            seconds = datetime.fromisoformat(point["time"]).timestamp()
+            assert step["made"], row["name"]
+            assert (step["made"]["device"], step["made"]["time"]) == (point["device"], seconds), row["name"]
+            assert point["fields"].items() <= step["made"]["values"].items(), row["name"]
+
+    @pytest.mark.parametrize(
+        ("local", "told"),
+        [
+            ("2021 7 12 14 40 39", "2021-07-12T12:40:39Z"),
+            ("2021 10 31 1 59 59", "2021-10-30T23:59:59Z"),
+            ("2021 10 31 2 30 0", "2021-10-31T00:30:00Z"),
+            ("2021 10 31 3 0 0", "2021-10-31T02:00:00Z"),
+            ("2021 3 28 2 30 0", "2021-03-28T01:30:00Z"),
+            ("2021 3 28 3 0 0", "2021-03-28T01:00:00Z"),
+        ],
+    )
+    def test_the_sites_local_time(self, tab, local, told):
+        made = self.parse(tab, "mats/test", {"device": "MatsLopy4", "outsidetemp": 1, "sensortime": local})
+        assert datetime.fromtimestamp(made["time"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ") == told
+
+    @pytest.mark.parametrize("local", ["2021 2 30 3 4 5", "2021 7 12 14 40", "2021 7 12 24 0 0", "noon", 5, None])
+    def test_a_local_time_that_is_none_is_now(self, tab, local):
+        made = self.parse(tab, "mats/test", {"device": "MatsLopy4", "outsidetemp": 1, "sensortime": local})
+        assert abs(made["time"] - time.time()) < 60
 
     @pytest.mark.parametrize("payload", ["", "{", "null", "1", '"x"', "[1]", "\ufffd", "true"])
     def test_what_is_no_reading(self, tab, payload):

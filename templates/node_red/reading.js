@@ -2,6 +2,7 @@
 // What is wrong with such messages is counted and logged by Telegraf.
 const site = env.get("SITE");
 const EARLIEST = 1577836800; // 2020-01-01: before it a device's clock was not set
+const DAY = 86400;
 
 let reading;
 try {
@@ -22,12 +23,40 @@ if (typeof device !== "string" || !/^[^/+#\u0000-\u001f]{1,64}$/.test(device) ||
     return null;
 }
 
+// Seconds that the site's clocks are ahead of UTC at that moment.
+function offset(seconds) {
+    const local = new Date(seconds * 1000).toLocaleString("sv-SE", { timeZone: site.zone }); // 2021-07-12 14:40:39
+    return Date.parse(`${local.replace(" ", "T")}Z`) / 1000 - seconds;
+}
+
+// UTC seconds of the site's local time "2021 7 12 14 40 39", undefined if it is something else. Near a change of daylight saving
+// it decides as Telegraf does (mqtt_consumer.conf.j2), apart from what Telegraf remembers of the device's last reading.
+function utc(text, now) {
+    const parts = /^\d{1,4}( \d{1,4}){5}$/.test(text) ? text.split(" ").map(Number) : [];
+    const [year, month, day, hour, minute, second] = parts;
+    const date = new Date(Date.UTC(year, month - 1, day, hour, minute, second));
+    if (date.getUTCMonth() !== month - 1 || date.getUTCDate() !== day || hour > 23 || minute > 59 || second > 59) {
+        return undefined;
+    }
+    const local = date.getTime() / 1000;
+    const [before, after] = [offset(local - DAY), offset(local + DAY)];
+    const [early, late] = [local - before, local - after];
+    if (offset(late) !== after) {
+        return early;
+    }
+    if (offset(early) !== before) {
+        return late;
+    }
+    return late - 60 <= now && now < late + 900 ? late : early;
+}
+
 const now = Math.round(Date.now() / 1000);
-const plausible = Number.isFinite(reading.time) && reading.time >= EARLIEST && reading.time <= now + site.ahead;
+const time = Number.isFinite(reading.time) ? reading.time : utc(reading.sensortime, now);
+const plausible = time >= EARLIEST && time <= now + site.ahead;
 const values = {};
 for (const field of Object.keys(reading)) {
     if (field !== "time" && Number.isFinite(reading[field])) {
         values[field] = reading[field];
     }
 }
-return { device, time: plausible ? reading.time : now, values };
+return { device, time: plausible ? time : now, values };
