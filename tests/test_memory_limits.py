@@ -30,11 +30,15 @@ def rendered(role: str, template: str, **more) -> str:
     return render(REPOSITORY / f"roles/{role}/templates/{template}", variables | more)
 
 
+# What the kernel counts, and takes back whenever it needs it: pages of a program file, as seen of Grafana 12.2 with 12 devices.
+FILE_PAGES = {"grafana": 192}
+
+
 def test_the_shares_are_those_of_a_pi_with_one_gigabyte():
     shares = {}
     for role, template in SERVICES.items():
         unit = rendered(role, template)
-        shares[role] = int(re.search(r"^MemoryMax=(\d+)M$", unit, re.MULTILINE)[1])
+        shares[role] = int(re.search(r"^MemoryMax=(\d+)M$", unit, re.MULTILINE)[1]) - FILE_PAGES.get(role, 0)
         if go := re.search(r"GOMEMLIMIT=(\d+)MiB", unit):
             assert 0.85 * shares[role] < int(go[1]) < shares[role]
     assert sum(shares.values()) <= 1.05 * 1024, shares
