@@ -1,7 +1,7 @@
 """The virtual LoPy4's hardware for a MicroPython that runs as an ordinary program, started with `Board.environment`.
 
-Its modules `machine`, `network`, `pycom` and `dht` are the virtual board's; what they ask the hardware comes here over a
-connection (common/_hardware.py). The program's clock counts: each request tells its time.
+Its modules `machine`, `network`, `pycom`, `dht`, `socket`, `time` and `ubinascii` are the virtual board's; what they ask the
+hardware comes here over a connection (common/_hardware.py). The program's clock counts: each request tells its time.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class Board:
             **os.environ,
             "MICROPYPATH": ":".join(map(str, folders)),
             "SPEED": str(self.speed),
+            "PROFILE": self.profile,
             "BOARD": f"{self.server.server_address[1]} {Page.wifi.offset} {self.file.name}",
         }
 

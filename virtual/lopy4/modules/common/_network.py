@@ -1,6 +1,10 @@
 # Sockets with addresses as tuples, as every board has them; the Unix port wants packed ones.
-import io
-import socket as _socket
+from _unix import socket as _socket
+
+try:
+    from io import IOBase
+except ImportError:
+    IOBase = object
 
 AF_INET = 2
 SOCK_STREAM = 1
@@ -35,7 +39,7 @@ def getaddrinfo(host, port, af=0, type=0, proto=0, flags=0):
     return [(AF_INET, SOCK_STREAM, 0, "", _unpack(found[0][-1]))]
 
 
-class socket(io.IOBase):
+class socket(IOBase):
     # _guard(function, *arguments), the platform's: calls it, with the errors of the platform
 
     def __init__(self, af=AF_INET, type=SOCK_STREAM, proto=0, _have=None):

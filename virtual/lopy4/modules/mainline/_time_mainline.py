@@ -1,7 +1,6 @@
 # time of the ESP32 port: epoch 2000, ticks of 30 bits since the reset.
-import time as _time
-
 import _hardware
+from _unix import time as _time
 
 EPOCH = 946684800
 

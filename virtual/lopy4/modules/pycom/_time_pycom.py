@@ -1,13 +1,11 @@
 # utime of Pycom's modutime.c: epoch 1970, ticks of 32 bits that are the wall clock's, a time zone offset.
-import time as _time
-
 import _hardware
+from _unix import time as _time
 
 _offset = _hardware.clock(12, 0)
 ticks_ms = _time.ticks_ms
 ticks_us = _time.ticks_us
-_real_gmtime = _time.gmtime
-_real_mktime = _time.mktime
+_real_gmtime = getattr(_time, "gmtime", _time.localtime)  # a Unix port of 1.11 has the latter only, in UTC
 
 
 def time():

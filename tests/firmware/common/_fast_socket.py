@@ -1,14 +1,14 @@
-"""MicroPython's `socket` with time-outs in the time of `time`: SPEED times as short.
+"""The Unix port's sockets with time-outs that are SPEED times as short.
 
-Names in `.test` are this machine's, or what the file `hosts` says. The file `dns.silent` says how many ms a question for one
-waits before it is given up.
+Names that end in `.test` are resolved to this machine, or to the address in the file `hosts`. If there is a file `dns.silent`, resolving
+one fails after as many ms as it says.
 
-MicroPython 1.11 as a Unix program has no time-outs: there what is received is waited for by `select`.
+MicroPython 1.11 as a Unix program has no time-outs: there `select` waits for what is received.
 """
 
 import os
-import time
 
+import _fast_time as time
 import uselect
 import usocket
 from usocket import *  # noqa: F403
@@ -16,7 +16,7 @@ from usocket import *  # noqa: F403
 _speed = float(os.getenv("SPEED") or 1)
 
 
-def getaddrinfo(host, port):
+def getaddrinfo(host, port, *rest):
     if host.endswith(".test"):
         if "dns.silent" in os.listdir():
             with open("dns.silent") as f:
@@ -32,7 +32,7 @@ def getaddrinfo(host, port):
 class socket:
     def __init__(self, *arguments):
         self._socket = usocket.socket(*arguments)
-        for name in ("connect", "send", "sendto", "recv", "close"):
+        for name in ("connect", "send", "sendto", "recv", "close", "setblocking"):
             setattr(self, name, getattr(self._socket, name))
         if not hasattr(self._socket, "settimeout"):
             self._poll = uselect.poll()

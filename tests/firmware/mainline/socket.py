@@ -1,0 +1,1 @@
+from _socket_mainline import *  # noqa: F403

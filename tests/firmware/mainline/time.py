@@ -1,0 +1,1 @@
+from _time_mainline import *  # noqa: F403

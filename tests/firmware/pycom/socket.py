@@ -1,0 +1,1 @@
+from _socket_pycom import *  # noqa: F403

@@ -1,0 +1,1 @@
+from _time_pycom import *  # noqa: F403
