@@ -254,7 +254,8 @@ def power_cut(state: Path, directory: Path, number: int, torn: str, make_format=
             assert visit.works, f"after formatting: {visit.said}"
             assert device.installed["file_system"] == "littlefs"
             outcome = "format"
-        assert device.flash.read(CONFIG, IDENTITY) == identity
+        # MicroPython for the ESP32 has no config block: its file system may use the place.
+        assert device.installed["profile"] == "mainline" or device.flash.read(CONFIG, IDENTITY) == identity
         return outcome
 
 

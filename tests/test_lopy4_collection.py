@@ -1,7 +1,9 @@
-"""The role lopy4 from the built collection, in a project that has nothing else of this repository."""
+"""The role lopy4 as a part of the collection: by itself in another project, and the imports of its modules."""
 
 from __future__ import annotations
 
+import ast
+import graphlib
 import os
 import re
 import subprocess
@@ -55,3 +57,17 @@ def test_a_playbook_of_ten_lines_programs_a_device(project, tmp_path):
             result = project(device.port)
             assert result.returncode == 0, result.stdout + result.stderr
             assert re.search(rf"^greenhouse .*changed={changed}\b", result.stdout, re.MULTILINE), result.stdout
+
+
+def test_the_uploader_imports_one_way():
+    """No module imports one that needs it, and none imports a plugin."""
+    prefix = "ansible_collections.tig_pi.stack.plugins."
+    imports: dict[str, set[str]] = {}
+    for path in [*REPOSITORY.glob("plugins/*/lopy4*.py"), *REPOSITORY.glob("plugins/*/lopy4/*.py")]:
+        name = prefix + ".".join(path.relative_to(REPOSITORY / "plugins").with_suffix("").parts)
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        imports[name] = {node.module for node in nodes if node.module.startswith(prefix)}
+    assert len(imports) > 20
+    graphlib.TopologicalSorter(imports).prepare()  # a cycle is an error
+    shared = {module.removeprefix(prefix).split(".")[0] for modules in imports.values() for module in modules}
+    assert shared == {"module_utils", "plugin_utils"}
