@@ -308,3 +308,17 @@ def test_what_messages_show_is_a_sound_description():
         entries = sample if isinstance(sample, list) else [sample]
         for entry in entries if option.get("options") else ():
             assert set(entry) <= set(option["options"]), name
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("lopy4_wifi_password: \"{{ lookup('secret', 'wifi', create=false) }}\"", "secret"),
+        ("fingerprint: '{{ key | openpgp_fingerprint }}'", "openpgp_fingerprint"),
+        ("lopy4_wifi_password: \"{{ lookup('tig_pi.stack.secret', 'wifi') }}\" # was lookup('secret', …)", None),
+    ],
+)
+def test_a_plugin_without_its_collection_is_named_with_the_collection(described, tmp_path, line, name):
+    (tmp_path / "host_vars/greenhouse.yml").write_text(line)
+    expected = f"host_vars/greenhouse.yml: the plugin {name} is called tig_pi.stack.{name} now; rename it there."
+    assert problems(described) == ([expected] if name else [])

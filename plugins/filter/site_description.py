@@ -65,6 +65,8 @@ TYPES = {
     "list": (list, "a list"),
     "dict": (Mapping, "a dictionary"),
 }
+# Plugins that inventories name, without the collection.
+SHORT_NAME = re.compile(r"(?:(?:lookup|query|q)\(\s*['\"]|\|\s*)(secret|repository_key|openpgp_fingerprint)\b")
 # What Ansible reads of host_vars; editors and file managers leave other things there.
 VARIABLE_FILES = ("", ".yml", ".yaml", ".json")
 
@@ -183,7 +185,7 @@ def site_problems(variables: Mapping, hostvars: Mapping, groups: Mapping, rename
     `variables` are those of a host of the site, `renamed` the new names of variables by their old ones.
     """
     devices = groups.get("devices", [])
-    old = list(_renamed(hostvars, groups, renamed))
+    old = [*_renamed(hostvars, groups, renamed), *_short_names(Path(variables["inventory_dir"]))]
     if old:
         return old
     # First, since all other checks rely on it.
@@ -221,6 +223,15 @@ def _renamed(hostvars: Mapping, groups: Mapping, renamed: Mapping[str, str]) -> 
             if old in hostvars[host]:
                 yield f"{old} (host {host}) is called {new} now; rename it in the inventory."
                 break
+
+
+def _short_names(inventory: Path) -> Iterator[str]:
+    """Plugins that an inventory from before the collection names without it; Ansible would not find them."""
+    files = [path for folder in ("group_vars", "host_vars") for path in sorted((inventory / folder).rglob("*.yml"))]
+    for path in [*inventory.glob("hosts.yml"), *files]:
+        text = re.sub(r"#.*", "", path.read_text(encoding="utf-8", errors="replace"))
+        for name in dict.fromkeys(SHORT_NAME.findall(text)):
+            yield f"{path.relative_to(inventory)}: the plugin {name} is called tig_pi.stack.{name} now; rename it there."
 
 
 def _misshapen(variables: Mapping, devices: list[str], hostvars: Mapping) -> Iterator[str]:
