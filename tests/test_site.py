@@ -322,3 +322,16 @@ def test_a_plugin_without_its_collection_is_named_with_the_collection(described,
     (tmp_path / "host_vars/greenhouse.yml").write_text(line)
     expected = f"host_vars/greenhouse.yml: the plugin {name} is called tig_pi.stack.{name} now; rename it there."
     assert problems(described) == ([expected] if name else [])
+
+
+def test_a_driver_of_the_sites_own_counts(described, tmp_path):
+    hostvars, _groups = described
+    for variables in hostvars.values():
+        variables["site_readings"].append(
+            {"field": "dust", "title": "Dust", "unit": "conμgm3", "sensor": "dust", "quantity": "pm25"}
+        )
+    hostvars["greenhouse"]["lopy4_sensors"] = [{"driver": "dust"}]
+    assert "there is no sensor type dust" in problems(described)[0]
+    (tmp_path / "drivers").mkdir()
+    (tmp_path / "drivers/dust.py").write_text('QUANTITIES = ("pm25", "pm10")\n')
+    assert problems(described) == []

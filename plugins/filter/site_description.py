@@ -71,14 +71,15 @@ SHORT_NAME = re.compile(r"(?:(?:lookup|query|q)\(\s*['\"]|\|\s*)(secret|reposito
 VARIABLE_FILES = ("", ".yml", ".yaml", ".json")
 
 
-def drivers() -> dict[str, tuple[str, ...]]:
-    """The sensor drivers of the firmware, each with the quantities that it measures, as its file declares them.
+def drivers(*own: str) -> dict[str, tuple[str, ...]]:
+    """The sensor drivers of the firmware, and those in directories of the site's own, each with the quantities that its file
+    declares.
 
     Raises:
         AnsibleFilterError: a file can't be understood.
     """
     found = {}
-    for path in sorted(DRIVERS.glob("*.py")):
+    for path in (path for folder in (DRIVERS, *map(Path, own)) for path in sorted(folder.glob("*.py"))):
         try:
             for node in ast.parse(path.read_text(encoding="utf-8")).body:
                 if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "QUANTITIES":
@@ -192,6 +193,8 @@ def site_problems(variables: Mapping, hostvars: Mapping, groups: Mapping, rename
     misshapen = list(_misshapen(variables, devices, hostvars))
     if misshapen:
         return misshapen
+    folder = f"{variables['inventory_dir']}/drivers"
+    catalogue = drivers(*{hostvars[host].get("lopy4_drivers_directory", folder): None for host in devices})
     checks = (
         _functions(groups),
         _strays(variables["inventory_dir"], groups),
@@ -199,8 +202,8 @@ def site_problems(variables: Mapping, hostvars: Mapping, groups: Mapping, rename
         _misspelt(hostvars, groups),
         _unverified_key(hostvars, groups),
         _incomplete(variables),
-        _readings(variables["site_readings"]),
-        _devices(devices, hostvars, variables["site_readings"]),
+        _readings(variables["site_readings"], catalogue),
+        _devices(devices, hostvars, variables["site_readings"], catalogue),
         _accounts(variables["site_accounts"], devices, hostvars),
         _topics(variables),
         _timezone(variables["site_timezone"]),
@@ -337,8 +340,7 @@ def _unverified_key(hostvars: Mapping, groups: Mapping) -> Iterator[str]:
             )
 
 
-def _readings(readings: list[Mapping]) -> Iterator[str]:
-    catalogue = drivers()
+def _readings(readings: list[Mapping], catalogue: Mapping) -> Iterator[str]:
     names = [reading.get("field") for reading in readings]
     for field, count in Counter(names).items():
         if count > 1:
@@ -371,8 +373,7 @@ def _measured_by(where: str, reading: Mapping, catalogue: Mapping) -> Iterator[s
         yield f"{where}: {sensor} measures {_list(catalogue[sensor])}; quantity is {reading.get('quantity')!r}."
 
 
-def _devices(hosts: list[str], hostvars: Mapping, readings: list[Mapping]) -> Iterator[str]:
-    catalogue = drivers()
+def _devices(hosts: list[str], hostvars: Mapping, readings: list[Mapping], catalogue: Mapping) -> Iterator[str]:
     fields = {reading.get("field") for reading in readings}
     names = Counter(str(hostvars[host].get("lopy4_name", host)) for host in hosts)
     for name, count in names.items():
