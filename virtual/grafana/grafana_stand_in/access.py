@@ -1,4 +1,4 @@
-"""Who may come in: the administrator's account, sessions, and the pause after too many wrong passwords."""
+"""Who may log in: the administrator, unless there were too many wrong passwords."""
 
 import hashlib
 import hmac
@@ -14,10 +14,7 @@ from .store import Store
 
 _ROUNDS = 20_000
 _ATTEMPT_WINDOW = 300  # seconds
-_SESSION_LIFE = 30 * 86400
-_SESSION_IDLE = 7 * 86400
 
-COOKIE = "grafana_session"
 SHORTEST_PASSWORD = 4
 
 
@@ -26,7 +23,7 @@ def _hash(password: str, salt: str) -> str:
 
 
 def set_password(store: Store, user: dict[str, Any], password: str) -> None:
-    """Stores a new password. Sessions that are open stay so, as in Grafana."""
+    """Stores a new password."""
     salt = secrets.token_hex(10)
     store.put("user", user["login"], {**user, "salt": salt, "password": _hash(password, salt)})
 
@@ -43,7 +40,7 @@ def create_administrator(store: Store, settings: Settings) -> bool:
 
 
 class Gate:
-    """Checks names, passwords and session cookies."""
+    """Checks names and passwords."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
@@ -55,7 +52,6 @@ class Gate:
         self._protected &= not settings.flag("security", "disable_username_login_protection")
         self._attempts = settings.number("security", "brute_force_login_protection_max_attempts", 5)
         self.basic = settings.flag("auth.basic", "enabled", True)
-        self.form = not settings.flag("auth", "disable_login_form")
 
     def _find(self, login: str) -> dict[str, Any] | None:
         return next((user for user in self._store.all("user") if login in (user["login"], user["email"])), None)
@@ -94,31 +90,6 @@ class Gate:
         with self._lock:
             if len(self._failures) < 1000 or login in self._failures:
                 self._failures.setdefault(login, []).append(time.monotonic())
-
-    def open_session(self, user: dict[str, Any]) -> str:
-        """A new session's token, for the cookie."""
-        token = secrets.token_hex(16)
-        at = time.time()
-        for session in self._store.all("session"):
-            if at - session["created"] > _SESSION_LIFE or at - session["seen"] > _SESSION_IDLE:
-                self._store.delete("session", session["token"])
-        key = hashlib.sha256(token.encode()).hexdigest()
-        self._store.put("session", key, {"token": key, "login": user["login"], "created": at, "seen": at})
-        return token
-
-    def close_session(self, token: str) -> None:
-        self._store.delete("session", hashlib.sha256(token.encode()).hexdigest())
-
-    def session(self, token: str) -> dict[str, Any] | None:
-        """The user of a session, None when the session is unknown or too old."""
-        key = hashlib.sha256(token.encode()).hexdigest()
-        session = self._store.get("session", key)
-        at = time.time()
-        if session is None or at - session["created"] > _SESSION_LIFE or at - session["seen"] > _SESSION_IDLE:
-            return None
-        if at - session["seen"] > 600:
-            self._store.put("session", key, {**session, "seen": at})
-        return self._store.get("user", session["login"])
 
 
 def unauthorized() -> ApiError:

@@ -18,7 +18,7 @@ from .values import flag, number, text
 _log = Logger("provisioning.alerting")
 BASE_INTERVAL = 10  # seconds between two looks of the scheduler
 
-# Types of contact points with the settings that Grafana insists on. Only email and webhook really deliver here.
+# Types of contact points with the settings that Grafana insists on. Only webhook delivers here.
 _REQUIRED = {
     "email": ("addresses", "could not find addresses in settings"),
     "webhook": ("url", "required field 'url' is not specified"),

@@ -4,12 +4,10 @@ import hashlib
 import json
 import re
 import threading
-import time
-import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
-from . import VERSION, access, charts, dashboards, datasources, influxql, pages, policies, queries
+from . import VERSION, dashboards, datasources, influxql, pages, policies, queries
 from .application import Application
 from .errors import ApiError, StartError, coded
 from .influxql import QueryError
@@ -18,7 +16,6 @@ from .prometheus_rules import rules_response
 from .server import Request, Response
 
 _ANNOTATIONS = {"canAdd": True, "canEdit": True, "canDelete": True}
-_REFRESH = 30  # seconds
 _log = Logger("context")
 Route = tuple[str, re.Pattern, Callable[..., Response], bool]
 
@@ -28,19 +25,10 @@ def routes(application: Application) -> list[Route]:
     api = Api(application)
     table: list[tuple[str, str, Callable[..., Response], bool]] = [
         ("GET", "/api/health", api.health, True),
-        ("GET", "/healthz", api.healthz, True),
         ("GET", "/login", api.login_page, True),
-        ("POST", "/login", api.login, True),
-        ("GET", "/logout", api.logout, True),
-        ("GET", "/", api.home, False),
-        ("GET", r"/d/([^/]+)(?:/.*)?", api.dashboard_page, False),
         ("GET", "/api/user", api.user, False),
-        ("GET", "/api/org", api.org, False),
-        ("GET", "/api/admin/settings", api.settings, False),
-        ("GET", "/api/frontend/settings", api.frontend_settings, False),
         ("GET", "/api/datasources", api.datasources, False),
         ("GET", r"/api/datasources/uid/([^/]+)", api.datasource, False),
-        ("GET", r"/api/datasources/name/([^/]+)", api.datasource_by_name, False),
         ("GET", r"/api/datasources/uid/([^/]+)/health", api.datasource_health, False),
         ("DELETE", r"/api/datasources/uid/([^/]+)", api.delete_datasource, False),
         ("GET", "/api/search", api.search, False),
@@ -49,14 +37,11 @@ def routes(application: Application) -> list[Route]:
         ("POST", "/api/dashboards/db", api.save_dashboard, False),
         ("GET", "/api/folders", api.folders, False),
         ("POST", "/api/folders", api.create_folder, False),
-        ("GET", r"/api/folders/([^/]+)", api.folder, False),
         ("POST", "/api/ds/query", api.query, False),
         ("GET", "/api/v1/provisioning/alert-rules", api.alert_rules, False),
-        ("GET", r"/api/v1/provisioning/alert-rules/([^/]+)", api.alert_rule, False),
         ("GET", "/api/v1/provisioning/contact-points", api.contact_points, False),
         ("GET", "/api/v1/provisioning/policies", api.policies, False),
         ("PUT", "/api/v1/provisioning/policies", api.put_policies, False),
-        ("DELETE", "/api/v1/provisioning/policies", api.reset_policies, False),
         ("GET", "/api/prometheus/grafana/api/v1/rules", api.rules, False),
         ("POST", r"/api/admin/provisioning/(dashboards|datasources|alerting|plugins)/reload", api.reload, False),
     ]
@@ -76,47 +61,8 @@ class Api:
         body = {"database": "ok", "version": VERSION, "commit": "stand-in"}
         return Response(200, json.dumps(body, indent=2).encode(), "application/json; charset=UTF-8")
 
-    def healthz(self, request: Request) -> Response:
-        return Response(200, b"Ok", "text/plain; charset=utf-8")
-
     def login_page(self, request: Request) -> Response:
-        return Response(200, pages.login(), pages.TYPE)
-
-    def login(self, request: Request) -> Response:
-        if not self.app.gate.form:
-            raise coded(401, "auth.unauthorized", "Unauthorized")
-        form = request.body.startswith(b"user=")
-        try:
-            data = (
-                {k: v[0] for k, v in urllib.parse.parse_qs(request.body.decode()).items()} if form else request.json()
-            )
-            user, password = str(data["user"]), str(data["password"])
-        except (ApiError, KeyError, TypeError, UnicodeDecodeError) as error:
-            raise coded(400, "form-auth.invalid", "bad login data") from error
-        try:
-            token = self.app.gate.open_session(self.app.gate.password(user, password))
-        except ApiError as error:
-            if form:
-                return Response(error.code, pages.login("Invalid username or password"), pages.TYPE)
-            raise
-        attributes = "Path=/; Max-Age=2592000; HttpOnly; SameSite=" + (
-            self.app.settings.text("security", "cookie_samesite", "lax").capitalize()
-        )
-        if self.app.settings.flag("security", "cookie_secure"):
-            attributes += "; Secure"
-        cookie = [
-            ("Set-Cookie", f"{access.COOKIE}={token}; {attributes}"),
-            ("Set-Cookie", f"{access.COOKIE}_expiry={int(time.time()) + 600}; {attributes.replace(' HttpOnly;', '')}"),
-        ]
-        if form:
-            return Response(302, b"", pages.TYPE, [*cookie, ("Location", "/")])
-        return Response(200, {"message": "Logged in", "redirectUrl": "/"}, headers=cookie)
-
-    def logout(self, request: Request) -> Response:
-        if request.token:
-            self.app.gate.close_session(request.token)
-        gone = f"{access.COOKIE}=; Path=/; Max-Age=0; HttpOnly"
-        return Response(302, b"", pages.TYPE, [("Location", "/login"), ("Set-Cookie", gone)])
+        return Response(200, pages.notice(), pages.TYPE)
 
     def user(self, request: Request) -> Response:
         user = request.user or {}
@@ -143,32 +89,6 @@ class Api:
             },
         )
 
-    def home(self, request: Request) -> Response:
-        hits = [self._hit(dashboard, "dash-db") for dashboard in self.app.library.dashboards()]
-        return Response(200, pages.home(sorted(hits, key=lambda hit: hit["title"].lower())), pages.TYPE)
-
-    def dashboard_page(self, request: Request, uid: str) -> Response:
-        dashboard = self._dashboard(uid)
-        drawing = charts.draw(dashboard["model"], self.app.sources)
-        return Response(200, pages.dashboard(dashboard["title"], drawing, _REFRESH), pages.TYPE)
-
-    def org(self, request: Request) -> Response:
-        address = dict.fromkeys(("address1", "address2", "city", "zipCode", "state", "country"), "")
-        return Response(200, {"id": 1, "name": "Main Org.", "address": address})
-
-    def settings(self, request: Request) -> Response:
-        return Response(200, self.app.settings.shown())
-
-    def frontend_settings(self, request: Request) -> Response:
-        info = {
-            "hideVersion": False,
-            "version": VERSION,
-            "commit": "stand-in",
-            "edition": "Stand-in",
-            "env": "production",
-        }
-        return Response(200, {"buildInfo": info, "appUrl": self.app.settings.root_url})
-
     # --- data sources -------------------------------------------------------------------------------------------
 
     def datasources(self, request: Request) -> Response:
@@ -181,10 +101,6 @@ class Api:
         return source
 
     def datasource(self, request: Request, uid: str) -> Response:
-        return Response(200, self.app.sources.detail(self._source(uid)))
-
-    def datasource_by_name(self, request: Request, name: str) -> Response:
-        uid = next((s["uid"] for s in self.app.sources.all() if s["name"] == name), "")
         return Response(200, self.app.sources.detail(self._source(uid)))
 
     def datasource_health(self, request: Request, uid: str) -> Response:
@@ -363,12 +279,6 @@ class Api:
         found = sorted(self.app.library.folders(), key=lambda folder: folder["title"].lower())
         return Response(200, [{"id": f["id"], "uid": f["uid"], "title": f["title"]} for f in found])
 
-    def folder(self, request: Request, uid: str) -> Response:
-        folder = self.app.library.folder(uid)
-        if folder is None:
-            raise ApiError(404, "folder not found", status="not-found")
-        return Response(200, self._folder_json(folder))
-
     def create_folder(self, request: Request) -> Response:
         body = request.json()
         return Response(
@@ -424,12 +334,6 @@ class Api:
     def alert_rules(self, request: Request) -> Response:
         return Response(200, [self._rule_json(rule) for rule in self.app.store.all("rule")])
 
-    def alert_rule(self, request: Request, uid: str) -> Response:
-        rule = self.app.store.get("rule", uid)
-        if rule is None:
-            return Response(404, b"", "")
-        return Response(200, self._rule_json(rule))
-
     def contact_points(self, request: Request) -> Response:
         hidden = {"password", "authorization_credentials", "token", "bottoken", "integrationKey", "apiKey"}
         shown = []
@@ -457,12 +361,8 @@ class Api:
         self.app.store.put("policies", "tree", {"tree": tree, "provenance": "api"})
         return Response(202, {"message": "policies updated"})
 
-    def reset_policies(self, request: Request) -> Response:
-        policies.reset_tree(self.app.store)
-        return Response(202, policies.tree(self.app.store))
-
     def rules(self, request: Request) -> Response:
-        return Response(200, rules_response(self.app, request.query))
+        return Response(200, rules_response(self.app))
 
     # --- files anew ---------------------------------------------------------------------------------------------
 

@@ -161,9 +161,6 @@ class DataSources:
                 return {**source, "secure": self._secrets.get(source["name"], {})}
         return None
 
-    def default(self) -> dict[str, Any] | None:
-        return next((self.find(s["uid"]) for s in self._store.all("datasource") if s["isDefault"]), None)
-
     @staticmethod
     def _public(source: dict[str, Any]) -> dict[str, Any]:
         kind = source["type"]

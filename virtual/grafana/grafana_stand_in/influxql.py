@@ -43,58 +43,11 @@ def format_interval(milliseconds: int) -> str:
     return f"{max(milliseconds, 1)}ms"
 
 
-def _quoted(value: str) -> str:
-    return "'" + value.replace("\\", "\\\\") + "'"
-
-
-def _built(model: dict[str, Any], range_: TimeRange) -> str:
-    """The query of the visual editor (select, where, group by) as text."""
-    columns = []
-    for parts in model.get("select") or []:
-        text = ""
-        for part in parts:
-            kind, params = part.get("type"), [str(p) for p in part.get("params") or []]
-            if kind == "field":
-                text = "*" if params[0] == "*" else f'"{params[0]}"'
-            elif kind == "math":
-                text += f" {params[0]}"
-            elif kind == "alias":
-                text += f' AS "{params[0]}"'
-            else:
-                text = f"{kind}({', '.join([text, *params])})"
-        columns.append(text)
-    policy = model.get("policy") or "default"
-    measurement = model.get("measurement") or ""
-    source = measurement if re.fullmatch("/.*/", measurement) else f'"{measurement}"'
-    prefix = "" if policy == "default" else f'"{policy}".'
-    query = f"SELECT {', '.join(columns)} FROM {prefix}{source} WHERE "
-    conditions = ""
-    for position, tag in enumerate(model.get("tags") or []):
-        value = str(tag.get("value", ""))
-        operator = tag.get("operator") or ("=~" if re.fullmatch("/.*/", value) else "=")
-        shown = value if operator in ("=~", "!~", "<", ">", "<=", ">=") else _quoted(value)
-        joint = f" {tag.get('condition') or 'AND'} " if position else ""
-        conditions += f'{joint}"{tag.get("key")}" {operator} {shown}'
-    if conditions:
-        query += (f"({conditions})" if len(model["tags"]) > 1 else conditions) + " AND "
-    query += "$timeFilter"
-    for position, group in enumerate(model.get("groupBy") or []):
-        kind, params = group.get("type"), [str(p) for p in group.get("params") or []]
-        shown = {
-            "time": lambda p: f"time({'$__interval' if p[0] in ('auto', '$interval') else ', '.join(p)})",
-            "tag": lambda p: p[0] if p[0].startswith("/") else f'"{p[0]}"',
-            "fill": lambda p: f"fill({p[0]})",
-        }[kind](params)
-        query += (" GROUP BY " if not position else (" " if kind == "fill" else ", ")) + shown
-    for key, word in (("orderByTime", " ORDER BY time "), ("limit", " limit "), ("slimit", " slimit ")):
-        query += f"{word}{model[key]}" if model.get(key) else ""
-    return query + (f" tz('{model['tz']}')" if model.get("tz") else "")
-
-
 def render(model: dict[str, Any], range_: TimeRange, interval_ms: int) -> str:
     """The query text with its macros replaced."""
-    raw = model.get("query") or ""
-    text = raw if model.get("rawQuery") and raw else _built(model, range_)
+    text = model.get("query") or ""
+    if not (text and model.get("rawQuery")):
+        raise QueryError("this stand-in for Grafana knows raw queries only", 500, "plugin")
     shown = format_interval(interval_ms)
     text = text.replace("$timeFilter", f"time >= {range_.start}ms and time <= {range_.end}ms")
     text = text.replace("$interval", shown).replace("$__interval_ms", str(interval_ms))
@@ -112,15 +65,12 @@ class InfluxDB:
         self._timeout = float(self._json.get("timeout") or _DEFAULT_TIMEOUT)
 
     def _headers(self) -> dict[str, str]:
+        if self._source["basicAuth"] or any(key.startswith("httpHeaderName") for key in self._json):
+            raise QueryError("this stand-in for Grafana logs in to InfluxDB by user and password only", 500, "plugin")
         secure, headers = self._source["secure"], {"User-Agent": "Grafana/12.2.0"}
         name, password = self._source["user"], secure.get("password", "")
-        if self._source["basicAuth"]:
-            name, password = self._source["basicAuthUser"], secure.get("basicAuthPassword", "")
         if name:
             headers["Authorization"] = "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
-        for key, header in self._json.items():
-            if key.startswith("httpHeaderName"):
-                headers[header] = secure.get("httpHeaderValue" + key.removeprefix("httpHeaderName"), "")
         return headers
 
     def ask(self, query: str, policy: str = "") -> dict[str, Any]:

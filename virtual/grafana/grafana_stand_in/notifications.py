@@ -1,6 +1,5 @@
-"""Groups alerts by the notification policies and delivers them to contact points (webhook and e-mail)."""
+"""Groups alerts by the notification policies and delivers them to contact points of type webhook."""
 
-import base64
 import hashlib
 import json
 import math
@@ -53,7 +52,7 @@ class Group:
     @property
     def key(self) -> str:
         shown = ", ".join(f'{name}="{value}"' for name, value in sorted(self.labels.items()))
-        return f"{self.route.path}:{{{shown}}}"
+        return f"{{}}:{{{shown}}}"
 
 
 def to_alert(instance: Instance) -> Alert | None:
@@ -94,25 +93,20 @@ class Notifier:
 
     def take(self, instances: list[Instance], now: float, own: dict[str, Any] | None = None) -> None:
         """Alerts of a rule's evaluation; `own` are the rule's notification settings, which go before the policies."""
-        tree = policies.tree(self._store)
+        own = {key: value for key, value in (own or {}).items() if value}
+        route = policies.route({**policies.tree(self._store), **own})
         with self._lock:
             for instance in instances:
                 alert = to_alert(instance)
                 if alert is None:
                     continue
                 visible = {k: v for k, v in alert.labels.items() if not k.startswith("__")}
-                routes = [self._own_route(own, tree)] if own else policies.routes_for(tree, visible)
-                for route in routes:
-                    self._put(route, visible, alert, now)
-
-    @staticmethod
-    def _own_route(own: dict[str, Any], tree: dict[str, Any]) -> policies.Route:
-        return policies.routes_for({**tree, "routes": [], **{key: value for key, value in own.items() if value}}, {})[0]
+                self._put(route, visible, alert, now)
 
     def _put(self, route: policies.Route, labels: dict[str, str], alert: Alert, now: float) -> None:
         names = sorted(labels) if "..." in route.group_by else route.group_by
         group_labels = {name: labels[name] for name in names if name in labels}
-        key = (route.path, route.receiver, tuple(sorted(group_labels.items())))
+        key = (route.receiver, tuple(sorted(group_labels.items())))
         group = self._groups.get(key)
         if group is None:
             if alert.resolved:
@@ -163,15 +157,12 @@ class Notifier:
         group.told, group.told_at = state, now
 
     def _deliver(self, point: dict[str, Any], group: Group, alerts: list[Alert]) -> None:
-        sender = {"webhook": self._webhook, "email": self._email}.get(point["type"])
-        if sender is None:
-            _log.warn(
-                "this stand-in delivers to webhook and email only", receiver=point["name"], integration=point["type"]
-            )
+        if point["type"] != "webhook":
+            _log.warn("this stand-in delivers to webhooks only", receiver=point["name"], integration=point["type"])
             return
         for attempt in range(3):
             try:
-                sender(point, self.payload(point, group, alerts))
+                self._webhook(point, self.payload(point, group, alerts))
                 return
             except (OSError, ValueError) as error:
                 _log.error("Notify for alerts failed", receiver=point["name"], attempts=attempt + 1, error=error)
@@ -235,17 +226,8 @@ class Notifier:
     def _webhook(self, point: dict[str, Any], payload: dict[str, Any]) -> None:
         settings = point["settings"]
         headers = {"Content-Type": "application/json", "User-Agent": "Grafana"}
-        if settings.get("username"):
-            credentials = f"{settings['username']}:{settings.get('password', '')}"
-            headers["Authorization"] = "Basic " + base64.b64encode(credentials.encode()).decode()
-        elif settings.get("authorization_credentials"):
-            scheme = settings.get("authorization_scheme") or "Bearer"
-            headers["Authorization"] = f"{scheme} {settings['authorization_credentials']}"
-        if settings.get("title"):
-            payload = {**payload, "title": settings["title"]}
-        if limit := int(settings.get("maxAlerts") or 0):
-            cut = max(0, len(payload["alerts"]) - limit)
-            payload = {**payload, "alerts": payload["alerts"][:limit], "truncatedAlerts": cut}
+        if unknown := settings.keys() - {"url", "httpMethod"}:
+            raise ValueError(f"this stand-in does not know the setting {', '.join(sorted(unknown))} of a webhook")
         request = urllib.request.Request(
             settings["url"],
             data=json.dumps(payload).encode(),
@@ -254,50 +236,6 @@ class Notifier:
         )
         with _opener.open(request, timeout=30) as response:
             response.read(1)
-
-    def _email(self, point: dict[str, Any], payload: dict[str, Any]) -> None:
-        import smtplib
-        import ssl
-        from email.message import EmailMessage
-        from email.utils import formataddr, formatdate, make_msgid
-
-        settings = self._settings
-        if not settings.flag("smtp", "enabled"):
-            raise ValueError("SMTP not configured, check your grafana.ini config file's [smtp] section")
-        addresses = [
-            a.strip(" <>") for a in point["settings"]["addresses"].replace(";", ",").replace("\n", ",").split(",")
-        ]
-        addresses = [address for address in addresses if address]
-        sender = settings.text("smtp", "from_address", "admin@grafana.localhost")
-        mail = EmailMessage()
-        mail["From"] = formataddr((settings.text("smtp", "from_name", "Grafana"), sender))
-        mail["Subject"] = point["settings"].get("subject") or payload["title"]
-        mail["Date"] = formatdate()
-        mail["Message-ID"] = make_msgid()
-        mail.set_content(payload["message"] + "\n\n(sent by a stand-in for Grafana)\n")
-        host, _, port = settings.text("smtp", "host", "localhost:25").rpartition(":")
-        context = ssl.create_default_context()
-        if settings.flag("smtp", "skip_verify"):
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        name = settings.text("smtp", "ehlo_identity") or None
-        if port == "465":
-            server: smtplib.SMTP = smtplib.SMTP_SSL(host, int(port), name, timeout=30, context=context)
-        else:
-            server = smtplib.SMTP(host, int(port), name, timeout=30)
-        with server:
-            server.ehlo()
-            policy = settings.text("smtp", "startTLS_policy", "OpportunisticStartTLS")
-            offered = server.has_extn("starttls")
-            if port != "465" and policy != "NoStartTLS" and (offered or policy == "MandatoryStartTLS"):
-                server.starttls(context=context)
-                server.ehlo()
-            if user := settings.text("smtp", "user"):
-                server.login(user, settings.text("smtp", "password"))
-            groups = [addresses] if point["settings"].get("singleEmail") else [[address] for address in addresses]
-            for recipients in groups:
-                del mail["To"]
-                mail["To"] = ", ".join(recipients)
-                server.send_message(mail, sender, recipients)
 
 
 def _message(alerts: list[dict[str, Any]]) -> str:

@@ -110,18 +110,11 @@ def _importance(instance: Instance) -> tuple[int, str]:
     return order.index(instance.state), str(sorted(instance.labels.items()))
 
 
-def rules_response(application: Application, query: dict[str, list[str]]) -> dict[str, Any]:
+def rules_response(application: Application) -> dict[str, Any]:
     """The whole answer, by folder and group."""
     groups: dict[tuple[str, str], dict[str, Any]] = {}
     totals: dict[str, int] = {}
-    folder_uid = query.get("folder_uid", [""])[0]
-    names = set(query.get("rule_group", [])) | set(query.get("rule_name", []))
-    uids = set(query.get("rule_uid", []))
     for rule in sorted(application.store.all("rule"), key=lambda r: (r["folderUID"], r["ruleGroup"], r["position"])):
-        if folder_uid and rule["folderUID"] != folder_uid:
-            continue
-        if (names and not {rule["ruleGroup"], rule["title"]} & names) or (uids and rule["uid"] not in uids):
-            continue
         folder = application.library.folder(rule["folderUID"]) or {"title": ""}
         group = groups.setdefault(
             (rule["folderUID"], rule["ruleGroup"]),

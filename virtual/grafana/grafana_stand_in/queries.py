@@ -156,12 +156,12 @@ def _expression(query: Query, results: dict[str, Result]) -> Result:
     return Result(expressions.to_frames(query.ref_id, values), values)
 
 
-_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
-_RELATIVE = re.compile(r"now(?:([-+])(\d+)(ms|[smhdw]))?(?:/([smhd]))?")
+_UNITS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_RELATIVE = re.compile(r"now(?:([-+])(\d+)([smhd]))?")
 
 
 def moment(text: Any, now_ms: int) -> int:
-    """`now`, `now-1h`, `now-1d/d` or milliseconds since 1970, in milliseconds; anything else is 0, as in Grafana."""
+    """`now`, `now-1h` or milliseconds since 1970, in milliseconds; anything else is 0, as in Grafana."""
     shown = str(text)
     if shown.lstrip("-").isdigit():
         return int(shown)
@@ -171,7 +171,7 @@ def moment(text: Any, now_ms: int) -> int:
     at = now_ms
     if match[1]:
         at += (1 if match[1] == "+" else -1) * int(match[2]) * _UNITS[match[3]]
-    return at - at % _UNITS[match[4]] if match[4] else at
+    return at
 
 
 def parse_request(body: Any, sources: DataSources) -> list[Query]:
@@ -188,17 +188,12 @@ def parse_request(body: Any, sources: DataSources) -> list[Query]:
         uid = reference.get("uid", "") if isinstance(reference, dict) else str(reference)
         if not uid and isinstance(reference, dict) and reference.get("type") == "__expr__":
             uid = "__expr__"
-        if not uid and "datasourceId" in entry:
-            uid = next((s["uid"] for s in sources.all() if s["id"] == entry["datasourceId"]), "")
-        if uid in ("", "default"):
-            source = sources.default() if uid else None
-            if source is None:
-                raise coded(
-                    400,
-                    "query.invalidDatasourceId",
-                    "Query does not contain a valid data source identifier",
-                )
-            uid = source["uid"]
+        if not uid:
+            raise coded(
+                400,
+                "query.invalidDatasourceId",
+                "Query does not contain a valid data source identifier",
+            )
         own = entry.get("timeRange") or {}
         range_ = TimeRange(
             moment(own.get("from") or body.get("from") or "now-6h", now_ms),

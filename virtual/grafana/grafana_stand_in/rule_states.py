@@ -160,16 +160,6 @@ def _outcome(rule: dict[str, Any], value: expressions.Value, results: dict[str, 
             " looks like time series data, only reduced data can be alerted on.",
         )
     state = "NoData" if value.value is None else ("Normal" if value.value == 0 else "Alerting")
-    if value.matches is not None:
-        values, parts = {}, []
-        for position, match in enumerate(value.matches):
-            name = f"{condition}{position}"
-            values[name] = templates.Number.of(match["value"], match["labels"] or {})
-            shown = _labels_text(match["labels"] or {})
-            parts.append(
-                f"[ var='{name}' metric='{match['metric']}' labels={{{shown}}} value={_plain(match['value'])} ]"
-            )
-        return Evaluation(state, dict(value.labels), values, ", ".join(parts), ", ".join(parts))
     captured = _captures(results, rule, value.labels)
     values = {name: templates.Number.of(number.value, number.labels) for name, (number, _) in captured.items()}
     parts = [

@@ -6,12 +6,11 @@ import json
 import socket
 import urllib.parse
 from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from . import VERSION, pages
-from .access import COOKIE, unauthorized
+from .access import unauthorized
 from .application import Application
 from .errors import ApiError, Refusal, StartError, unauthenticated
 from .log import Logger
@@ -29,7 +28,6 @@ class Request:
     query: dict[str, list[str]]
     body: bytes
     user: dict[str, Any] | None = None
-    token: str = ""
 
     def json(self) -> Any:
         """The body. Raises ApiError."""
@@ -156,10 +154,10 @@ class Server(ThreadingHTTPServer):
             return function(request, *match.groups())
         if request.user is None:
             if request.path.startswith("/api/"):
-                raise Refusal(401, "Unauthorized", traceID="") if request.token else unauthorized()
+                raise unauthorized()
             return Response(*pages.redirect_to_login(request.path))
         if not request.path.startswith("/api/"):
-            return Response(404, pages.not_found(), pages.TYPE)
+            return Response(404, pages.notice(), pages.TYPE)
         raise Refusal(404, "Not found")
 
     def _identify(self, request: Request, headers: Any) -> None:
@@ -178,10 +176,3 @@ class Server(ThreadingHTTPServer):
             return
         if scheme.lower() == "bearer":
             raise unauthenticated("api-key.invalid", "Invalid API key")
-        try:
-            cookie = SimpleCookie(headers.get("Cookie") or "").get(COOKIE)
-        except CookieError:
-            cookie = None
-        if cookie:
-            request.token = cookie.value
-            request.user = gate.session(cookie.value)

@@ -104,14 +104,6 @@ class Settings:
         """One of [paths]; a relative one counts from the home path."""
         return self.home / self.text("paths", key, default)
 
-    def shown(self) -> dict[str, dict[str, str]]:
-        """All settings by section, with what looks like a secret hidden."""
-        shown: dict[str, dict[str, str]] = {}
-        for (section, key), value in sorted(self._values.items()):
-            hide = value and any(word in key for word in ("password", "secret", "token", "private"))
-            shown.setdefault(section, {})[key] = "*********" if hide else value
-        return shown
-
     @property
     def data_path(self) -> Path:
         return self.path("data", "data")
