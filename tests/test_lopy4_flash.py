@@ -116,7 +116,7 @@ def test_one_device_is_flashed_and_the_one_without_an_account_is_named(site, bro
         assert result.returncode != 0
         assert re.search(r"one: version \S+, \d+ files sent and 0 copied on the device", said(result)), result.stdout
         assert "two: FAILED. two cannot log in to the broker. Create its account first (`make pi`)" in said(result)
-        assert two.received == 0  # not one byte was sent to it
+        assert two.uart.received == 0  # not one byte was sent to it
         again = play("flash", site, "--limit=one")
         assert again.returncode == 0, again.stdout
         assert "one: version" in said(again)
@@ -145,7 +145,7 @@ def test_two_devices_on_one_port_are_refused_before_a_byte_is_sent(site, broker,
             result = play("flash", site, *options)
             assert result.returncode != 0
             assert f"one: FAILED. lopy4_port: two also uses {tmp_path}/one on pi" in said(result), result.stdout
-        assert one.received == 0
+        assert one.uart.received == 0
 
 
 def test_a_damaged_file_system_is_told_and_formatted_by_the_command_that_the_run_names(site, broker, tmp_path):
