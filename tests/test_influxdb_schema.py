@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import stat
@@ -89,7 +90,7 @@ class Database:
 
     def write(self, line: str) -> None:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/write?db=iot", line.encode())
-        token = influxdb_schema.base64.b64encode(f"admin:{PASSWORD}".encode()).decode()
+        token = base64.b64encode(f"admin:{PASSWORD}".encode()).decode()
         request.add_header("Authorization", f"Basic {token}")
         urllib.request.urlopen(request, timeout=10).close()
 

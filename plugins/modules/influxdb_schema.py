@@ -9,7 +9,7 @@ short_description: Converge users, databases, retention policies and continuous 
 description:
   - Everything is compared and changed in one call, over HTTP and on the database's own host.
   - Passwords are compared by logging in with them. Where the administrator's password is not the declared one and
-    nobody can log in to change it, a second server is started for a moment, on a loopback port of its own and with the
+    nobody can log in to change it, a temporary server is started, on a loopback port of its own and with the
     accounts but none of the points, and changes it there; the database is down for some two seconds meanwhile.
   - The points are never touched, except by a retention policy that is shortened.
   - What is not declared is left alone, but for privileges of declared users.
@@ -128,7 +128,7 @@ options:
         choices: [present, absent]
         default: present
   configuration:
-    description: The server's configuration, of which the second server takes the place of the accounts.
+    description: The server's configuration, which names the directory of the accounts.
     type: path
     default: /etc/influxdb/influxdb.conf
   timeout:
@@ -169,185 +169,30 @@ listen_changed:
   returned: always
 """
 
-import base64
-import contextlib
-import json
 import os
-import pwd
-import re
-import shutil
-import socket
-import subprocess
 import tempfile
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.client import (
+    InfluxError,
+    NoAdmin,
+    Server,
+    Unauthorised,
+    door_of,
+)
+from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.influxql import (
+    in_words,
+    name_of,
+    nanoseconds,
+    normal_query,
+    qualified,
+    text_of,
+    usual_shard,
+)
+from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.recovery import set_admin_password
 
-UNITS = {
-    "ns": 1,
-    "u": 1_000,
-    "µ": 1_000,
-    "us": 1_000,
-    "µs": 1_000,
-    "ms": 1_000_000,
-    "s": 1_000_000_000,
-    "m": 60_000_000_000,
-    "h": 3_600_000_000_000,
-    "d": 86_400_000_000_000,
-    "w": 604_800_000_000_000,
-}
-DURATION = re.compile(r"(\d+)(ns|us|µs|ms|u|µ|s|m|h|d|w)")
-DAY = UNITS["d"]
 PRIVILEGES = {"read": "READ", "write": "WRITE", "all": "ALL PRIVILEGES"}
-NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-class InfluxError(Exception):
-    """The server refused; the message is its own."""
-
-
-class Unauthorised(InfluxError):
-    """Wrong name or password."""
-
-
-class NoAdmin(InfluxError):
-    """There is no administrator yet."""
-
-
-def nanoseconds(duration: str) -> int:
-    """A duration of InfluxQL (30d, 1h30m, 720h0m0s, INF) in nanoseconds; 0 is for ever.
-
-    Raises:
-        ValueError: it is none.
-    """
-    text = str(duration).strip()
-    if text.lower() in ("inf", "0"):
-        return 0
-    parts = DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"{duration!r} is no duration; write 30d, 26w, 12h or 0s (for ever)")
-    return sum(int(number) * UNITS[unit] for number, unit in parts)
-
-
-def in_words(duration: int) -> str:
-    """Nanoseconds as InfluxQL has it, in the largest unit that fits."""
-    if duration == 0:
-        return "INF"
-    for unit in ("w", "d", "h", "m", "s"):
-        if duration % UNITS[unit] == 0:
-            return f"{duration // UNITS[unit]}{unit}"
-    return f"{duration}ns"
-
-
-def usual_shard(duration: int) -> int:
-    """The shard duration that the server chooses for a retention policy."""
-    if duration == 0 or duration >= 180 * DAY:
-        return 7 * DAY
-    return DAY if duration >= 2 * DAY else UNITS["h"]
-
-
-def normal_query(text: str) -> str:
-    """A statement without what does not matter: case, spaces, quotes round names, and how durations are written."""
-    # While the spaces are there, which tell a duration from the word before it.
-    text = re.sub(
-        r"(?<![\w.])(?:\d+(?:ns|us|µs|ms|u|µ|s|m|h|d|w))+(?!\w)",
-        lambda found: f"{nanoseconds(found[0])}ns",
-        text.lower(),
-    )
-    return re.sub(r"\s+", "", text.replace('"', "")).rstrip(";")
-
-
-SEGMENT = r'(?:"(?:[^"\\]|\\.)*"|/(?:[^/\\]|\\.)*/|:MEASUREMENT\b|\w+)'
-PATH = rf"{SEGMENT}(?:\.{SEGMENT}?){{0,2}}"
-SOURCES = re.compile(rf"\b(INTO|FROM)\s+({PATH}(?:\s*,\s*{PATH})*)", re.IGNORECASE)
-
-
-def qualified(text: str, database: str, policy: str) -> str:
-    """A query with database and retention policy before each measurement, as the server keeps it."""
-
-    def full(path: re.Match) -> str:
-        parts = re.findall(rf"{SEGMENT}|(?<=\.)(?=\.)", path[0], re.IGNORECASE)
-        parts = ["", "", *parts][-3:]
-        return f"{parts[0] or database}.{parts[1] or policy}.{parts[2]}"
-
-    return SOURCES.sub(lambda found: f"{found[1]} {re.sub(PATH, full, found[2], flags=re.IGNORECASE)}", text)
-
-
-def name_of(identifier: str) -> str:
-    escaped = identifier.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
-
-
-def text_of(string: str) -> str:
-    escaped = string.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
-    return f"'{escaped}'"
-
-
-def door_of(address: str) -> tuple[str, int]:
-    """Host and port at which a server with this bind address is reached from its own host."""
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    return ("127.0.0.1" if host in ("", "0.0.0.0", "::") else host), int(port)
-
-
-class Server:
-    """InfluxQL over HTTP on one address."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self.url = f"http://{'[' + host + ']' if ':' in host else host}:{port}"
-        self.credentials: tuple[str, str] | None = None
-
-    def answers(self) -> bool:
-        try:
-            with NO_PROXY.open(f"{self.url}/ping", timeout=5) as response:
-                return response.status in (200, 204)
-        except urllib.error.HTTPError:
-            return True
-        except OSError:
-            return False
-
-    def query(self, statement: str, credentials: tuple[str, str] | None = None) -> list[dict]:
-        """The series of one statement.
-
-        Raises:
-            Unauthorised, NoAdmin, InfluxError: as the server says.
-        """
-        request = urllib.request.Request(f"{self.url}/query", urllib.parse.urlencode({"q": statement}).encode())
-        credentials = credentials or self.credentials
-        if credentials:
-            token = base64.b64encode(":".join(credentials).encode()).decode()
-            request.add_header("Authorization", f"Basic {token}")
-        try:
-            with NO_PROXY.open(request, timeout=60) as response:
-                answer = json.load(response)
-        except urllib.error.HTTPError as error:
-            said = error.read().decode(errors="replace")
-            with contextlib.suppress(ValueError, AttributeError):
-                said = json.loads(said).get("error", said)
-            if "create admin user first" in said:
-                raise NoAdmin(said) from error
-            raise (Unauthorised if error.code == 401 else InfluxError)(said) from error
-        results = answer.get("results", [{}])
-        if answer.get("error") or results[0].get("error"):
-            raise InfluxError(answer.get("error") or results[0]["error"])
-        return results[0].get("series", [])
-
-    def rows(self, statement: str) -> list[dict]:
-        return [
-            dict(zip(series["columns"], row, strict=True))
-            for series in self.query(statement)
-            for row in series.get("values", [])
-        ]
-
-    def lets_in(self, name: str, password: str) -> bool:
-        try:
-            self.query("SHOW DATABASES", (name, password))
-        except Unauthorised:
-            return False
-        return True
 
 
 class Schema:
@@ -446,76 +291,18 @@ class Schema:
         systemctl = self.module.get_bin_path("systemctl", required=True)
         self.module.run_command([systemctl, "stop", service], check_rc=True)
         try:
-            self.in_second_server(admin)
+            set_admin_password(
+                admin,
+                self.module.get_bin_path("influxd", required=True),
+                self.wanted["configuration"],
+                self.wanted["timeout"],
+            )
+        except InfluxError as error:
+            self.fail(f"user {admin['name']}: cannot set the password: {error}")
         finally:
             self.module.run_command([systemctl, "start", service], check_rc=True)
         self.reach()
         self.server.credentials = (admin["name"], admin["password"])
-
-    def in_second_server(self, admin: dict) -> None:
-        meta = self.meta_directory()
-        owner = pwd.getpwuid(os.stat(meta).st_uid)
-        scratch = tempfile.mkdtemp(prefix="influxdb-schema-")
-        process = None
-        try:
-            account = {}
-            if os.geteuid() == 0:
-                os.chown(scratch, owner.pw_uid, owner.pw_gid)
-                account = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
-            http, rpc = free_port(), free_port()
-            configuration = os.path.join(scratch, "influxdb.conf")
-            with open(configuration, "w", encoding="utf-8") as file:
-                file.write(SECOND_SERVER.format(meta=meta, scratch=scratch, http=http, rpc=rpc))
-            os.chmod(configuration, 0o644)
-            log = os.path.join(scratch, "log")
-            with open(log, "wb") as output:
-                process = subprocess.Popen(
-                    [self.module.get_bin_path("influxd", required=True), "-config", configuration],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    env={"PATH": os.environ.get("PATH", ""), "HOME": scratch},
-                    cwd=scratch,
-                    **account,
-                )
-            second = Server("127.0.0.1", http)
-            end = time.monotonic() + self.wanted["timeout"]
-            while not second.answers():
-                if process.poll() is not None or time.monotonic() > end:
-                    with open(log, encoding="utf-8", errors="replace") as file:
-                        self.fail(f"user {admin['name']}: the second server does not start: {file.read()[-2000:]}")
-                time.sleep(0.05)
-            name, password = name_of(admin["name"]), text_of(admin["password"])
-            there = admin["name"] in {row["user"] for row in second.rows("SHOW USERS")}
-            try:
-                if there:
-                    second.query(f"SET PASSWORD FOR {name} = {password}")
-                    second.query(f"GRANT ALL PRIVILEGES TO {name}")
-                else:
-                    second.query(f"CREATE USER {name} WITH PASSWORD {password} WITH ALL PRIVILEGES")
-            except InfluxError as error:
-                self.fail(f"user {admin['name']}: the database refuses: {error}")
-        finally:
-            if process is not None and process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(20)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-            shutil.rmtree(scratch, ignore_errors=True)
-
-    def meta_directory(self) -> str:
-        """Where the accounts are, as the configuration has it."""
-        section = ""
-        with open(self.wanted["configuration"], encoding="utf-8") as file:
-            for line in file:
-                line = line.strip()
-                if line.startswith("["):
-                    section = line.strip("[] ")
-                elif section == "meta" and re.match(r"dir\s*=", line):
-                    return line.split("=", 1)[1].split("#")[0].strip().strip("\"'")
-        return "/var/lib/influxdb/meta"
 
     # --- what is declared
 
@@ -710,38 +497,6 @@ class Schema:
             "listen_changed": self.listen_changed,
             "diff": {"before": listing(self.before), "after": listing(self.after)},
         }
-
-
-SECOND_SERVER = """\
-reporting-disabled = true
-bind-address = "127.0.0.1:{rpc}"
-[meta]
-dir = "{meta}"
-[data]
-dir = "{scratch}/data"
-wal-dir = "{scratch}/wal"
-[retention]
-enabled = false
-[shard-precreation]
-enabled = false
-[continuous_queries]
-enabled = false
-[monitor]
-store-enabled = false
-[subscriber]
-enabled = false
-[http]
-bind-address = "127.0.0.1:{http}"
-auth-enabled = false
-log-enabled = false
-pprof-enabled = false
-"""
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def listing(state: dict[str, str]) -> str:

@@ -1,0 +1,88 @@
+"""A client of InfluxDB 1.x: InfluxQL over HTTP."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+
+NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class InfluxError(Exception):
+    """The server refused; the message is its own."""
+
+
+class Unauthorised(InfluxError):
+    """Wrong name or password."""
+
+
+class NoAdmin(InfluxError):
+    """There is no administrator yet."""
+
+
+def door_of(address: str) -> tuple[str, int]:
+    """Host and port at which a server with this bind address is reached from its own host."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    return ("127.0.0.1" if host in ("", "0.0.0.0", "::") else host), int(port)
+
+
+class Server:
+    """InfluxQL over HTTP on one address."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.url = f"http://{'[' + host + ']' if ':' in host else host}:{port}"
+        self.credentials: tuple[str, str] | None = None
+
+    def answers(self) -> bool:
+        try:
+            with NO_PROXY.open(f"{self.url}/ping", timeout=5) as response:
+                return response.status in (200, 204)
+        except urllib.error.HTTPError:
+            return True
+        except OSError:
+            return False
+
+    def query(self, statement: str, credentials: tuple[str, str] | None = None) -> list[dict]:
+        """The series of one statement.
+
+        Raises:
+            Unauthorised, NoAdmin, InfluxError: as the server says.
+        """
+        request = urllib.request.Request(f"{self.url}/query", urllib.parse.urlencode({"q": statement}).encode())
+        credentials = credentials or self.credentials
+        if credentials:
+            token = base64.b64encode(":".join(credentials).encode()).decode()
+            request.add_header("Authorization", f"Basic {token}")
+        try:
+            with NO_PROXY.open(request, timeout=60) as response:
+                answer = json.load(response)
+        except urllib.error.HTTPError as error:
+            said = error.read().decode(errors="replace")
+            with contextlib.suppress(ValueError, AttributeError):
+                said = json.loads(said).get("error", said)
+            if "create admin user first" in said:
+                raise NoAdmin(said) from error
+            raise (Unauthorised if error.code == 401 else InfluxError)(said) from error
+        results = answer.get("results", [{}])
+        if answer.get("error") or results[0].get("error"):
+            raise InfluxError(answer.get("error") or results[0]["error"])
+        return results[0].get("series", [])
+
+    def rows(self, statement: str) -> list[dict]:
+        return [
+            dict(zip(series["columns"], row, strict=True))
+            for series in self.query(statement)
+            for row in series.get("values", [])
+        ]
+
+    def lets_in(self, name: str, password: str) -> bool:
+        try:
+            self.query("SHOW DATABASES", (name, password))
+        except Unauthorised:
+            return False
+        return True
