@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
+import ansible
 import pytest
 from conftest import REPOSITORY
 
@@ -23,18 +25,38 @@ def command(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def artefact(tmp_path_factory):
-    """The paths in the tarball of the collection."""
-    folder = tmp_path_factory.mktemp("artefact")
+def tarball(tmp_path_factory):
+    """The collection, built."""
+    folder = tmp_path_factory.mktemp("tarball")
     build = [command("ansible-galaxy"), "collection", "build", "--output-path", str(folder)]
     subprocess.run(build, cwd=REPOSITORY, check=True, capture_output=True)
     [path] = folder.iterdir()
-    with tarfile.open(path) as archive:
-        return {member.name: member for member in archive.getmembers()}
+    return path
 
 
-def test_only_what_roles_need_is_built(artefact):
-    assert {name.partition("/")[0] for name in artefact} == {
+@pytest.fixture(scope="module")
+def built(tarball):
+    """The paths in the tarball."""
+    with tarfile.open(tarball) as archive:
+        return set(archive.getnames())
+
+
+@pytest.fixture(scope="module")
+def project(tarball, tmp_path_factory):
+    """An empty project in which the tarball is installed, and what it depends on."""
+    folder = tmp_path_factory.mktemp("project")
+    community = folder / "collections/ansible_collections/community"
+    community.parent.mkdir(parents=True)
+    community.symlink_to(Path(ansible.__file__).parents[1] / "ansible_collections/community")
+    # By force, since this clone counts as installed where pip puts collections.
+    options = ["--force", "--no-deps", "--collections-path", str(folder / "collections")]
+    install = [command("ansible-galaxy"), "collection", "install", *options, str(tarball)]
+    subprocess.run(install, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def test_only_what_roles_need_is_built(built):
+    assert {name.partition("/")[0] for name in built} == {
         "CHANGELOG.md",
         "FILES.json",
         "LICENSE",
@@ -48,9 +70,31 @@ def test_only_what_roles_need_is_built(artefact):
     }
 
 
-def test_all_roles_and_plugins_are_built(artefact):
+def test_all_roles_and_plugins_are_built(built):
     listed = subprocess.run(["git", "ls-files", "roles", "plugins"], cwd=REPOSITORY, capture_output=True, text=True)
-    assert {name for name in listed.stdout.splitlines() if (REPOSITORY / name).exists()} <= artefact.keys()
+    assert {name for name in listed.stdout.splitlines() if (REPOSITORY / name).exists()} <= built
+
+
+EXAMPLES = {
+    path.parent.name: found[1]
+    for path in REPOSITORY.glob("roles/*/README.md")
+    if (found := re.search(r"```yaml\n(- hosts:.*?)```", path.read_text(), re.DOTALL))
+}
+
+
+@pytest.mark.parametrize("role", ["base", "grafana", "influxdb", "mosquitto", "node_red", "telegraf"])
+def test_the_example_of_a_role_is_a_playbook_of_a_project_that_has_only_the_collection(role, project):
+    (project / f"{role}.yml").write_text(EXAMPLES[role])
+    environment = {
+        **{name: value for name, value in os.environ.items() if name != "ANSIBLE_CONFIG"},
+        "HOME": str(project),
+        "ANSIBLE_COLLECTIONS_PATH": str(project / "collections"),
+        "ANSIBLE_COLLECTIONS_SCAN_SYS_PATH": "false",
+    }
+    check = [command("ansible-playbook"), "--syntax-check", "--inventory", "localhost,", f"{role}.yml"]
+    result = subprocess.run(check, cwd=project, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert f"role: tig_pi.stack.{role}" in EXAMPLES[role]
 
 
 @pytest.mark.parametrize("kind", ["module", "lookup", "callback"])
