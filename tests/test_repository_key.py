@@ -108,7 +108,7 @@ def test_the_vendors_keys_are_recorded_once():
     for role, label in (("influxdb", "InfluxData"), ("telegraf", "InfluxData"), ("grafana", "Grafana Labs")):
         defaults = yaml.safe_load((REPOSITORY / f"roles/{role}/defaults/main.yml").read_text())
         for name in ("fingerprint", "key", "uri", "suites", "components"):
-            assert defaults[f"{role}_repository_{name}"] == vendors[label][name], (role, name)
+            assert defaults[f"{role}_repository"][name] == vendors[label][name], (role, name)
         assert re.fullmatch("[0-9A-F]{40}", vendors[label]["fingerprint"])
 
 

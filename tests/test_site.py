@@ -108,7 +108,7 @@ def spoil_variable(name, value, host="pi"):
         (spoil_variable("site_accounts", [{"name": "greenhouse"}]), "there is an account greenhouse already"),
         (spoil_variable("site_accounts", [{"name": "mats", "topics": ["a"]}]), "mats: there is no key topics"),
         (spoil_variable("site_contact_point", {"type": "pigeon"}), "site_contact_point needs"),
-        (spoil_variable("grafana_repository_fingerprint", ""), "grafana_repository_fingerprint is empty"),
+        (spoil_variable("grafana_repository", {"fingerprint": ""}), "grafana_repository.fingerprint is empty"),
         (spoil_variable("site_forward", {"host": "a"}), "site_forward has no topic"),
         (
             spoil_variable("site_forward", {"hots": "a", "topic": "b"}),

@@ -333,9 +333,9 @@ def _prefix(name: str, roles: Iterable[str]) -> str | None:
 def _unverified_key(hostvars: Mapping, groups: Mapping) -> Iterator[str]:
     """Told now rather than when four services are installed."""
     for host in groups.get("dashboards", []):
-        if hostvars[host].get("grafana_repository_fingerprint", "the role's") == "":
+        if hostvars[host].get("grafana_repository", {}).get("fingerprint", "the role's") == "":
             yield (
-                "grafana_repository_fingerprint is empty, and a key that nobody has verified is not used. Take the line out "
+                "grafana_repository.fingerprint is empty, and a key that nobody has verified is not used. Take the line out "
                 "of the inventory: role grafana knows Grafana Labs' key. For another repository, record the fingerprint of its key."
             )
 

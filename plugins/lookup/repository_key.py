@@ -25,8 +25,8 @@ options:
 
 EXAMPLES = r"""
 signed_by: >-
-  {{ lookup('tig_pi.stack.repository_key', grafana_repository_key, fingerprint=grafana_repository_fingerprint,
-            variable='grafana_repository_fingerprint') }}
+  {{ lookup('tig_pi.stack.repository_key', grafana_repository.key, fingerprint=grafana_repository.fingerprint,
+            variable='grafana_repository.fingerprint') }}
 """
 
 RETURN = r"""

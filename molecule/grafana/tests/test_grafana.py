@@ -22,6 +22,9 @@ RULES = {
     "pipeline-stalled",
 }
 
+# The feed's, as the scenario has it.
+REPOSITORY = {"name": "tig-pi-feed", "uri": "file:///srv/tig-pi-feed", "key": "{{ feed_key }}"}
+
 
 class Client:
     def __init__(self, url: str, user: str = "", password: str = "") -> None:
@@ -250,9 +253,9 @@ def test_an_older_version_is_a_choice_and_not_an_accident(host, converge):
 
 
 def test_a_key_that_nobody_checked_is_not_used(converge):
-    run = converge(grafana_repository_fingerprint="")
+    run = converge(grafana_repository={**REPOSITORY, "fingerprint": ""})
     assert run.returncode != 0
-    assert "grafana_repository_fingerprint" in run.stdout, run.stdout
+    assert "grafana_repository.fingerprint" in run.stdout, run.stdout
 
 
 def test_check_mode_says_what_would_happen_and_does_nothing(host, converge):

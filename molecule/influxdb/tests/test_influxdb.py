@@ -8,6 +8,9 @@ import pytest
 
 testinfra_hosts = ["ansible://pi"]
 
+# The feed's, as the scenario has it.
+REPOSITORY = {"name": "tig-pi-feed", "uri": "file:///srv/tig-pi-feed", "key": "{{ feed_key }}"}
+
 
 def test_nobody_gets_in_without_an_account(database):
     assert database.query("SHOW DATABASES", None)[0] == 401
@@ -93,7 +96,7 @@ def test_the_tutorial_s_almighty_user_is_reduced(database, converge):
         ({"influxdb_http_bind_address": "8086"}, "'8086' is not an address and a port"),
         ({"influxdb_cache_max_memory_size": "lots"}, "refuses the whole set"),
         ({"influxdb_version": "1.5*"}, "Raise influxdb_version to keep it"),
-        ({"influxdb_repository_fingerprint": "0" * 40}, "has the fingerprint"),
+        ({"influxdb_repository": {**REPOSITORY, "fingerprint": "0" * 40}}, "has the fingerprint"),
     ],
 )
 def test_what_cannot_work_is_refused_and_the_database_serves_on(host, database, converge, variables, sentence):

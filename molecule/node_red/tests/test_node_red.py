@@ -366,11 +366,11 @@ def test_a_package_that_the_controller_made_is_installed(host, editor, converge)
     command = [sys.executable, feed, "deb", f"--architecture={architecture}"]
     package = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     host.run_expect([0], "apt-get --yes remove node-red nodejs")
-    run = converge(node_red_repository_uri="", node_red_package=package)
+    run = converge(node_red_repository={}, node_red_package=package)
     assert changed(run), run.stdout
     editor.wait()
     assert editor.log_in(editor.password)[0] == 200
-    assert not changed(converge(node_red_repository_uri="", node_red_package=package))
+    assert not changed(converge(node_red_repository={}, node_red_package=package))
 
 
 def test_each_tag_works_alone(tags_work_alone):
