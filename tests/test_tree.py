@@ -40,6 +40,17 @@ def test_writes_what_is_declared_and_nothing_the_second_time(tree, tmp_path):
     assert "changed=0" in tree(files).stdout
 
 
+def test_a_copy_has_the_same_content_and_mode_as_its_file(tree, tmp_path):
+    files = [{"dest": f"{tmp_path}/out/a", "content": "a\n", "mode": "0600", "copy_to": f"{tmp_path}/out/copies/a"}]
+    out = tree(files, "--check", "--diff").stdout
+    assert out.count("+a") == 2
+    tree(files)
+    for path in (tmp_path / "out/a", tmp_path / "out/copies/a"):
+        assert path.read_text() == "a\n"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "changed=0" in tree(files).stdout
+
+
 def test_check_mode_says_what_would_change_and_changes_nothing(tree, tmp_path):
     out = tree([{"dest": f"{tmp_path}/out/a", "content": "new\n", "owner": "nobody-yet"}], "--check", "--diff").stdout
     assert "changed=1" in out

@@ -14,12 +14,20 @@ from ansible.template import trust_as_template
 SOURCES = ("content", "template", "src", "directory", "absent")
 # As ansible.builtin.template has it, but a block's indentation never reaches the file.
 OVERRIDES = {"trim_blocks": True, "lstrip_blocks": True}
-KEYS = {*SOURCES, "dest", "owner", "group", "mode", "validate", "secret", "vars"}
+KEYS = {*SOURCES, "dest", "copy_to", "owner", "group", "mode", "validate", "secret", "vars"}
 
 
 def packed(files: list[dict]) -> str:
     """The files as the module takes them."""
     return base64.b64encode(zlib.compress(json.dumps(files).encode())).decode()
+
+
+def with_copy(spec: dict) -> list[dict]:
+    """The file, and its copy if it has one."""
+    copy = spec.pop("copy_to", None)
+    if copy is None:
+        return [spec]
+    return [spec, {key: value for key, value in spec.items() if key in ("content", "mode", "secret")} | {"dest": copy}]
 
 
 class ActionModule(ActionBase):
@@ -35,7 +43,8 @@ class ActionModule(ActionBase):
         if not isinstance(files, list):
             raise AnsibleActionFail("tree: 'files' has to be a list of files.")
         del args["files"]
-        args["packed"] = packed([self._resolved(dict(spec), task_vars) for spec in files])
+        resolved = [self._resolved(dict(spec), task_vars) for spec in files]
+        args["packed"] = packed([entry for spec in resolved for entry in with_copy(spec)])
         result.update(self._execute_module(module_name="tig_pi.stack.tree", module_args=args, task_vars=task_vars))
         return result
 

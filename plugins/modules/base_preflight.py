@@ -115,7 +115,7 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tig_pi.stack.plugins.module_utils.sockets import LISTENING, sockets
+from ansible_collections.tig_pi.stack.plugins.module_utils.sockets import LISTENING, PORT, sockets
 
 DPKG_LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock")
 PACKAGE = "${db:Status-Abbrev}\t${Package}\t${Version}\t${Architecture}\n"
@@ -359,11 +359,7 @@ def main() -> None:
                 "type": "list",
                 "elements": "dict",
                 "default": [],
-                "options": {
-                    "port": {"type": "int", "required": True},
-                    "protocol": {"type": "str", "choices": ["tcp", "udp"], "default": "tcp"},
-                    "unit": {"type": "str", "required": True},
-                },
+                "options": {**PORT, "unit": {"type": "str", "required": True}},
             },
             "wait": {"type": "bool", "default": False},
             "wait_for_clock": {"type": "bool", "default": True},

@@ -108,7 +108,7 @@ import re
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tig_pi.stack.plugins.module_utils.sockets import sockets
+from ansible_collections.tig_pi.stack.plugins.module_utils.sockets import PORT, sockets
 from ansible_collections.tig_pi.stack.plugins.module_utils.state_files import StateFiles
 
 PROPERTIES = (
@@ -331,10 +331,6 @@ def look(module: AnsibleModule, services: list[Service]) -> None:
 
 
 def main() -> None:
-    port = {
-        "port": {"type": "int", "required": True},
-        "protocol": {"type": "str", "choices": ["tcp", "udp"], "default": "tcp"},
-    }
     module = AnsibleModule(
         argument_spec={
             "services": {
@@ -343,7 +339,7 @@ def main() -> None:
                 "required": True,
                 "options": {
                     "unit": {"type": "str", "required": True},
-                    "ports": {"type": "list", "elements": "dict", "default": [], "options": port},
+                    "ports": {"type": "list", "elements": "dict", "default": [], "options": PORT},
                     "timeout": {"type": "int", "default": 60},
                 },
             },

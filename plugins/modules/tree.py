@@ -17,6 +17,7 @@ options:
       The files. Each has a C(dest) and one of C(content), C(template), C(src), C(directory) or C(absent);
       C(owner) and C(group) are V(root) and C(mode) is V(0644) (a directory's V(0755)) unless they say otherwise.
       C(validate) is a command that is run with the staged file in place of C(%s).
+      C(copy_to) is a second path, which gets the same content and mode and belongs to V(root); the content is rendered once.
       C(secret) keeps the content out of the diff. C(vars) are further variables of a template.
     type: list
     elements: dict
