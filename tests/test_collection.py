@@ -13,7 +13,7 @@ from pathlib import Path
 
 import ansible
 import pytest
-from conftest import REPOSITORY
+from project import REPOSITORY
 
 ROLE = "roles/where/tasks/main.yml"
 WHERE = "- ansible.builtin.debug: {msg: 'It is {{ role_path }}'}\n"
