@@ -4,11 +4,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: secret
-short_description: Read a secret of the site, and make it on first use
+short_description: Read a secret of the site, and generate it on first use
 description:
-  - Secrets stand in C(<inventory_dir>/secrets/), one a file, readable by their owner alone. Git ignores the folder.
+  - Secrets are kept in C(<inventory_dir>/secrets/), one file each, readable by their owner only. Keep the folder out of git, and
+    out of the inventory with C(inventory_ignore_patterns = ^secrets$) in C(ansible.cfg).
   - A secret that the variable C(site_secrets) holds under its name (from a vault, say) is taken from there.
-  - In check mode nothing is written. A secret that is not there yet is then a stand-in that stays the same within a run.
+  - In check mode nothing is written. A secret that does not exist yet gets a temporary value, the same throughout the run.
 options:
   _terms:
     description: Names of secrets, such as V(mosquitto/telegraf).
