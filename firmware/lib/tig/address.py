@@ -1,5 +1,5 @@
-"""Where a name leads. The address that is known is tried first; after it failed, the name is asked for again, and if nobody
-answers, the known one has its turn once more. A look-up blocks for as long as the platform likes."""
+"""The address of a host name. The known address is tried first; after it failed, the name is looked up again, and if that fails too,
+the known address is tried once more. How long a look-up blocks is up to the platform."""
 
 import socket
 import time
@@ -21,11 +21,11 @@ class Address:
         return room_ms >= max(ROOM_MS, self._took_ms if self._known is None or self._doubted else 0)
 
     def doubt(self):
-        """It did not lead there. (That a look-up has failed is no reason for a further one.)"""
+        """The address did not work. (A failed look-up is no reason for another one.)"""
         self._doubted = not self._doubted
 
     def get(self):
-        """The address as `socket` takes it; OSError where the name cannot be resolved."""
+        """The address for `socket`; raises OSError if the name cannot be resolved."""
         if self._known is None or self._doubted:
             started = time.ticks_ms()
             try:

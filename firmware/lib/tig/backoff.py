@@ -1,5 +1,5 @@
-"""When to try again: at once, then after a pause that doubles up to a limit, each one 75 to 125 % of its length, so that
-many devices do not come back in step after a power cut."""
+"""When to try again: at once, then after a pause that doubles up to a limit. Each pause is varied by up to 25 %, so that many
+devices do not come back at the same moment after a power cut."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""The one door to the platform: `from tig.board import board`.
+"""The platform behind one set of functions: `from tig.board import board`.
 
 A platform module has
 
@@ -8,7 +8,7 @@ A platform module has
     watchdog(ms)                    arm it, or arm it again with another time, for WATCHDOG_MS at the most; returns the
                                     function that feeds it
     led(colour)                     0xRRGGBB; 0 is off
-    quiet()                         switch off what the platform opens by itself: access point, telnet, FTP, Pybytes
+    quiet()                         switch off what the platform starts by itself: access point, telnet, FTP, Pybytes
     output(pin)                     a function of 0 or 1 that drives the pin
     adc(pin)                        a function that reads the pin in mV
     i2c(sda, scl, frequency)        an object with readfrom_mem(address, register, length), writeto_mem(address, register, bytes),
@@ -18,7 +18,7 @@ A platform module has
     wifi_start() wifi_stop()        switch the station interface on, and off altogether
     wifi_connect(ssid, password, timeout_ms)   begin; returns at once; a hidden network is found by its name
     wifi_connected()                True or False, never an exception
-    wifi_reason()                   what the platform knows about why not; may be ""
+    wifi_reason()                   why not, if the platform knows it; may be ""
     wifi_address()                  the IPv4 address
 
 Pins are named as on Pycom's boards ("P11"); on MicroPython for the ESP32 also by GPIO number (22 or "22").

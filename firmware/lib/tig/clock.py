@@ -1,7 +1,7 @@
 """Uptime that survives the wrap of the tick counter, and UTC from the moment a time server has answered.
 
 All times are whole seconds: a LoPy4's floats have 24 bits, too few for seconds since 1970. The platform's own epoch
-(1970 on Pycom, 2000 on MicroPython for the ESP32) plays no part.
+(1970 on Pycom, 2000 on MicroPython for the ESP32) is not used.
 """
 
 import time
@@ -30,7 +30,7 @@ class Clock:
         return self._seconds
 
     def set(self, seconds, ms):
-        """Tell the UTC time of this very moment: seconds since 1970, and milliseconds. Returns the step in seconds."""
+        """Set the UTC time of now: seconds since 1970, and milliseconds. Returns the step in seconds, None the first time."""
         before = self.now()
         self._offset = seconds - self._seconds
         self._fraction = ms - self._ms

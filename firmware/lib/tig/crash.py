@@ -1,4 +1,4 @@
-"""The last crash: its traceback is kept in a file over the reset and published once."""
+"""The last crash: a file keeps its traceback during the reset, and it is published once."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""One line on the console per change of state. Never handed a secret."""
+"""One line on the console per change of state. It never gets a secret."""
 
 import time
 

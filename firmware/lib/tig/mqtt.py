@@ -1,12 +1,12 @@
 """A small MQTT 3.1.1 client that publishes: QoS 1 with one message under way, last will, keep-alive.
 
-Nothing here waits for ever. Sending and connecting have a time-out; receiving is a look of a few milliseconds, repeated by
-the caller; a broker that is silent for too long (half-open connection) is an error. After any error the connection is
-closed, and the caller connects again and sends what was under way once more, as a duplicate.
+Nothing here waits forever. Sending and connecting have a time-out; receiving takes a few milliseconds and is repeated by the
+caller; a broker that is silent for too long (half-open connection) is an error. After any error the connection is closed, and the
+caller connects again and repeats the message that was under way, as a duplicate.
 
-A broker may be slow and alive: while an acknowledgement is late it is asked by a ping, and waited for as long as it answers.
-One that answers nothing meanwhile, such as on a card that takes a minute to write, is given twice the time after each failure,
-since sending again for ever would never get anywhere, and after an acknowledgement twice the time that this took.
+A broker may be slow but alive: while an acknowledgement is late, the client sends pings and waits as long as they are answered.
+A broker that answers nothing meanwhile, because its card takes a minute to write, is given twice the time after each failure,
+since repeating the message forever would get nowhere; after an acknowledgement it is given twice the time that this one took.
 
 Receiving never uses a non-blocking socket: on Pycom that returns b"" both for "nothing yet" and for "closed".
 """

@@ -18,15 +18,15 @@ from tig.wifi import Wifi
 from tig.zone import Zone
 
 RING = "ring.bin"  # in the root of the file system: the readings that a crash found unsent
-AMPLE_MS = 60000  # room for whatever the link wants to begin
-SETTLED_S = 60  # so long without a crash: it works, though there is nobody to send to
-TRIAL_S = 600  # but a program on trial has to reach the broker within so long, where another one may reach it
-PAUSE_S = 5  # the loader's, before the reset by which it goes back
-TALK_MS = 250  # at least, between two readings: time for the link to send some
+AMPLE_MS = 60000  # room for whatever the link wants to start
+SETTLED_S = 60  # after this time without a crash it works, even if it reaches no broker
+TRIAL_S = 600  # but a program on trial, with another one to go back to, has to reach the broker within this time
+PAUSE_S = 5  # of the loader before the reset, when it goes back
+TALK_MS = 250  # at least this long between two readings, so that the link can send
 
 
 class Encoder:
-    """Readings as the tutorial's JSON message, with `time`. Made by hand, so that a number has the decimals that it has."""
+    """Encodes readings as the tutorial's JSON message, with `time`. Not with json.dumps, so that each number has its own decimals."""
 
     def __init__(self, name, fields, formats, zone):
         self._head = '{"device": ' + json.dumps(name)
@@ -60,7 +60,7 @@ class Program:
         except ValueError as e:
             raise settings.SettingsError("settings.json: time.zone is %s" % e)
         self._confirm = confirm
-        self._trial = getattr(confirm, "trial", False)  # a loader of before has a function, and knows no such trial
+        self._trial = getattr(confirm, "trial", False)  # an older loader passes a function
         self._warned = False
         self._slot = path[-1:]
         self._interval_ms = conf["interval"] * 1000
@@ -86,13 +86,13 @@ class Program:
         self._next = time.ticks_ms()
 
     def turn(self):
-        """Make a reading if one is due, go on with the link, feed the watchdog. Returns the pause until the next turn, ms."""
+        """Make a reading if it is due, take one step of the link, feed the watchdog. Returns the pause until the next turn in ms."""
         room = time.ticks_diff(self._next, time.ticks_ms())
         measured = room <= 0
         if measured:
             self._measure()
             room = self._schedule()
-        # Right after a reading the link may begin anything, however little room there is: it would get no better chance.
+        # Right after a reading the link may start anything, however little room there is: there will be no better moment.
         pause = self._link.step(AMPLE_MS if measured or self._interval_ms <= 10000 else room)
         self._led.say(self._status.waiting_for)
         room = time.ticks_diff(self._next, time.ticks_ms())
@@ -102,7 +102,7 @@ class Program:
         return max(0, min(pause, room))
 
     def _settle(self):
-        """Confirm once it works; raises NoBroker when it is to make room for the program before."""
+        """Confirm once it works; raises NoBroker if the previous program has to run again."""
         uptime = self._clock.uptime()
         if self._link.delivered or (uptime >= SETTLED_S and (self._link.reached or not self._trial)):
             self._confirm()
@@ -119,7 +119,7 @@ class Program:
             time.sleep_ms(self.turn())
 
     def crashed(self, error):
-        """Keep what is left for the next start: the readings, and the traceback. Where one finds no room, the other may."""
+        """Keep the readings and the traceback for the next start. If there is no room for one, there may be for the other."""
         log.say("crashed")
         sys.print_exception(error)
         self.keep(None)
@@ -154,11 +154,11 @@ class Program:
 
 
 def run(path, confirm):
-    """Run the program of a slot, for ever. Comes back after a crash, which it has noted, and when it has handed back to the
-    program before; raises what happens before it runs.
+    """Run the program of a slot forever. Returns after a crash, which it has written down, and when it goes back to the
+    previous program; raises what happens before the main loop starts.
 
-    path: the slot's directory. confirm(): called once it works, so that the loader takes the slot for good. confirm.trial:
-    whether another program waits for this one to fail; confirm.back() makes the loader go back to it.
+    path: the slot's directory. confirm(): called once the program works, so that the loader keeps the slot. confirm.trial:
+    whether there is another program to go back to; confirm.back() makes the loader do so.
     """
     program = Program(path, confirm)
     try:

@@ -1,7 +1,7 @@
-"""The newest readings, each with its own time, in one block of memory that is reserved once.
+"""The newest readings, each with its own time, in a block of memory that is allocated once.
 
 A record is its uptime and its UTC time in seconds (0: not known yet) and one 32-bit float per field (NaN: left out). The uptime
-of a reading that is older than the last reset is negative. When the ring is full the oldest record makes room, and is counted in `dropped`.
+of a reading that is older than the last reset is negative. When the ring is full, the oldest record makes room and is counted in `dropped`.
 """
 
 import os
@@ -59,9 +59,9 @@ class Ring:
         return number % self.capacity * self._size
 
     def remove(self, number):
-        """Take a delivered record out, by its number."""
+        """Remove a delivered record by its number."""
         if number < self.first:
-            self.dropped -= 1  # it made room while it was under way, and arrived all the same
+            self.dropped -= 1  # it made room while it was under way, but arrived
         elif number == self.first:
             self.first += 1
             self.count -= 1
@@ -99,7 +99,7 @@ class Ring:
             f.write(_END + struct.pack("<I", dropped))
 
     def load(self, path, fields, since=None):
-        """Take in the records of a file, if it is whole, and remove it; a field goes where its name is. True if there were any.
+        """Add the records of a file if it is complete, and remove it; fields are matched by name. True if there were any.
 
         since: seconds from the reset to where the uptime of now begins; None: not known.
         """
@@ -121,7 +121,7 @@ class Ring:
             uptime, time = struct.unpack_from("<iI", data, at)
             kept = struct.unpack_from(form, data, at + _HEAD)
             values = [None if place is None else kept[place] for place in places]
-            # One that has no time may get one by its uptime; one whose sensors are no longer there says nothing.
+            # A record without a time may get one from its uptime; one whose sensors are gone is dropped.
             if (time or since is not None) and any(v is not None and v == v for v in values):
                 self.push(uptime - (since or 0), time, values)
             else:

@@ -1,6 +1,6 @@
-"""Ask every sensor of the settings, and let nothing through that is not a value the sensor can truly say.
+"""Read every sensor of the settings, and accept only values that the sensor can really measure.
 
-Whatever ails one driver, the other sensors go on: it is listed in `failed`, and the console says what it is.
+Whatever goes wrong in one driver, the other sensors go on: `failed` names the sensor, and the console has the reason.
 """
 
 from tig import log
@@ -28,7 +28,7 @@ class _Sensor:
         self.driver = None
         self.quantities = {}  # by name
         self.wanted = []
-        self.broken = None  # why the driver cannot be used at all
+        self.broken = None  # why the driver cannot be used
         self.instance = None
         self.fault = ""
 
@@ -89,7 +89,7 @@ class Sampler:
         return values
 
     def _read(self, sensor, values):
-        """Note what one sensor says; returns what is wrong with it."""
+        """Read one sensor into `values`; returns what is wrong with it."""
         try:
             if sensor.instance is None:
                 sensor.instance = sensor.driver.Sensor(self._board, sensor.config)

@@ -1,6 +1,6 @@
 """The device's own settings: `settings.json` of the slot, rendered by the role.
 
-Every mistake is a SettingsError that names the entry; its value is not repeated, because it may be a secret.
+Every mistake is a SettingsError that names the entry, but not its value, which may be a secret.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Ask a time server (RFC 5905, client mode 3) and believe only an answer that is one.
+"""Ask a time server (RFC 5905, client mode 3), and accept only a valid answer.
 
 The platforms' own clients accept the answer of a server that has no time itself, such as a Pi that has just booted
 without a network. This one refuses: leap indicator 3, stratum 0 or above 15, a foreign or an old answer, a transmit

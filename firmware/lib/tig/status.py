@@ -1,4 +1,4 @@
-"""What the device says about itself, retained on `<topic>/status`."""
+"""The status of the device, retained on `<topic>/status`."""
 
 import gc
 import json

@@ -1,6 +1,6 @@
 """The hardware watchdog, fed only by progress: once per turn of the main loop, and only while readings are made on time.
 
-A step that never returns starves it, and so does a loop that turns but no longer measures.
+It bites when a step never returns, and when the loop runs but no longer measures.
 """
 
 
@@ -9,6 +9,6 @@ class Watchdog:
         self._feed = board.watchdog(seconds * 1000)
 
     def progress(self, late_ms):
-        """A turn is done; late_ms is how long the next reading is overdue."""
+        """One turn is done; late_ms is how long the next reading is overdue."""
         if late_ms < 10000:
             self._feed()

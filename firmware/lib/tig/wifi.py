@@ -1,4 +1,4 @@
-"""Wi-Fi that is tried for ever: lost, wrong password, hidden, router rebooting are all answered by the next attempt."""
+"""Keeps Wi-Fi up. Whether it is lost, hidden, has another password or its router restarts: the answer is another attempt."""
 
 import time
 
@@ -20,7 +20,7 @@ class Wifi:
         self.up = False
 
     def step(self):
-        """One short look; returns whether there is a connection."""
+        """One short step; returns whether there is a connection."""
         if self._started and self._board.wifi_connected():
             if not self.up:
                 self.up = True

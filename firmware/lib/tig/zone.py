@@ -63,8 +63,8 @@ class Zone:
         latest = None
         offset = self.standard
         for y in (year - 1, year, year + 1):
-            # The end of summer time is given in summer time, its start in standard time. Where one year's end is the
-            # next one's start, it is summer time all year.
+            # The end of summer time is given in summer time, its start in standard time. If one year's end is the next
+            # one's start, it is summer time all year.
             for rule, before, after in (
                 (self.end, self.summer, self.standard),
                 (self.begin, self.standard, self.summer),
