@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import importlib
 import json
 import os
 import re
@@ -14,17 +13,18 @@ import sys
 import tarfile
 from pathlib import Path
 
+import deb
+import feed
+import influxdb
+import node_red
 import pytest
+import repository
+import sources
+import telegraf
+import tools
 from project import REPOSITORY
 
 FEED = REPOSITORY / "packaging"
-
-sys.path.insert(0, str(FEED))
-deb, feed, influxdb, node_red, repository, sources, telegraf, tools = (
-    importlib.import_module(name)
-    for name in ("deb", "feed", "influxdb", "node_red", "repository", "sources", "telegraf", "tools")
-)
-sys.path.remove(str(FEED))
 
 
 def make_deb(directory: Path, name: str, version: str = "1.0", architecture: str = "amd64", **fields: str) -> Path:

@@ -6,7 +6,6 @@ What it shares with Grafana stands in test_grafana_contract.py.
 from __future__ import annotations
 
 import http.client
-import importlib
 import os
 import re
 import subprocess
@@ -16,20 +15,19 @@ from pathlib import Path
 
 import pytest
 from grafana_server import INI, STAND_IN, Grafana
-
-sys.path.insert(0, str(STAND_IN))
-
-expand = importlib.import_module("grafana_stand_in.expand")
-expressions = importlib.import_module("grafana_stand_in.expressions")
-ini = importlib.import_module("grafana_stand_in.ini")
-known_settings = importlib.import_module("grafana_stand_in.known_settings")
-notifications = importlib.import_module("grafana_stand_in.notifications")
-policies = importlib.import_module("grafana_stand_in.policies")
-rule_states = importlib.import_module("grafana_stand_in.rule_states")
-settings = importlib.import_module("grafana_stand_in.settings")
-store = importlib.import_module("grafana_stand_in.store")
-templates = importlib.import_module("grafana_stand_in.templates")
-yaml_files = importlib.import_module("grafana_stand_in.yaml_files")
+from grafana_stand_in import (
+    expand,
+    expressions,
+    ini,
+    known_settings,
+    notifications,
+    policies,
+    rule_states,
+    settings,
+    store,
+    templates,
+    yaml_files,
+)
 
 VENDOR_PATHS = {
     "usr/sbin/grafana-cli",

