@@ -5,7 +5,6 @@ import random
 import socket
 import struct
 import threading
-import time
 
 from .sensors import CHIPS, Dht11, Environment
 
@@ -370,9 +369,6 @@ class Hardware:
 
     def do_hash(self, kind, data):
         return hashlib.new(kind, bytes.fromhex(data)).hexdigest()
-
-    def do_sleep_host(self, seconds):
-        time.sleep(seconds)
 
 
 class HardwareError(Exception):

@@ -63,8 +63,6 @@ class Shared(ctypes.Structure):
             return self.synced
         elif operation == 7:
             return self.now_us() - self.boot_us
-        elif operation == 8:
-            return self.now_us() + self.world_offset_us
         elif operation == 9:
             self.hash_busy = value
         elif operation == 10:
