@@ -24,7 +24,11 @@ def test_ansible_has_the_installed_collection_and_no_other():
     ansible_galaxy = ["ansible-galaxy", "collection", "list", "--format=json"]
     listed = json.loads(subprocess.run(ansible_galaxy, capture_output=True, text=True, check=True).stdout)
     project = pathlib.Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"], "project/collections/ansible_collections")
-    assert {path: list(collections) for path, collections in listed.items()} == {str(project): ["tig_pi.stack"]}
+    found = {(path, name) for path, collections in listed.items() for name in collections}
+    # ansible-core lists one of its own.
+    assert {(path, name) for path, name in found if not name.startswith("ansible._")} == {
+        (str(project), "tig_pi.stack")
+    }
     assert not (project / "tig_pi/stack").is_symlink()
 
 
