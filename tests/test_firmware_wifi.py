@@ -53,7 +53,7 @@ RENDER = {
     "hosts": "all",
     "gather_facts": False,
     "vars": {"role_path": str(ROLE)},
-    "roles": ["lopy4"],  # for its variables; its tasks are not among those that are run
+    "roles": ["tig_pi.stack.lopy4"],  # for its variables; its tasks are not among those that are run
     "tasks": [
         {
             "name": "Render the settings as the role does",
