@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 
 import pytest
@@ -284,14 +285,27 @@ def test_where_people_reach_a_service(variables, reached):
 
 
 def test_a_renamed_variable_has_a_new_name_that_exists_and_no_old_one():
-    known = {name for role in (REPOSITORY / "roles").iterdir() for name in site._options(role.name)}
-    assert set(RENAMED.values()) <= known
-    assert not set(RENAMED) & known
+    options = {
+        name: option for role in (REPOSITORY / "roles").iterdir() for name, option in site._options(role.name).items()
+    }
+    for new in RENAMED.values():
+        name, _, key = new.partition(".")
+        assert not key or key in options[name]["options"]
+    assert not set(RENAMED) & set(options)
+
+
+def expanded(pattern):
+    """The names that a pattern with braces, as in a shell, stands for."""
+    parts = re.split(r"\{([^}]*)\}", pattern)
+    choices = [part.split(",") if at % 2 else [part] for at, part in enumerate(parts)]
+    return ["".join(chosen) for chosen in itertools.product(*choices)]
 
 
 def test_the_readme_lists_the_renamed_variables():
-    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \|$", (REPOSITORY / "README.md").read_text(), re.MULTILINE)
-    assert dict(rows) == RENAMED
+    rows = re.findall(r"^\| `([\w{},]+)` \| `([\w{},.]+)` \|$", (REPOSITORY / "README.md").read_text(), re.MULTILINE)
+    listed = [pair for old, new in rows for pair in zip(expanded(old), expanded(new), strict=True)]
+    assert dict(listed) == RENAMED
+    assert len(listed) == len(RENAMED)
 
 
 @pytest.mark.parametrize("value", [True, "true", "no"])
