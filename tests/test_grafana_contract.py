@@ -631,7 +631,7 @@ def test_contact_points_and_policies(grafana):
     assert grafana.get("/api/v1/provisioning/policies")["group_wait"] == "2s"
 
 
-# --- files anew, and a new start ------------------------------------------------------------------------------------
+# --- reload and restart ---------------------------------------------------------------------------------------------
 
 
 def test_reload(grafana):

@@ -38,7 +38,7 @@ def test_nothing_is_said_of_what_works():
         ({"address": "::1:8086"}, "'::1:8086' is not an address"),
         ({"admin": {"name": "admin", "password": ""}}, "influxdb_admin has no password"),
         ({"admin": {"name": "admin", "password": "x" * 73}}, "first 72 bytes"),
-        ({"databases": [{"name": "iot"}, {"name": "iot"}]}, "database 'iot' is there twice"),
+        ({"databases": [{"name": "iot"}, {"name": "iot"}]}, "database 'iot' is declared twice"),
         ({"databases": [{"name": "my iot"}]}, "'my iot': a name is made of"),
         ({"databases": policy(duration="1 month")}, "retention policy 'p': '1 month' is no duration"),
         ({"databases": policy(duration="30m")}, "retention policy 'p': a duration of 30m is too short"),
@@ -46,7 +46,7 @@ def test_nothing_is_said_of_what_works():
         ({"databases": query(query="SELECT 1")}, "continuous query 'q': a query is a SELECT … INTO"),
         ({"databases": query(state="gone")}, "state 'gone' is neither"),
         ({"users": [user(grants=[{"database": "toi", "privilege": "read"}])]}, "there is no database 'toi'"),
-        ({"databases": [{"name": "iot"}], "users": [user(), user()]}, "user 'grafana' is there twice"),
+        ({"databases": [{"name": "iot"}], "users": [user(), user()]}, "user 'grafana' is declared twice"),
         ({"databases": [{"name": "iot"}], "users": [user(password=5)]}, "user 'grafana' has no password"),
         ({"users": [user(name="admin", grants=[])]}, "user 'admin' is the administrator"),
         (

@@ -188,7 +188,7 @@ class TestVenv:
         venv(clone, "--check")
         assert not (clone / ".venv").exists()
 
-    def test_that_is_not_usable_is_made_anew(self, clone):
+    def test_that_is_not_usable_is_recreated(self, clone):
         self.spoil(clone, "interrupted")
         venv(clone)
         assert not (clone / ".venv/.test").exists()

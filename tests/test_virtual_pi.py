@@ -211,7 +211,7 @@ class TestUp:
         assert up("one", "two") == ["create", "create"]
         assert up("one", "two") == []
 
-    def test_a_pi_whose_files_are_gone_is_made_anew(self, up, tmp_path):
+    def test_a_pi_whose_files_are_gone_is_recreated(self, up, tmp_path):
         up("one", "two")
         shutil.rmtree(tmp_path / "state")
         assert sorted(up("one", "two")) == ["create", "create", "rm", "rm"]
@@ -219,7 +219,7 @@ class TestUp:
         assert up("one", "two") == []
 
     @pytest.mark.parametrize("lost", ["one.json", "id_ed25519", "id_ed25519.pub", "host_ed25519.pub"])
-    def test_a_pi_that_lost_a_file_is_made_anew(self, up, tmp_path, lost):
+    def test_a_pi_that_lost_a_file_is_recreated(self, up, tmp_path, lost):
         up("one", "two")
         (tmp_path / "state" / lost).unlink()
         expected = ["rm", "create"] if lost == "one.json" else ["rm", "rm", "create", "create"]
@@ -234,7 +234,7 @@ class TestUp:
         assert up("one") == []
         assert (tmp_path / "state" / lost).read_text() == text
 
-    def test_a_pi_that_was_killed_in_the_making_is_made_anew(self, up, tmp_path, monkeypatch):
+    def test_a_pi_that_was_killed_in_the_making_is_recreated(self, up, tmp_path, monkeypatch):
         def killed(*arguments):
             raise KeyboardInterrupt
 
@@ -286,7 +286,7 @@ def test_the_image_follows_its_inputs(monkeypatch, tmp_path):
 
 
 def test_what_is_known_of_the_feed_follows_it(tmp_path):
-    """A further `up` of a Pi that is there: its feed may have been filled anew."""
+    """A further `up` of a Pi that is there: its feed may have been filled again."""
     feed, state = tmp_path / "feed/trixie-amd64", tmp_path / "state"
     feed.mkdir(parents=True)
     state.mkdir()

@@ -59,7 +59,7 @@ def _password_problems(where: str, password: object) -> Iterator[str]:
 
 def _duplicates(where: str, names: list) -> Iterator[str]:
     for name in sorted({name for name in names if isinstance(name, str) and names.count(name) > 1}):
-        yield f"{where} {name!r} is there twice; keep one of the two."
+        yield f"{where} {name!r} is declared twice; keep one of the two."
 
 
 def _seconds(duration: object) -> float | None:

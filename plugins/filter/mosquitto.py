@@ -34,7 +34,7 @@ def _listener_problems(listeners: list[Mapping]) -> list[str]:
             except ValueError:
                 problems.append(f"mosquitto_listeners: {address!r} is not an address (port {port}).")
         if (int(port), address) in seen or (int(port), "") in seen:
-            problems.append(f"mosquitto_listeners: port {port} is there twice.")
+            problems.append(f"mosquitto_listeners: port {port} is declared twice.")
         seen.add((int(port), address))
     return problems
 
@@ -51,7 +51,7 @@ def _account_problems(accounts: list[Mapping]) -> list[str]:
         if not NAME.match(name):
             problems.append(f"{where}: a name is made of letters, digits and . _ @ - only.")
         if name in seen:
-            problems.append(f"{where} is there twice; keep one of the two.")
+            problems.append(f"{where} is declared twice; keep one of the two.")
         seen.add(name)
         password = account.get("password")
         if not isinstance(password, str) or not password:

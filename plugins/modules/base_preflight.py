@@ -243,7 +243,7 @@ class Preflight:
             for unit in units
         }
 
-    # --- what stands in the way
+    # --- problems
 
     def problems(self) -> list[str]:
         checks = (self.release_problem(), self.architecture_problem(), self.disk_problem(), *self.port_problems())

@@ -400,7 +400,7 @@ class Schema:
             for row in series.get("values", []) if series.get("name") == database else []:
                 if row[0] == name and normal_query(row[1]) != normal_query(create):
                     self.module.warn(
-                        f"database {database}, continuous query {name}: every run will make it anew, since the server "
+                        f"database {database}, continuous query {name}: every run will make it again, since the server "
                         f"writes it as {row[1]!r}. Declare it so."
                     )
 

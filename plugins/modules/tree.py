@@ -32,8 +32,8 @@ options:
   read_by:
     description: >-
       Services that read some of the C(files) when they start or are reloaded, and only then. Such a file that is younger than
-      the service's C(unit) in its present state counts as changed: a run that was ended between writing and restarting is
-      made up for by the next one. A service that does not run reads them when it starts.
+      the service's C(unit) in its present state counts as changed: if a run ends between writing and restarting, the next
+      one restarts the service. A service that does not run reads them when it starts.
     type: list
     elements: dict
     default: []

@@ -87,7 +87,7 @@ def test_the_tutorial_s_almighty_user_is_reduced(database, converge):
             {"influxdb_databases": [{"name": "iot", "retention_policies": [{"name": "a", "duration": "1 year"}]}]},
             "no duration",
         ),
-        ({"influxdb_databases": [{"name": "iot"}, {"name": "iot"}]}, "database 'iot' is there twice"),
+        ({"influxdb_databases": [{"name": "iot"}, {"name": "iot"}]}, "database 'iot' is declared twice"),
         ({"influxdb_users": [{"name": "a", "grants": []}]}, "user 'a' has no password"),
         (
             {"influxdb_users": [{"name": "a", "password": "x", "grants": [{"database": "toi", "privilege": "read"}]}]},

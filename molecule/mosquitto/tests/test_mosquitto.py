@@ -175,7 +175,7 @@ def test_a_changed_password_converges_and_throws_nobody_out(client, converge, in
         ({"mosquitto_accounts": [{"name": "a b", "password": "x"}]}, "account 'a b': a name is made of"),
         ({"mosquitto_accounts": [{"name": "a:b", "password": "x"}]}, "account 'a:b': a name is made of"),
         ({"mosquitto_accounts": [{"name": "a"}]}, "account 'a' has no password"),
-        ({"mosquitto_accounts": [{"name": "a", "password": "x"}] * 2}, "account 'a' is there twice"),
+        ({"mosquitto_accounts": [{"name": "a", "password": "x"}] * 2}, "account 'a' is declared twice"),
         (
             {"mosquitto_accounts": [{"name": "a", "password": "x", "topics": [{"topic": "a/#/b", "access": "read"}]}]},
             "topic 'a/#/b' uses # elsewhere",
@@ -207,7 +207,7 @@ def test_a_validation_leaves_the_store_alone(client, host, converge):
     before = host.file(store).size
     assert converge("--check", mosquitto_max_connections=999).returncode == 0
     assert converge(mosquitto_log_types=["shout"]).returncode != 0
-    assert host.file(store).size >= before  # the broker may have saved it anew meanwhile
+    assert host.file(store).size >= before  # the broker may have saved it again meanwhile
     # What counts is what a broker reads that starts with it.
     host.run_expect([0], "systemctl kill --signal=KILL mosquitto; systemctl restart mosquitto")
     assert client("reader", client_id="waiting", persistent=True).next() == ("tig/greenhouse/reading", b"kept")

@@ -364,7 +364,7 @@ class Api:
     def rules(self, request: Request) -> Response:
         return Response(200, rules_response(self.app))
 
-    # --- files anew ---------------------------------------------------------------------------------------------
+    # --- reload ------------------------------------------------------------------------------------------------------
 
     def reload(self, request: Request, what: str) -> Response:
         with self._reload_lock:
