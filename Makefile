@@ -69,7 +69,7 @@ feed: .venv/.controller ## download all packages for a Pi that cannot reach the 
 	@bin/prerequisites feed
 	@$(play) playbooks/feed.yml $(ARGS)
 
-check: .venv/.test ## run lint and unit tests, two minutes
+check: .venv/.test ## run lint and quick unit tests, three minutes
 	@$(MAKE) --silent --keep-going --output-sync --jobs=$(JOBS) check-tests $(lints)
 
 test: ## run all tests (SCENARIO="base mosquitto": these molecule scenarios alone)

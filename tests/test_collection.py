@@ -15,6 +15,8 @@ import ansible
 import pytest
 from project import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 ROLE = "roles/where/tasks/main.yml"
 WHERE = "- ansible.builtin.debug: {msg: 'It is {{ role_path }}'}\n"
 PLAY = "- {hosts: localhost, gather_facts: false, roles: [tig_pi.stack.where]}\n"

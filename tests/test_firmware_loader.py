@@ -368,6 +368,7 @@ def settle(trial: bool, port: int, wifi: str = "up") -> list:
     return evaluate(TURNS, {"settings": settings, "wifi": wifi, "trial": trial}, speed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wifi", ["up", "down"])
 def test_without_a_broker_a_program_is_taken_for_good_after_a_minute_where_there_is_no_other(wifi):
     [[what, seconds]], *_ = settle(False, free_port(), wifi)
@@ -375,6 +376,7 @@ def test_without_a_broker_a_program_is_taken_for_good_after_a_minute_where_there
     assert 60 <= seconds <= 62
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wifi", ["up", "down"])
 def test_on_trial_beside_another_it_goes_back_after_ten_minutes_and_keeps_its_readings(wifi):
     [[what, seconds]], records, dropped, said = settle(True, free_port(), wifi)

@@ -14,6 +14,8 @@ import pytest
 from lopy4_bench import Device
 from project import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 INVENTORY = "devices: {hosts: {greenhouse: }}\n"
 PLAYBOOK = """
 - hosts: devices

@@ -15,6 +15,8 @@ from chain import Program, free_port, libraries, program, wait_until
 from lopy4_bench import CONFIG, IDENTITY, REPOSITORY, Device, damage_fat
 from virtual_lopy4_host import esptool
 
+pytestmark = pytest.mark.slow
+
 # Device seconds a second: a program that finds no broker takes a minute until it is taken for good.
 FAST = 12
 

@@ -8,6 +8,8 @@ import paho.mqtt.client as mqtt
 import pytest
 from mosquitto_broker import Broker, Client
 
+pytestmark = pytest.mark.slow
+
 ACCOUNTS = [
     {"name": "telegraf", "topics": [{"topic": "tig/+/reading", "access": "read"}]},
     {"name": "greenhouse", "topics": [{"topic": "tig/greenhouse/#", "access": "readwrite"}]},

@@ -10,6 +10,8 @@ import paho.mqtt.publish
 import pytest
 from chain import Chain, running, wait_until
 
+pytestmark = pytest.mark.slow
+
 DAY = 86400
 
 

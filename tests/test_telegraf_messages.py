@@ -104,7 +104,7 @@ def test_what_becomes_of_a_message(chain, publish, row):
 
     def grown() -> dict:
         now = chain.counters()
-        return {reason: now[reason] - counted[reason] for reason in now if now[reason] != counted[reason]}
+        return {reason: now[reason] - counted.get(reason, 0) for reason in now if now[reason] != counted.get(reason, 0)}
 
     wait_until(lambda: grown() == row["counted"], f"counted {row['counted']}, not {grown()}", 5)
 

@@ -14,6 +14,8 @@ import paho.mqtt.client as mqtt
 import pytest
 from chain import PASSWORD, Chain, _quoted, running, wait_until
 
+pytestmark = pytest.mark.slow
+
 ACCOUNT = f"CREATE USER telegraf WITH PASSWORD {_quoted(PASSWORD)}"
 # What breaks → statements that break it, statements that mend it, and the status with which writes are refused meanwhile.
 REFUSALS = {
