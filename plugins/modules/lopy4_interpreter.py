@@ -12,17 +12,8 @@ description:
     and is never erased. It is restored when a device returns to Pycom's layout, or when the device's own block has no identity.
   - The expansion board's PIC switches the chip into its ROM loader, and C(esptool) writes the flash. Expansion boards 1 and 2 have
     no PIC and need a jumper from G23 to GND.
+extends_documentation_fragment: tig_pi.stack.lopy4_device
 options:
-  name:
-    description: Name of the device, for messages.
-    type: str
-    required: true
-  port:
-    description: Serial port. Without one the device is found by O(mac).
-    type: str
-  mac:
-    description: MAC of the chip. If another chip is on the port, the module fails before it writes anything.
-    type: str
   image:
     description: Pycom's release archive, or an image of MicroPython for the ESP32, on the controller.
     type: path

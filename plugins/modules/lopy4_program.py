@@ -11,17 +11,8 @@ description:
     device, verifies the slot as a whole, and then moves the boot pointer. If the program does not start, the previous one returns.
   - If the upload is interrupted, the previous program boots, and the next run completes the upload.
   - The device is always restarted, because its program has to be interrupted for the comparison.
+extends_documentation_fragment: tig_pi.stack.lopy4_device
 options:
-  name:
-    description: Name of the device, for messages.
-    type: str
-    required: true
-  port:
-    description: Serial port. Without one the device is found by O(mac).
-    type: str
-  mac:
-    description: MAC of the chip. If another chip is on the port, the module fails before it writes anything.
-    type: str
   program:
     description: Directory with loader.py and lib/, on the controller.
     type: path

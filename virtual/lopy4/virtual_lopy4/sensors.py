@@ -6,6 +6,7 @@ Each sensor has a `fault` (None or one of its FAULTS). Times are microseconds of
 import math
 import random
 import struct
+from bisect import bisect_left
 
 ALIASES = {
     "outsidetemp": "temperature",
@@ -179,7 +180,30 @@ class Dht11(Sensor):
         return [*out, (0, jitter(50)), (1, 0)]
 
 
-class Bmp180(Sensor):
+class RegisterChip(Sensor):
+    """A sensor on I2C that is read and written by the numbers of its registers."""
+
+    pointer = 0  # the register that the next byte is read from
+
+    def transfer(self, out, count):
+        """One I2C transaction (write, then read): the bytes read, or None where nobody acknowledges."""
+        if self.fault == "silent":
+            return None
+        if self.fault == "bus":
+            return b"\xff" * count
+        if self.fault == "zero":
+            return bytes(count)
+        if out:
+            self.pointer = out[0]
+            self.write(out[0], out[1:])
+        return bytes(self.load(self.pointer + n) for n in range(count))
+
+    def write(self, register, values):
+        for offset, value in enumerate(values):
+            self.store(register + offset, value)
+
+
+class Bmp180(RegisterChip):
     """BMP180 on I2C address 0x77: registers of its data sheet (BST-BMP180-DS000-07), raw values by its formula.
 
     The calibration words are the data sheet's example.
@@ -222,39 +246,12 @@ class Bmp180(Sensor):
         return temperature, p + ((x1 + x2 + 3791) >> 4)
 
     def raw_temperature(self, celsius):
-        low, high = 20000, 45000
-        wanted = round(celsius * 10)
-        while low < high:
-            middle = (low + high) // 2
-            if self.compensate(middle, 0, 0)[0] < wanted:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        return 20000 + bisect_left(
+            range(20000, 45000), round(celsius * 10), key=lambda raw: self.compensate(raw, 0, 0)[0]
+        )
 
     def raw_pressure(self, pascal, ut, oss):
-        low, high = 0, (1 << (16 + oss)) - 1
-        while low < high:
-            middle = (low + high) // 2
-            if self.compensate(ut, middle, oss)[1] < pascal:
-                low = middle + 1
-            else:
-                high = middle
-        return low
-
-    def transfer(self, out, count):
-        """One I2C transaction (write, then read): the bytes read, or None where nobody acknowledges."""
-        if self.fault == "silent":
-            return None
-        if self.fault == "bus":
-            return b"\xff" * count
-        if self.fault == "zero":
-            return bytes(count)
-        if out:
-            self.pointer = out[0]
-            for offset, value in enumerate(out[1:]):
-                self.store(self.pointer + offset, value)
-        return bytes(self.load(self.pointer + n) for n in range(count))
+        return bisect_left(range((1 << (16 + oss)) - 1), pascal, key=lambda raw: self.compensate(ut, raw, oss)[1])
 
     def store(self, register, value):
         if register == 0xE0 and value == 0xB6:
@@ -327,7 +324,7 @@ class Soil(Sensor):
         return min(3300, max(0, value))
 
 
-class Bme280(Sensor):
+class Bme280(RegisterChip):
     """BME280 on I2C: registers of its data sheet (BST-BME280-DS002), raw values by its formulas.
 
     The words of temperature and pressure are the example of the BMP280's data sheet, those of humidity a real chip's.
@@ -375,14 +372,8 @@ class Bme280(Sensor):
     @staticmethod
     def raw(function, wanted, largest, falls=False):
         """The raw value of which a formula makes the wanted one."""
-        low, high = 0, largest
-        while low < high:
-            middle = (low + high) // 2
-            if (function(middle) > wanted) if falls else (function(middle) < wanted):
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        sign = -1 if falls else 1
+        return bisect_left(range(largest), sign * wanted, key=lambda raw: sign * function(raw))
 
     def measure(self):
         temperature = self.raw(lambda raw: self.t_fine(raw) / 5120, self.feel("boardtemperature", 30), 0xFFFFF)
@@ -395,19 +386,9 @@ class Bme280(Sensor):
             humidity = self.raw(lambda raw: self.percent(raw, t_fine), wanted, 0xFFFF)
         return (pressure << 4).to_bytes(3, "big") + (temperature << 4).to_bytes(3, "big") + humidity.to_bytes(2, "big")
 
-    def transfer(self, out, count):
-        """One I2C transaction (write, then read): the bytes read, or None where nobody acknowledges."""
-        if self.fault == "silent":
-            return None
-        if self.fault == "bus":
-            return b"\xff" * count
-        if self.fault == "zero":
-            return bytes(count)
-        if out:
-            self.pointer = out[0]
-        if len(out) > 1:
-            self.store(out[0], out[1])
-        return bytes(self.load(self.pointer + n) for n in range(count))
+    def write(self, register, values):
+        if values:
+            self.store(register, values[0])
 
     def store(self, register, value):
         if register == 0xE0 and value == 0xB6:
