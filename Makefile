@@ -1,4 +1,4 @@
-# tig-pi. `make` prints the verbs with their descriptions, which follow ## below.
+# The verbs of tig-pi. `make help` prints them with their descriptions, the comments that begin with ##.
 
 RELEASE ?= trixie
 JOBS ?= 2
@@ -6,63 +6,64 @@ demo := inventories/demo
 bin := .venv/bin
 play = bin/play $(if $(ASK),--ask-pass --ask-become-pass) --inventory $(INVENTORY)
 
-# Default inventory: verbs that change something use your Pi's; those that only read use the demo's while it runs.
+# Default inventory: for verbs that change something, your Pi's; for those that only read, the demo's while it runs.
 pi device flash format repair feed: INVENTORY ?= inventories/home
 status verify: INVENTORY ?= $(if $(wildcard $(demo)/.virtual/pi.json),$(demo),inventories/home)
 
 export RELEASE PYTHON
 # Ansible refuses a locale without UTF-8.
 export LC_ALL := $(shell bin/utf8 printenv LC_ALL)
-# Removes a .venv that cannot be used, whatever its stamps say.
+# Remove a .venv that cannot be used, although its stamps are up to date.
 ifeq ($(MAKELEVEL),0)
 $(shell bin/venv --check)
 endif
-# Ignore the user's own settings for Python and Ansible. Ansible would not read ansible.cfg by itself in a folder that
-# others may write to.
+# Ignore the user's own settings for Python and Ansible. ANSIBLE_CONFIG: Ansible does not read ansible.cfg by itself in a
+# folder that others may write to.
 unexport PYTHONPATH PYTHONHOME
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
-# Let Python cache bytecode: otherwise each of Ansible's workers compiles the plugins again.
+# Let Python cache bytecode; otherwise each of Ansible's workers compiles the plugins again.
 export PYTHONDONTWRITEBYTECODE :=
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .PHONY: help help-text demo pi device flash format repair status verify fault feed check test bench clean image demo-feed
 
 help:
-	@text="$$($(MAKE) --silent help-text)"; trap '' PIPE; echo "$$text" 2>/dev/null || : # as with `make | head`
+	@text="$$($(MAKE) --silent help-text)"; trap '' PIPE; echo "$$text" 2>/dev/null || : # no error with `make | head`
 
 help-text:
 	@echo 'make VERB [INVENTORY=inventories/home] [ARGS="…"] [ASK=1]'
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 12
 	@echo
-	@echo '  INVENTORY  the site; ARGS  more arguments of ansible-playbook, such as "--check --diff" or "--tags telegraf"'
+	@echo '  INVENTORY  the inventory of the site'
+	@echo '  ARGS       more arguments for ansible-playbook, such as "--check --diff" or "--tags telegraf"'
 	@echo '  ASK=1      ask for the passwords of SSH and sudo'
 
-demo: ## run everything on this machine, without hardware: a virtual Pi with a virtual LoPy4 (RELEASE=bookworm)
+demo: ## run everything on this machine: a virtual Pi with a virtual LoPy4 (RELEASE=bookworm)
 	@bin/demo
 
-pi: .venv/.controller ## set up a Pi, or apply changes of the inventory to it
+pi: .venv/.controller ## set up a Pi, or apply changes in the inventory to it
 	@$(play) playbooks/site.yml $(ARGS)
 
-device: .venv/.controller ## find a new sensor node and write its host_vars (NAME=greenhouse PORT=…)
+device: .venv/.controller ## add a sensor node: find its port and chip, and write its host_vars (NAME=greenhouse PORT=…)
 	@$(play) playbooks/device.yml $(if $(NAME),--extra-vars device_name=$(NAME)) $(if $(PORT),--extra-vars device_port=$(PORT)) $(ARGS)
 
 flash: .venv/.controller ## upload program and settings to the sensor nodes (DEVICE=matslopy4; default: all)
 	@$(play) playbooks/flash.yml $(if $(DEVICE),--limit $(DEVICE),) $(ARGS)
 
-format: .venv/.controller ## create a new file system on a sensor node, then as flash; keeps its LoRa and Sigfox keys (DEVICE=matslopy4)
-	@test -n "$(DEVICE)" || { echo 'Name the device: make format DEVICE=greenhouse. Everything on its file system is deleted.' >&2; exit 2; }
+format: .venv/.controller ## create a new file system on a sensor node and run flash; its LoRa and Sigfox keys are kept (DEVICE=matslopy4)
+	@test -n "$(DEVICE)" || { echo 'Name the device: make format DEVICE=greenhouse. All files on it are deleted.' >&2; exit 2; }
 	@$(play) playbooks/flash.yml --tags lopy4_erase_fs,lopy4 --limit $(DEVICE) $(ARGS)
 
-status: .venv/.controller ## show services, accounts, last readings, what is not configured (FORMAT=json)
+status: .venv/.controller ## print the status report: services, accounts, last readings, missing configuration (FORMAT=json)
 	@bin/status $(INVENTORY) $(if $(ASK),--ask-pass --ask-become-pass) $(if $(FORMAT),--format $(FORMAT)) $(ARGS)
 
-verify: .venv/.controller ## follow a reading through the whole chain, from outside
+verify: .venv/.controller ## publish a reading and follow it through the whole chain
 	@ANSIBLE_STDOUT_CALLBACK=tig_pi.stack.lines $(play) playbooks/verify.yml $(ARGS)
 
-repair: .venv/.controller ## after a power cut: list damaged files, repair them, then as pi (ARGS=--check: list only)
+repair: .venv/.controller ## list and repair state files that a power cut damaged, and run pi (ARGS=--check: only list)
 	@$(play) playbooks/repair.yml $(ARGS)
 
-fault: .venv/.controller ## break something in the demo and watch; repeat to repair it (WHAT=…; without it: list)
+fault: .venv/.controller ## break something in the demo; repeat to repair it (WHAT=…; without it: list what can be broken)
 	@bin/fault $(WHAT) $(DEVICE)
 
 feed: .venv/.controller ## download all packages for a Pi that cannot reach the vendors
@@ -72,21 +73,21 @@ feed: .venv/.controller ## download all packages for a Pi that cannot reach the 
 check: .venv/.test ## run lint and quick unit tests, three minutes
 	@$(MAKE) --silent --keep-going --output-sync --jobs=$(JOBS) check-tests $(lints)
 
-test: ## run all tests (SCENARIO="base mosquitto": these molecule scenarios alone)
+test: ## run all tests, up to 45 minutes (SCENARIO="base mosquitto": only these molecule scenarios)
 	@bin/prerequisites test
 	@$(MAKE) --silent --jobs=3 .venv/.test image demo-feed
 	@$(MAKE) --silent --jobs=2 RELEASE=bookworm image demo-feed # for scenario takeover
 	@$(bin)/python bin/test --jobs $(JOBS) $(SCENARIO)
 
-bench: ## measure speed and memory, ten minutes, then what faults leave behind, an hour (ARGS=--cold; ARGS=again: parts of the first)
+bench: ## measure speed and memory, and inject faults, an hour (ARGS="again memory": only these parts of bench/stack)
 	@bin/prerequisites test
 	@bench/stack $(ARGS)
 	@$(if $(ARGS),,bench/sessions && bench/state-files && bench/cuts)
 
-clean: ## remove the demo: its Pi and everything that belongs to it
+clean: ## remove the demo: its Pi, its secrets and its state
 	@bin/demo --remove
 
-# Prerequisites of the verbs.
+# Prerequisites of the verbs
 
 image:
 	@virtual/pi/pi.py image >/dev/null
@@ -106,12 +107,12 @@ demo-feed: .venv/bin/python
 	@bin/venv requirements-test.txt
 	@touch $@ .venv/.controller
 
-# The parts of `make check`; each prints errors only.
+# The parts of `make check`, which print only errors
 
 lints := check-ansible-lint check-syntax check-yamllint check-ruff check-format check-spelling
 .PHONY: lint check-tests $(lints)
 
-lint:
+lint: .venv/.test ## run the linters
 	@$(MAKE) --silent --keep-going --output-sync --jobs=$(JOBS) $(lints)
 
 check-tests:

@@ -1,4 +1,4 @@
-"""bin/prerequisites and bin/venv: what they find out about a machine, and what they say."""
+"""bin/prerequisites and bin/venv: what they detect on a machine, and their messages."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import termios
 import pytest
 from conftest import REPOSITORY
 
-# sudo, as far as it matters here: it asks on the terminal, and sets variables for the command.
-SUDO_THAT_ASKS = """
+# The part of sudo that matters here: it asks for a password on the terminal, and sets variables for the command.
+ASKING_SUDO = """
 { printf 'password: ' && read -r password; } <>/dev/tty >&0 2>/dev/null || {
   echo 'sudo: a terminal is required to read the password' >&2
   exit 1
@@ -24,7 +24,7 @@ exec env "$@"
 
 
 class Machine:
-    """A machine of an ordinary user, in a directory, on which nothing is missing but sudo."""
+    """A machine in a directory: its user is not root, and only sudo is not installed."""
 
     def __init__(self, root):
         self.root = root
@@ -47,7 +47,7 @@ class Machine:
             (root / "path" / name).symlink_to(shutil.which(name))
         self.add("id", '[ "${1:-}" = -u ] && echo 1000 || echo mats')
         self.add("python3", f'exec {sys.executable} "$@"')
-        self.add("../virtual/pi/pi.py", "exec sudo podman ps")  # which has it done by sudo where a user is not root
+        self.add("../virtual/pi/pi.py", "exec sudo podman ps")  # what pi.py does if the user is not root
 
     def add(self, name: str, script: str = "") -> None:
         path = self.root / "path" / name
@@ -79,7 +79,7 @@ def machine(tmp_path) -> Machine:
 
 @pytest.fixture
 def terminal():
-    """One on which somebody types a password."""
+    """A terminal on which somebody types a password."""
     ours, theirs = os.openpty()
     os.write(ours, b"password\n")
     yield theirs
@@ -92,33 +92,33 @@ class TestSudo:
     def test_is_needed_for_podman(self, machine, verb):
         result = machine.run(verb)
         assert result.returncode == 1
-        assert result.stderr == "podman has to run as root, and there is no sudo here: do this as root.\n"
+        assert result.stderr == "podman must run as root, and sudo is not installed: run this as root.\n"
 
     @pytest.mark.parametrize("verb", ["pi", "feed"])
-    def test_is_not_needed_for_nothing(self, machine, verb):
+    def test_is_not_needed_if_nothing_is_to_be_installed(self, machine, verb):
         assert machine.run(verb).returncode == 0
 
     @pytest.mark.parametrize("verb", ["demo", "test"])
-    def test_without_a_password_will_do(self, machine, verb):
+    def test_suffices_without_a_password(self, machine, verb):
         machine.add("sudo", 'exec env "$@"')
         result = machine.run(verb)
         assert (result.returncode, result.stderr) == (0, "")
 
     @pytest.mark.parametrize("verb", ["demo", "test"])
-    def test_that_cannot_ask_is_told_before_anything_begins(self, machine, verb):
-        machine.add("sudo", SUDO_THAT_ASKS)
+    def test_that_cannot_ask_for_a_password_is_an_error(self, machine, verb):
+        machine.add("sudo", ASKING_SUDO)
         result = machine.run(verb)
         assert result.returncode == 1
         assert "sudo: a terminal is required" in result.stderr
         assert "mats ALL=(root) NOPASSWD:SETENV: /usr/bin/podman, /usr/bin/mmdebstrap\n" in result.stderr
 
     def test_may_ask_for_the_demo(self, machine, terminal):
-        machine.add("sudo", SUDO_THAT_ASKS)
+        machine.add("sudo", ASKING_SUDO)
         result = machine.run("demo", terminal)
         assert (result.returncode, result.stderr) == (0, "")
 
     def test_may_not_ask_for_the_tests_whose_jobs_have_no_terminal(self, machine, terminal):
-        machine.add("sudo", SUDO_THAT_ASKS)
+        machine.add("sudo", ASKING_SUDO)
         result = machine.run("test", terminal)
         assert result.returncode == 1
         assert "NOPASSWD" in result.stderr
@@ -126,7 +126,7 @@ class TestSudo:
 
 def test_the_keys_of_debian_are_a_prerequisite_of_the_feed(machine):
     (machine.root / "usr/share/keyrings/debian-archive-keyring.gpg").unlink()
-    assert "Missing on this machine: debian-archive-keyring." in machine.run("feed").stderr
+    assert "Not installed on this machine: debian-archive-keyring." in machine.run("feed").stderr
     assert machine.run("pi").returncode == 0
 
 
@@ -137,7 +137,7 @@ def venv(clone, *arguments):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A clone in which bin/venv has been."""
+    """A clone in which bin/venv has created .venv."""
     clone = tmp_path_factory.mktemp("made") / "clone"
     (clone / "bin").mkdir(parents=True)
     shutil.copy(REPOSITORY / "bin/venv", clone / "bin")
@@ -147,7 +147,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def clone(made):
-    """That clone, whose .venv make takes for finished; as it was again after the test."""
+    """That clone, with make's stamp in .venv. It is restored after the test."""
     kept = made.with_name("kept")
     shutil.copytree(made, kept, symlinks=True)
     (made / ".venv/.test").touch()
@@ -157,19 +157,19 @@ def clone(made):
 
 
 class TestVenv:
-    def test_that_is_usable_stays(self, clone):
+    def test_that_is_usable_is_kept(self, clone):
         venv(clone, "--check")
         venv(clone)
         assert (clone / ".venv/.test").exists()
 
-    def test_that_is_missing_is_no_error(self, clone):
+    def test_that_does_not_exist_is_no_error(self, clone):
         shutil.rmtree(clone / ".venv")
         venv(clone, "--check")
 
     def spoil(self, clone, how):
         (packages,) = clone.glob(".venv/lib/python3.*/site-packages")
         match how:
-            case "interrupted":  # while pip was coming into it
+            case "interrupted":  # while pip was being installed
                 shutil.rmtree(packages / "pip")
             case "interrupted at the end":
                 (clone / ".venv/bin/pip").unlink()
@@ -183,12 +183,12 @@ class TestVenv:
                 pip.write_text(pip.read_text().replace(str(clone), "/elsewhere"))
 
     @pytest.mark.parametrize("how", ["interrupted", "interrupted at the end", "upgraded", "without Python", "moved"])
-    def test_that_is_not_usable_goes_with_all_stamps(self, clone, how):
+    def test_that_is_not_usable_is_removed_with_its_stamps(self, clone, how):
         self.spoil(clone, how)
         venv(clone, "--check")
         assert not (clone / ".venv").exists()
 
-    def test_that_is_not_usable_is_recreated(self, clone):
+    def test_that_is_not_usable_is_created_again(self, clone):
         self.spoil(clone, "interrupted")
         venv(clone)
         assert not (clone / ".venv/.test").exists()

@@ -13,11 +13,11 @@ from conftest import REPOSITORY
 
 ROLES = sorted(path for path in (REPOSITORY / "roles").iterdir() if (path / "tasks/main.yml").exists())
 PLAYBOOKS = sorted((REPOSITORY / "playbooks").glob("*.yml"))
-# A secret, or a variable that holds some among other things.
+# A secret, or a variable that contains some.
 SECRET = re.compile(
     r"password|secret_key|credential_secret|(lookup|query)\('tig_pi\.stack\.secret'|[a-z]_(admin|users|accounts|credentials|secrets)\b"
 )
-# Programs that every Debian has, of its essential packages and apt's own; make, with which everything begins; and .venv's.
+# Programs that need no entry in bin/prerequisites: those of Debian's essential packages and of apt; make; those in .venv.
 EVERYWHERE = {
     "ansible-playbook",
     "apt-cache",
@@ -35,7 +35,7 @@ EVERYWHERE = {
     "tar",
     "umount",
 }
-# Modules and actions that keep a secret to themselves: their arguments are never logged.
+# Modules and actions that never log their secret arguments.
 KEEPS_SECRETS = {"tree", "mqtt_message", "influxdb_schema", "node_red_flows"}
 
 
@@ -44,7 +44,7 @@ def named(paths):
 
 
 def defaults_of(role):
-    """The file that holds the defaults of the variables that a role documents: those of the site are the playbooks'."""
+    """The file with the defaults of the variables that a role documents. Those of the site are in the playbooks' variables."""
     return (
         REPOSITORY / "playbooks/group_vars/all/10_site.yml" if role.name == "validate" else role / "defaults/main.yml"
     )
@@ -56,7 +56,7 @@ def options(role):
 
 
 def tasks(document):
-    """All tasks of a parsed file, those within blocks too."""
+    """All tasks of a parsed file, including those in blocks."""
     for task in document or []:
         for part in ("block", "rescue", "always", "tasks", "pre_tasks", "post_tasks", "handlers"):
             yield from tasks(task.get(part))
@@ -65,7 +65,7 @@ def tasks(document):
 
 
 @pytest.mark.parametrize("role", **named(ROLES))
-def test_defaults_and_specs_say_the_same(role):
+def test_defaults_and_argument_specs_agree(role):
     defaults = yaml.safe_load(defaults_of(role).read_text()) or {}
     prefix = "site" if role.name == "validate" else role.name
     specs = options(role)
@@ -100,14 +100,14 @@ def test_every_role_has_a_scenario(role):
 
 
 def text_of(role):
-    """Path and text of all that a role says in YAML and in templates, without comments."""
+    """Path and text of a role's YAML files and templates, without comments."""
     for path in sorted(role.rglob("*")):
         if path.suffix in (".yml", ".j2"):
             yield path, re.sub(r"#.*", "", path.read_text(encoding="utf-8"))
 
 
 def helpers():
-    """Roles that other roles include, and therefore name with their variables."""
+    """Roles that other roles include, and whose variables they therefore set."""
     for role in ROLES:
         for path, text in text_of(role):
             for task in tasks(yaml.safe_load(text)) if path.parent.name in ("tasks", "handlers") else ():
@@ -144,13 +144,13 @@ def test_tasks_with_a_secret_are_not_logged(role):
 def test_tasks_of_playbooks_with_a_secret_are_not_logged(playbook):
     for task in tasks(yaml.safe_load(playbook.read_text())):
         arguments = dict(task.get("ansible.builtin.uri", {}))
-        arguments.pop("url_password", None)  # which the module itself keeps secret
+        arguments.pop("url_password", None)  # the module itself never logs it
         if SECRET.search(yaml.safe_dump(arguments)):
             assert "no_log" in task, task.get("name")
 
 
-def test_hiding_a_secret_never_hides_the_reason():
-    """A task that is not logged cannot say why it failed: so it must not fail, and what came of it is looked at next."""
+def test_no_log_never_hides_the_reason_of_a_failure():
+    """A task with no_log cannot say why it failed. So it must not fail; the next task checks its result."""
     files = [*PLAYBOOKS, *REPOSITORY.glob("roles/*/tasks/*.yml"), *REPOSITORY.glob("roles/*/handlers/*.yml")]
     for path in files:
         for task in tasks(yaml.safe_load(path.read_text())):
@@ -158,8 +158,8 @@ def test_hiding_a_secret_never_hides_the_reason():
 
 
 @pytest.mark.parametrize("playbook", **named(PLAYBOOKS))
-def test_playbooks_ask_the_services_past_any_proxy(playbook):
-    """One in the environment is for the world outside, and would be asked even for 127.0.0.1."""
+def test_playbooks_reach_the_services_without_a_proxy(playbook):
+    """A proxy in the environment is for the internet, but would be used even for 127.0.0.1."""
     for play in yaml.safe_load(playbook.read_text()):
         if any("ansible.builtin.uri" in task for task in tasks([play])):
             defaults = play.get("module_defaults", {}).get("ansible.builtin.uri", {})
@@ -167,7 +167,7 @@ def test_playbooks_ask_the_services_past_any_proxy(playbook):
 
 
 @pytest.mark.parametrize("role", **named(ROLES))
-def test_roles_ask_their_service_past_any_proxy(role):
+def test_roles_reach_their_service_without_a_proxy(role):
     for path in [*role.glob("tasks/*.yml"), *role.glob("handlers/*.yml")]:
         for task in tasks(yaml.safe_load(path.read_text())):
             assert task.get("ansible.builtin.uri", {"use_proxy": False}).get("use_proxy") is False, task["name"]
@@ -183,12 +183,12 @@ def test_roles_ask_their_service_past_any_proxy(role):
         ("name: Converge users, databases and accounts", False),
     ],
 )
-def test_a_secret_is_known_by_the_name_of_its_variable(task, is_secret):
+def test_a_secret_is_recognised_by_the_name_of_its_variable(task, is_secret):
     assert bool(SECRET.search(task)) is is_secret
 
 
 MESSAGES = {"assert": ("fail_msg", "success_msg"), "fail": ("msg",), "debug": ("msg", "var"), "pause": ("prompt",)}
-# Functions that are given secrets, and whose result names none; their own tests hold that.
+# Filters with secrets in their input and none in their result, which their own tests check.
 NAMES_NO_SECRET = re.compile(r"\|\s*[\w.]+_problems\b")
 
 
@@ -201,8 +201,8 @@ def strings(value):
 
 
 def printed(task):
-    """The expressions in what a task prints, without their quoted words: its name, its messages, and the variables of its
-    own that they use.
+    """The expressions, without quoted strings, in what a task prints: its name, its messages, and the task variables that
+    they use.
     """
     variables = task.get("vars") or {}
     values = [task.get("name")]
@@ -243,7 +243,7 @@ def prints_a_secret(task):
         ),
     ],
 )
-def test_a_message_with_a_secret_is_noticed(task, is_secret):
+def test_a_message_with_a_secret_is_detected(task, is_secret):
     task = {f"ansible.builtin.{key}" if key in MESSAGES else key: value for key, value in yaml.safe_load(task).items()}
     assert prints_a_secret(task) is is_secret
 
@@ -267,8 +267,8 @@ def test_the_tables_of_the_role_readmes_are_up_to_date():
     assert result.returncode == 0, result.stderr
 
 
-def test_no_lookup_of_a_secret_is_written_twice_by_hand():
-    """A secret has one name; a role is handed its value and never looks it up itself."""
+def test_no_role_looks_up_a_secret_itself():
+    """The playbook passes the value of a secret to a role."""
     for role in ROLES:
         if role.name != "lopy4":
             for path in role.rglob("*.yml"):
@@ -281,7 +281,7 @@ RUNS = re.compile(
 
 
 def programs(source):
-    """What a Python program runs: the first words of its commands, given as a list, a tuple, or a text for a shell."""
+    """The programs that a Python program runs: the first words of its commands, which are lists, tuples or shell scripts."""
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Call(func=function, args=[first, *_]) if RUNS.search(ast.unparse(function)):
@@ -295,7 +295,7 @@ def programs(source):
 
 
 def first_word(command):
-    """The program of a command, where it stands there as a word; what comes before it by a variable (sudo, say) is passed over."""
+    """The program of a command, if it is a constant. A prefix in a variable, such as sudo, is skipped."""
     match command:
         case ast.List(elts=parts) | ast.Tuple(elts=parts):
             for part in parts:
@@ -303,7 +303,7 @@ def first_word(command):
                     yield part.value
                     return
                 if not isinstance(part, ast.Starred) or "command" in ast.unparse(part):
-                    return  # a variable holds the path, or the beginning
+                    return  # the program is in a variable
                 found = list(first_word(part.value))
                 yield from found
                 if found and not isinstance(part.value, ast.IfExp):
@@ -316,7 +316,7 @@ def first_word(command):
 
 
 def words_of_shell(text):
-    """The programs in a text for a shell."""
+    """The programs in a shell script."""
     for part in re.split(r"[|;&]+", ast.unparse(text).strip("f'\"")):
         if word := part.split():
             yield word[0]
@@ -338,12 +338,12 @@ def words_of_shell(text):
         "command = ['jq'] + options",
     ],
 )
-def test_a_program_is_seen_however_it_is_run(source):
+def test_a_program_is_found_however_it_is_run(source):
     assert "jq" in programs(source)
 
 
-def test_every_program_that_is_run_here_is_a_prerequisite():
-    """A fresh machine has nothing else; one on which somebody works has most of it by chance."""
+def test_every_program_that_runs_on_this_machine_is_a_prerequisite():
+    """A fresh machine has nothing else, although a developer's machine has most programs by chance."""
     needs = (REPOSITORY / "bin/prerequisites").read_text()
     listed = {line.split()[1] for line in re.findall(r"^[a-z0-9-]+ [a-z_-]+\b", needs, re.MULTILINE)} | {"ssh", "sudo"}
     with_another = {"ssh-keygen": "ssh", "gpgconf": "gpg"}
@@ -352,27 +352,27 @@ def test_every_program_that_is_run_here_is_a_prerequisite():
         for folder in ("bin", "packaging", "virtual", "bench", "molecule", "tests")
         for path in (REPOSITORY / folder).rglob("*")
         if path.is_file() and (path.suffix == ".py" or path.read_bytes().startswith(b"#!/usr/bin/env python3"))
-        if "modules" not in path.parts  # which run on the virtual LoPy4
+        if "modules" not in path.parts  # these run on the virtual LoPy4
         for name in programs(path.read_text(encoding="utf-8"))
-        if not name.startswith("/")  # which is on a Pi
+        if not name.startswith("/")  # these are on a Pi
     }
     assert {"gpg", "mosquitto_pub", "ssh"} <= used.keys()
     missing = {name: path for name, path in used.items() if not {name, with_another.get(name)} & (listed | EVERYWHERE)}
     assert missing == {}
 
 
-# A file of the project where somebody is told of one, and a verb.
+# Names of files and verbs in texts.
 NAMED_FILE = re.compile(
     r"(?<![\w./~\"<>}-])"
     r"((?:roles|playbooks|templates|packaging|virtual|firmware|molecule|bench|bin|docs|plugins|inventories|tests)/[\w./-]*\w)"
     r"(?![\w*<{…\[-]|/?[*<{…])"
 )
 NAMED_VERB = re.compile(r"`make ([a-z-]+)")
-# What people make, and what is another project's.
+# Files that users create, and files of other projects.
 NOT_HERE = re.compile(r"inventories/mine\b|inventories/demo/secrets\b|docs/reference/|docs/en/|firmware/LoPy4-")
 
 
-def test_advice_names_no_file_and_no_verb_that_does_not_exist():
+def test_every_named_file_and_verb_exists():
     listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     verbs = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
     named = 0

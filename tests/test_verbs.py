@@ -1,4 +1,4 @@
-"""The verbs of the Makefile: in any locale, and with whoever reads only the beginning of what they say."""
+"""The verbs of the Makefile: in any locale, and if only the beginning of their output is read."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import subprocess
 import pytest
 from conftest import REPOSITORY
 
-LOOK = ("ARGS=--syntax-check", "INVENTORY=inventories/home")
+SYNTAX_CHECK = ("ARGS=--syntax-check", "INVENTORY=inventories/home")
 
 
 def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """What a verb says to somebody whose locale is that of the environment."""
+    """Run make with only the locale that `environment` sets."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "MAKE", "MFLAGS"))}
     return subprocess.run(
         ["make", *arguments], cwd=REPOSITORY, env={**own, **environment}, capture_output=True, text=True, check=False
@@ -22,15 +22,15 @@ def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
 @pytest.mark.parametrize(
     "locale",
     [{"LC_ALL": "C"}, {"LC_ALL": "POSIX"}, {"LC_ALL": "xx_XX.UTF-8"}, {"LANG": "C.UTF-8", "LC_TIME": "xx_XX.UTF-8"}],
-    ids=["C", "POSIX", "never generated", "one of its parts never generated"],
+    ids=["C", "POSIX", "not generated", "one category not generated"],
 )
-def test_no_locale_stops_a_verb(locale):
-    result = make("verify", *LOOK, **locale)
+def test_a_verb_runs_in_any_locale(locale):
+    result = make("verify", *SYNTAX_CHECK, **locale)
     assert result.returncode == 0, result.stderr
     assert "playbook: playbooks/" in result.stdout
 
 
-def test_a_locale_that_will_do_is_kept():
+def test_a_locale_with_utf_8_is_kept():
     program = ["bin/utf8", "sh", "-c", "echo ${LC_ALL-unset} $LANG"]
     for environment, kept in (({"LANG": "C.UTF-8"}, "unset C.UTF-8"), ({"LC_ALL": "C.utf8", "LANG": "C"}, "C.utf8 C")):
         environment = {"PATH": os.environ["PATH"], **environment}
@@ -39,7 +39,7 @@ def test_a_locale_that_will_do_is_kept():
 
 
 @pytest.mark.parametrize("command", ["make pi ARGS=--list-tasks INVENTORY=inventories/home", "make fault", "make help"])
-def test_a_verb_ends_quietly_and_in_order_where_nobody_reads_on(command):
+def test_a_verb_succeeds_if_nobody_reads_its_output(command):
     read, write = os.pipe()
     os.close(read)
     result = subprocess.run(
@@ -49,7 +49,7 @@ def test_a_verb_ends_quietly_and_in_order_where_nobody_reads_on(command):
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_a_playbook_goes_on_to_its_end_where_nobody_reads_on(tmp_path):
+def test_a_playbook_runs_to_its_end_if_nobody_reads_its_output(tmp_path):
     playbook = tmp_path / "playbook.yml"
     playbook.write_text(
         "- hosts: localhost\n  gather_facts: false\n  tasks:\n"

@@ -1,14 +1,14 @@
-"""Virtual Raspberry Pis in containers; pi.py is the command."""
+"""Virtual Raspberry Pis in containers. pi.py is the command."""
 
 from __future__ import annotations
 
 import sys
 
-LABEL = "tig-pi"  # prefix of our labels, networks and images
+LABEL = "tig-pi"  # prefix of labels, networks and images
 
 
 class Failure(Exception):
-    """Something that the user can understand and act on; its text is the whole message."""
+    """An error to show to the user as it is."""
 
 
 def say(text: str) -> None:

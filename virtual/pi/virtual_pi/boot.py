@@ -1,4 +1,4 @@
-"""When a virtual Pi has booted."""
+"""Wait until a virtual Pi has booted."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import IO
 
 
 class Boot:
-    """Waits for a Pi to have booted, by the event that systemd itself announces (sd_notify(3)), without polling.
+    """Wait for systemd's own notification (sd_notify(3)) that the Pi has booted, without polling.
 
-    PID 1 sends READY=1 to $NOTIFY_SOCKET when its first queue of jobs is empty, and sshd is one of them.
+    PID 1 sends READY=1 to $NOTIFY_SOCKET when its initial jobs, which include sshd, have finished.
     """
 
     def __init__(self, folder: pathlib.Path) -> None:
@@ -21,7 +21,9 @@ class Boot:
         path = folder / "notify"
         path.unlink(missing_ok=True)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        directory = os.open(folder, os.O_RDONLY)  # a socket's path may have 107 characters: use the descriptor's
+        directory = os.open(
+            folder, os.O_RDONLY
+        )  # the path of a socket is limited to 107 characters: use this shorter one
         try:
             self.socket.bind(f"/proc/self/fd/{directory}/notify")
         finally:
@@ -35,7 +37,7 @@ class Boot:
         self.socket.close()
 
     def wait(self, seconds: float, death: IO[bytes]) -> bool:
-        """Whether READY=1 came within so many seconds. `death` becomes readable when the container ends before that."""
+        """Whether READY=1 arrives within this time. `death` becomes readable if the container ends before that."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             ready, _, _ = select.select([self.socket, death], [], [], left)

@@ -1,4 +1,4 @@
-"""What the commands of pi.py do."""
+"""The commands of pi.py."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from .podman import Podman
 
 
 def collect_garbage(podman: Podman, cache: pathlib.Path, leaving: int | None = None) -> list[str]:
-    """Remove the Pis whose owner is dead, or is about to leave (its pid), and what still works on them; their names."""
-    dead, leaver = [], owner_mark(leaving)
+    """Remove Pis whose owner has ended, and those of the process `leaving`; end orphaned processes. Returns the Pis' names."""
+    removed, leaver = [], owner_mark(leaving)
     for pid in orphans():
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    with lock(cache / "pis.lock", "another run, which is cleaning up"):
+    with lock(cache / "pis.lock", "another run that removes Pis"):
         for name, pi in (pis := podman.pis()).items():
             mark = pi["labels"].get("owner", "")
             if is_left_over(mark) or (leaver and mark == leaver):
                 Pi.existing(podman, cache, name, pis).remove(harvest=False)
-                dead.append(name)
-    if dead:
-        say(f"removed what a run left behind: {', '.join(dead)}")
-    return dead
+                removed.append(name)
+    if removed:
+        say(f"removed left-over Pis: {', '.join(removed)}")
+    return removed
 
 
 def up(podman: Podman, cache: pathlib.Path, options: argparse.Namespace) -> None:
@@ -41,16 +41,16 @@ def up(podman: Podman, cache: pathlib.Path, options: argparse.Namespace) -> None
     image = Image(podman, cache, options.release)
     state = pathlib.Path(options.state or cache / "pis").resolve()
     if len(options.names) > 1 and (options.alias or options.hostname):
-        raise Failure("--alias and --hostname are for one Pi, several were named")
+        raise Failure("--alias and --hostname need a single NAME")
     state.mkdir(parents=True, exist_ok=True)
     image.ensure()
 
     starting = []
-    with lock(cache / "pis.lock", "another run, which is making a Pi"):
+    with lock(cache / "pis.lock", "another run that creates a Pi"):
         pis = podman.pis()
         known = [Pi.existing(podman, cache, name, pis) for name in options.names if name in pis]
         for pi in [pi for pi in known if pi.is_lost]:
-            say(f"{pi.name} has lost its files in {pi.state}: creating it again")
+            say(f"{pi.name}: its files in {pi.state} are missing; creating it again")
             pi.remove(harvest=False)
             del pis[pi.name]
         for name in options.names:
@@ -59,12 +59,12 @@ def up(podman: Podman, cache: pathlib.Path, options: argparse.Namespace) -> None
                 labels, here = pis[name]["labels"], json.loads(pis[name]["labels"]["ports"])
                 if labels["release"] != options.release or pi.state != state:
                     raise Failure(
-                        f"{name} is there already, with {labels['release']} and state directory {pi.state}; "
+                        f"{name} already exists, with {labels['release']} and state directory {pi.state}; run "
                         f"`pi.py down {name}` first"
                     )
                 if missing := {guest for _, guest in options.publish} - set(here):
                     raise Failure(
-                        f"{name} is there already, without port {', '.join(missing)}; `pi.py down {name}` first"
+                        f"{name} already exists, without port {', '.join(missing)}; run `pi.py down {name}` first"
                     )
                 pi.ssh.write_config()
                 pi.describe_feed(image.stem)
@@ -84,7 +84,7 @@ def up(podman: Podman, cache: pathlib.Path, options: argparse.Namespace) -> None
 
 
 def start_or_remove(pi: Pi, timeout: float) -> Failure | None:
-    """Start a Pi; where that fails, take it away again and return why."""
+    """Start a Pi. If that fails, remove it and return the reason."""
     try:
         pi.start(timeout)
     except Failure as failure:

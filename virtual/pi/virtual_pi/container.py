@@ -21,11 +21,11 @@ from .podman import Podman
 from .ports import choose_ports
 from .ssh import Ssh
 
-FEED_FILES = {"feed.asc": "feed.asc", "feed.lock": "feed.lock.json"}  # of a state directory: of its feed
+FEED_FILES = {"feed.asc": "feed.asc", "feed.lock": "feed.lock.json"}  # file in a state directory: file in the feed
 
-# What systemd needs inside to make its sandboxes (ProtectSystem=, PrivateTmp=, ...), so that hardened units behave as
-# on a Pi, and what one expects of root there: firewall, ping, audit, reading another process's memory map.
-# Not SYS_TIME: containers share the host's clock.
+# systemd needs these to set up sandboxes (ProtectSystem=, PrivateTmp=, …), so that hardened units behave as on a Pi.
+# Others are what root can do on a Pi: firewall, ping, audit, reading the memory map of a process.
+# Not SYS_TIME, because containers share this machine's clock.
 CAPABILITIES = "SYS_ADMIN,NET_ADMIN,NET_RAW,SYS_PTRACE,SYS_NICE,IPC_LOCK,AUDIT_WRITE"
 
 
@@ -39,7 +39,7 @@ class Pi:
     @classmethod
     def existing(cls, podman: Podman, cache: pathlib.Path, name: str, pis: dict[str, dict[str, Any]]) -> Pi:
         if name not in pis:
-            raise Failure(f"there is no virtual Pi {name!r}; `pi.py list` shows those that there are")
+            raise Failure(f"there is no virtual Pi {name!r}; `pi.py list` lists all of them")
         labels = pis[name]["labels"]
         return cls(podman, cache, name, pathlib.Path(labels["state"]), labels["alias"])
 
@@ -60,7 +60,7 @@ class Pi:
         owner: str,
         memory: str,
     ) -> None:
-        """Create the container and write what is needed to reach it. Does not start it."""
+        """Create the container and write what is needed to reach it; do not start it."""
         ports = choose_ports([(None, "22"), *wanted], taken)
         apt = self.cache / "apt" / image.stem
         feed = self.cache / "feed" / image.stem
@@ -104,12 +104,12 @@ class Pi:
             "ssh_config": str(self.state / "ssh_config"),
         }
         self.describe_feed(image.stem)
-        # The last one, since it says that the Pi is complete (is_lost); ssh_config follows from it.
+        # Last, because this file marks the Pi as complete (is_lost). ssh_config is written from it.
         replace_file(self.state / f"{self.alias}.json", json.dumps(description, indent=2) + "\n")
         self.ssh.write_config()
 
     def describe_feed(self, stem: str) -> None:
-        """Copy the description of the feed, which may have changed, to where a playbook looks for it."""
+        """Copy key and list of the feed, which may have changed, to the state directory, where playbooks look for them."""
         feed = self.cache / "feed" / stem
         for name, source in FEED_FILES.items():
             if (feed / source).is_file():
@@ -121,7 +121,7 @@ class Pi:
         return not ((self.state / f"{self.alias}.json").is_file() and self.ssh.has_keys)
 
     def start(self, timeout: float) -> None:
-        """Start the container and wait until its systemd says that it has booted."""
+        """Start the container and wait until it has booted."""
         with Boot(self.boot_folder) as boot:
             self.podman.run("start", self.name)
             watch = [*self.podman.prefix, "podman", "wait", self.name]
@@ -132,7 +132,7 @@ class Pi:
             return
         jobs = self.podman.run("exec", self.name, "systemctl", "list-jobs", "--no-legend", check=False).strip()
         logs = self.podman.run("logs", "--tail=20", self.name, check=False).strip()
-        why = f"still waiting: {jobs}" if jobs else "it has ended"
+        why = f"pending jobs: {jobs}" if jobs else "the container has stopped"
         raise Failure(f"{self.name} has not booted within {timeout:.0f} s; {why}\n{logs}".rstrip())
 
     def reboot(self, timeout: float) -> None:
@@ -141,14 +141,14 @@ class Pi:
         self.start(timeout)
 
     def power_cut(self, timeout: float) -> None:
-        """SIGKILL to PID 1: the kernel kills every other process of the container in the same moment."""
+        """Send SIGKILL to PID 1: the kernel then kills all other processes of the container, too."""
         self.ssh.hang_up(self.name)
         self.podman.run("kill", "--signal=KILL", self.name)
         self.podman.run("wait", self.name)
         self.start(timeout)
 
     def harvest(self) -> int:
-        """Copy .deb files that this Pi downloaded into the cache; how many."""
+        """Copy .deb files that this Pi downloaded to the cache, and return their number."""
         release = self.podman.pis()[self.name]["labels"]["release"]
         cache = self.cache / "apt" / f"{release}-{host_architecture()}"
         archives = "/var/cache/apt/archives"
@@ -163,7 +163,7 @@ class Pi:
         return len(new)
 
     def remove(self, harvest: bool = True) -> None:
-        """Remove the container and its entry; with the last Pi of a state directory also network and keys."""
+        """Remove the container and its entry; with the last Pi of a state directory, also the network and the keys."""
         if harvest:
             with contextlib.suppress(Failure, subprocess.CalledProcessError, KeyError):
                 self.harvest()
@@ -172,7 +172,7 @@ class Pi:
         (self.state / f"{self.alias}.json").unlink(missing_ok=True)
         shutil.rmtree(self.boot_folder, ignore_errors=True)
         if list(self.state.glob("*.json")):
-            with contextlib.suppress(FileNotFoundError):  # the keys may be lost
+            with contextlib.suppress(FileNotFoundError):  # the keys may be missing
                 self.ssh.write_config()
             return
         self.podman.run("network", "rm", self.network, check=False)

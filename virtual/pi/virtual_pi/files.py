@@ -28,7 +28,7 @@ def lock(path: pathlib.Path, waiting_for: str) -> Iterator[None]:
 
 
 def replace_file(path: pathlib.Path, content: str | bytes, mode: int = 0o644) -> None:
-    """Write a file in one step, so that nobody reads half of it."""
+    """Write a file atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     temporary.chmod(mode)
@@ -36,7 +36,7 @@ def replace_file(path: pathlib.Path, content: str | bytes, mode: int = 0o644) ->
 
 
 def archive(files: dict[str, tuple[str, int]]) -> bytes:
-    """A tar archive of {path: (content, mode)} for `podman cp`, which gives everything to root."""
+    """A tar archive of {path: (content, mode)} for `podman cp`, which makes root the owner."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, (content, mode) in files.items():

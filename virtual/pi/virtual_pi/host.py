@@ -1,4 +1,4 @@
-"""What this machine is: its architecture, its cgroups, its limits; and the settings that podman needs for them."""
+"""This machine's architecture, cgroups and resource limits, and the settings that podman needs for them."""
 
 from __future__ import annotations
 
@@ -18,41 +18,39 @@ CGROUP2_SUPER_MAGIC = 0x63677270  # linux/magic.h
 
 
 def cache_directory() -> pathlib.Path:
-    """The user's cache directory, shared between runs and clones."""
-    if explicit := os.environ.get("TIG_PI_CACHE"):
-        return pathlib.Path(explicit)
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(base) / "tig-pi"
+    """The user's cache directory, shared by all clones. The same as packaging/feed.py's, whose feeds are mounted in Pis."""
+    path = os.environ.get("TIG_PI_CACHE") or pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "tig-pi")
+    return pathlib.Path(path).expanduser().resolve()
 
 
 def host_architecture() -> str:
     """dpkg's name of this machine's architecture; a Failure if Raspberry Pi OS does not support it."""
     machine = platform.machine()
     if machine not in ARCHITECTURES:
-        raise Failure(f"no virtual Pi on {machine}: needs one of {', '.join(ARCHITECTURES)}")
+        raise Failure(f"no virtual Pi can run on {machine}; it needs one of {', '.join(ARCHITECTURES)}")
     return ARCHITECTURES[machine]
 
 
 def is_cgroup_v2(path: str = "/sys/fs/cgroup") -> bool:
-    """Whether cgroups are v2 alone (neither v1 nor hybrid)."""
+    """Whether this machine uses cgroups v2 only (neither v1 nor hybrid)."""
     result = subprocess.run(["stat", "-f", "-c", "%t", path], capture_output=True, text=True, check=False)
     return result.returncode == 0 and int(result.stdout, 16) == CGROUP2_SUPER_MAGIC
 
 
 def can_raise_limits(status: str) -> bool:
-    """Whether root here may raise resource limits: `status` is the text of /proc/self/status.
+    """Whether root may raise resource limits. `status` is the content of /proc/self/status.
 
-    The bounding set decides, since it also holds for root through sudo.
+    This looks at the bounding set, which also applies to root through sudo.
     """
     bounding = re.search(r"^CapBnd:\s*([0-9a-f]+)$", status, re.MULTILINE)
     return bounding is None or bool(int(bounding[1], 16) >> CAP_SYS_RESOURCE & 1)
 
 
 def containers_conf(cgroup_v2: bool, raise_limits: bool, open_files: int, processes: int) -> str:
-    """The text of a containers.conf(5) for this host; empty if podman's own settings work.
+    """The content of containers.conf(5) for this machine; empty if podman's defaults work.
 
-    - crun refuses hybrid cgroups, runc does not; and systemd 257 refuses v1 unless it is forced.
-    - Without CAP_SYS_RESOURCE podman's default limits, higher than ours, cannot be set.
+    - crun refuses hybrid cgroups, runc does not. systemd 257 refuses v1 unless it is forced to accept it.
+    - Without CAP_SYS_RESOURCE, podman cannot set its default limits, because they are higher than this machine's.
     """
     containers, engine = [], []
     if not raise_limits:

@@ -41,10 +41,10 @@ class Image:
         self.saved = self.folder / f"{self.stem}-{digest}.tar"
 
     def ensure(self) -> str:
-        """The image's tag. Builds the image or loads it from the cache if it is missing."""
+        """The image's tag. If podman does not have the image, load it from the cache or build it."""
         if self.podman.succeeds("image", "exists", self.tag):
             return self.tag
-        with lock(self.folder / f"{self.stem}.lock", f"another run, which is building the {self.release} image"):
+        with lock(self.folder / f"{self.stem}.lock", f"another run that builds the {self.release} image"):
             if self.podman.succeeds("image", "exists", self.tag):
                 return self.tag
             if self.saved.is_file():
@@ -77,13 +77,13 @@ class Image:
         say(f"the {self.release} image is built ({time.monotonic() - started:.0f} s)")
 
     def base(self) -> str:
-        """A plain Debian: a registry's if one can be reached, else bootstrapped from the host's mirror."""
+        """A plain Debian, from a container registry if one can be reached, else bootstrapped from a mirror."""
         if self.podman.succeeds("pull", "--quiet", f"debian:{self.release}"):
             return f"debian:{self.release}"
         if not shutil.which("mmdebstrap"):
             raise Failure(
-                f"no container registry gave debian:{self.release}, and mmdebstrap is missing; "
-                "bin/prerequisites installs it"
+                f"no container registry has debian:{self.release} or can be reached, and mmdebstrap is not installed; "
+                "run bin/prerequisites demo"
             )
         base = f"localhost/{LABEL}-base:{self.stem}"
         with tempfile.TemporaryDirectory(prefix=f"{LABEL}-", dir="/var/tmp") as folder:
@@ -97,14 +97,14 @@ class Image:
             result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
             if result.returncode != 0:
                 raise Failure(
-                    f"neither a container registry nor the mirror of this machine's apt gave Debian {self.release}; "
-                    f"mmdebstrap said: {result.stderr.strip()[-800:]}"
+                    f"Debian {self.release} could be downloaded neither from a container registry nor from the mirror of "
+                    f"this machine's apt; mmdebstrap: {result.stderr.strip()[-800:]}"
                 )
             self.podman.run("import", "--quiet", str(tarball), base)
         return base
 
     def save(self) -> None:
-        """Save the image in the cache and remove those that it replaces."""
+        """Save the image in the cache and remove the ones that it replaces."""
         partial = self.saved.with_suffix(".partial")
         partial.unlink(missing_ok=True)
         self.podman.run("save", "--quiet", f"--output={partial}", self.tag)
@@ -114,4 +114,4 @@ class Image:
                 old.unlink(missing_ok=True)
         for tag in self.podman.run("images", "--format={{.Repository}}:{{.Tag}}").split():
             if tag.startswith(f"localhost/{LABEL}:{self.stem}-") and tag != self.tag:
-                self.podman.run("rmi", tag, check=False)  # fails while a Pi still uses it
+                self.podman.run("rmi", tag, check=False)  # fails if a Pi uses it

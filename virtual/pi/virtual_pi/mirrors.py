@@ -1,4 +1,4 @@
-"""How this machine reaches packages, which the image takes over: its mirror of Debian, its apt settings, its private CAs."""
+"""How this machine reaches Debian's packages: mirror, apt settings, private CAs. The image gets the same settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import subprocess
 
 
 def apt_targets() -> str:
-    """The sources of the host's own apt: lines of `URI|suite|origin`."""
+    """The sources of this machine's apt: lines of `URI|suite|origin`."""
     if not shutil.which("apt-get"):
         return ""
     command = ["apt-get", "indextargets", "--format", "$(REPO_URI)|$(RELEASE)|$(ORIGIN)", "Created-By: Packages"]
@@ -19,16 +19,16 @@ def apt_targets() -> str:
 
 
 def mirrors(release: str, targets: str, explicit: str = "") -> list[str]:
-    """sources.list lines for `release` on an explicitly named mirror, else on the one that the host's own apt uses.
+    """Lines of sources.list for `release` on the mirror `explicit`, else on the mirrors in `targets` (see apt_targets()).
 
-    `targets` as apt_targets() returns them. Empty if no mirror of Debian is among them: mmdebstrap has a default.
+    Empty if there is no mirror of Debian among them; mmdebstrap then uses its default.
     """
     if explicit:
         return [f"deb {explicit} {release} main"]
     lines = []
     for target in targets.splitlines():
         uri, suite, origin = target.split("|")
-        # If the host has never fetched its lists, it knows the addresses, but not the origins.
+        # Before its first `apt-get update`, a machine knows only the addresses, not the origins.
         debian = origin == "Debian" or (not origin and "debian" in uri)
         if debian and (match := re.fullmatch(r"[a-z]+(-updates|-security)?", suite)):
             lines.append(f"deb {uri} {release}{match[1] or ''} main")
@@ -36,7 +36,7 @@ def mirrors(release: str, targets: str, explicit: str = "") -> list[str]:
 
 
 def apt_transport_options() -> list[str]:
-    """How the host's apt reaches its mirrors: its own Acquire::http and Acquire::https settings (proxies, CAs)."""
+    """The Acquire::http and Acquire::https settings of this machine's apt (proxies, CAs)."""
     if not shutil.which("apt-config"):
         return []
     dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False).stdout
@@ -44,7 +44,7 @@ def apt_transport_options() -> list[str]:
 
 
 def private_certificates() -> list[str]:
-    """The certificates (PEM) in the host's bundle that are not the distribution's."""
+    """The certificates (PEM) in this machine's bundle that are not part of the distribution."""
     bundle = ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
     shipped = {c for path in pathlib.Path("/usr/share/ca-certificates").rglob("*.crt") for c in pem_blocks(path)}
     return sorted(pem_blocks(pathlib.Path(bundle)) - shipped) if shipped else []

@@ -1,4 +1,4 @@
-"""Which process owns a virtual Pi, and what is left over when that process is dead."""
+"""The process that owns a virtual Pi, and what is left over after its end."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from . import Failure
 
 
 def process_start(pid: int) -> str:
-    """When a process started, in clock ticks since boot (proc(5), field 22 of stat); "" where there is none."""
+    """When a process started, in clock ticks since boot (proc(5), field 22 of stat); "" if it does not exist."""
     with contextlib.suppress(OSError):
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     return ""
 
 
 def owner_mark(pid: int | None) -> str:
-    """What marks a container with its owner: pid, start and boot, so that no later process is mistaken for it."""
+    """The mark of an owner on its containers: pid, start and boot, so that no later process is mistaken for the owner."""
     if pid is None:
         return ""
     start = process_start(pid)
@@ -29,7 +29,7 @@ def owner_mark(pid: int | None) -> str:
 
 
 def is_left_over(mark: str, current_mark: Callable[[int], str] = lambda pid: owner_mark(pid)) -> bool:
-    """Whether the owner with this mark is dead. A container without an owner is never left over."""
+    """Whether the owner with this mark has ended. A container without an owner is never left over."""
     if not mark:
         return False
     try:
@@ -39,7 +39,7 @@ def is_left_over(mark: str, current_mark: Callable[[int], str] = lambda pid: own
 
 
 def orphans(processes: pathlib.Path = pathlib.Path("/proc")) -> list[int]:
-    """Processes of an owner that is dead: those with its pid in $TIG_PI_OWNER_PID."""
+    """Processes whose owner, the pid in $TIG_PI_OWNER_PID, has ended."""
     found = []
     for path in processes.glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""podman, with the settings that this machine needs."""
+"""Run podman."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from .host import host_containers_conf
 
 
 class Podman:
-    """podman as root (through sudo for other users), with the settings that this host needs."""
+    """podman as root (other users through sudo), with the settings that this machine needs."""
 
     def __init__(self, cache: pathlib.Path) -> None:
         if not shutil.which("podman"):
-            raise Failure("podman is missing; bin/prerequisites installs it")
+            raise Failure("podman is not installed; run bin/prerequisites demo")
         self.prefix = ["env"] if os.geteuid() == 0 else ["sudo"]
         if not shutil.which(self.prefix[0]):
-            raise Failure("podman has to run as root, and there is no sudo here: do this as root")
+            raise Failure("podman must run as root, and sudo is not installed: run this as root")
         if settings := host_containers_conf():
             path = cache / "containers.conf"
             if not path.is_file() or path.read_text() != settings:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 replace_file(path, settings)
-            self.prefix.append(f"CONTAINERS_CONF={path}")  # sudo sets it without env, for which it would need a rule
+            self.prefix.append(f"CONTAINERS_CONF={path}")  # sudo itself sets it; sudo env would need a rule in sudoers
 
     def run(self, *arguments: str, data: bytes | None = None, check: bool = True) -> str:
-        """podman's standard output; if it fails and `check` is on, a Failure with its standard error."""
+        """Return podman's standard output. If it fails and `check` is set, raise a Failure with its standard error."""
         command = [*self.prefix, "podman", *arguments]
         result = subprocess.run(
             command, input=data, stdin=None if data else subprocess.DEVNULL, capture_output=True, check=False

@@ -1,4 +1,4 @@
-"""Ports of this machine under which ports of a virtual Pi are published."""
+"""Ports of this machine on which ports of a virtual Pi are published."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 
 def is_free(port: int, protocol: str) -> bool:
-    """Whether a port of the loopback address can be bound now."""
+    """Whether a port of the loopback address is free now."""
     kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
     with socket.socket(socket.AF_INET, kind) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -21,7 +21,7 @@ def is_free(port: int, protocol: str) -> bool:
 
 
 def parse_publish(text: str) -> tuple[int | None, str]:
-    """`[HOST:]GUEST[/udp]` as (preferred port here or None, "GUEST" or "GUEST/udp")."""
+    """Parse `[HOST:]GUEST[/udp]` into (HOST or None, "GUEST" or "GUEST/udp")."""
     match = re.fullmatch(r"(?:(\d+):)?(\d+)(?:/(tcp|udp))?", text)
     if not match or not 0 < int(match[2]) < 65536 or (match[1] and not 0 < int(match[1]) < 65536):
         raise argparse.ArgumentTypeError(f"{text!r} is not [HOST:]GUEST[/udp] with ports from 1 to 65535")
@@ -31,9 +31,9 @@ def parse_publish(text: str) -> tuple[int | None, str]:
 def choose_ports(
     wanted: Iterable[tuple[int | None, str]], taken: set[int], free: Callable[[int, str], bool] = is_free
 ) -> dict[str, int]:
-    """A port here for each wanted guest port: the preferred one if it is free, else any free one.
+    """A port of this machine for each wanted port of the Pi: the preferred one if it is free, else any free one.
 
-    `taken` are the ports of all virtual Pis, including those that are down at the moment.
+    `taken`: the ports of all virtual Pis, including those that are not running.
     """
     chosen: dict[str, int] = {}
     for preferred, guest in wanted:

@@ -17,7 +17,7 @@ KEYS = tuple(key + end for key in (USER_KEY, HOST_KEY) for end in ("", ".pub"))
 
 
 class Ssh:
-    """What a state directory has for `ssh -F`; all of its Pis share the keys."""
+    """The SSH files of a state directory; all its Pis share the keys."""
 
     def __init__(self, state: pathlib.Path) -> None:
         self.state = state
@@ -27,10 +27,7 @@ class Ssh:
         return all((self.state / name).is_file() for name in KEYS)
 
     def identity(self) -> bytes:
-        """What makes the blank image a Pi of this directory: its host key, and the public key of those who log in as pi.
-
-        Creates the keys where they are missing. An archive for `podman cp`.
-        """
+        """The host key and the authorized key of a Pi, as an archive for `podman cp`. Creates missing keys."""
         user_key, host_key = self.state / USER_KEY, self.state / HOST_KEY
         for key in (user_key, host_key):
             if not key.is_file():
@@ -45,7 +42,7 @@ class Ssh:
         )
 
     def write_config(self) -> None:
-        """ssh_config and known_hosts for all Pis of the directory."""
+        """Write ssh_config and known_hosts for all Pis of the directory."""
         blocks = []
         for path in sorted(self.state.glob("*.json")):
             pi = json.loads(path.read_text())
@@ -56,7 +53,7 @@ class Ssh:
             f'  IdentityFile "{self.state}/{USER_KEY}"\n  IdentitiesOnly yes\n'
             f'  HostKeyAlias virtual-pi\n  UserKnownHostsFile "{self.state}/known_hosts"\n'
             "  GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n"
-            "  ServerAliveInterval 5\n  ServerAliveCountMax 3\n"  # a Pi whose power was cut does not say goodbye
+            "  ServerAliveInterval 5\n  ServerAliveCountMax 3\n"  # a power cut does not close the connection
             f'  ControlMaster auto\n  ControlPersist 60\n  ControlPath "{control_directory()}/%C"\n'
         )
         public = (self.state / f"{HOST_KEY}.pub").read_text()
@@ -64,7 +61,7 @@ class Ssh:
         replace_file(self.state / "ssh_config", "\n".join([*blocks, common]))
 
     def hang_up(self, name: str) -> None:
-        """Close the shared connection, so that nobody waits on one that is about to die."""
+        """Close the shared connection before the Pi stops, so that no client waits on it."""
         command = ["ssh", "-F", str(self.state / "ssh_config"), "-O", "exit", name]
         subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
@@ -74,10 +71,10 @@ class Ssh:
 
 
 def control_directory() -> pathlib.Path:
-    """Where ssh shares its connections: a short path, since a socket's may have 107 characters, and ours alone."""
+    """The directory of ssh's control sockets: private, and short, because the path of a socket is limited to 107 characters."""
     path = pathlib.Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"{LABEL}-{os.getuid()}"
     path.mkdir(mode=0o700, exist_ok=True)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise Failure(f"{path} is not a directory of this user alone; remove it")
+        raise Failure(f"{path} must be a directory that only this user can access; remove it")
     return path
