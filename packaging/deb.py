@@ -1,4 +1,4 @@
-"""Debian packages: read them, and make them so that the same files give the same package."""
+"""Read and build Debian packages. Builds are reproducible: the same files give the same package."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-# Every file of a package that is made here carries this time (2026-01-01 00:00 UTC).
+# The modification time of every file in a package that is built here: 2026-01-01 00:00 UTC.
 SOURCE_DATE_EPOCH = 1767225600
 
 
 class FeedError(Exception):
-    """Something the person at the keyboard has to know: one sentence, and what to do."""
+    """An error to show to the user: what is wrong, and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Package:
-    """A .deb and where it came from: vendor, debian, built, stand-in or drop-in."""
+    """A .deb file and its origin: vendor, debian, built, stand-in or drop-in."""
 
     path: Path
     name: str
@@ -40,17 +40,18 @@ class Package:
         )
         fields = dict(line.split(": ", 1) for line in result.stdout.splitlines() if ": " in line)
         if result.returncode or len(fields) != 3:
-            raise FeedError(f"{path} is no Debian package: {result.stderr.strip() or 'its control file is incomplete'}")
+            reason = result.stderr.strip() or "its control file is incomplete"
+            raise FeedError(f"{path} is not a valid Debian package: {reason}")
         return cls(path, fields["Package"], fields["Version"], fields["Architecture"], origin, source)
 
     @property
     def file_name(self) -> str:
-        # A colon (the epoch of a version) has no place in a file name that apt requests by URL.
+        # apt requests the file by URL, where the colon of an epoch must be escaped.
         return f"{self.name}_{self.version.replace(':', '%3a')}_{self.architecture}.deb"
 
 
 def newer(one: str, other: str) -> bool:
-    """Whether version `one` sorts after `other`, by Debian's rules."""
+    """Whether version `one` is newer than `other` by Debian's rules."""
     return subprocess.run(["dpkg", "--compare-versions", one, "gt", other], check=False).returncode == 0
 
 
@@ -60,9 +61,9 @@ def sha256(path: Path) -> str:
 
 
 def build(tree: Path, control: dict[str, str], destination: Path) -> Path:
-    """Pack `tree` (which may hold DEBIAN/ with maintainer scripts) into `destination`/<name>_<version>_<arch>.deb.
+    """Pack `tree`, with maintainer scripts in its DEBIAN/ if there are any, as `destination`/<name>_<version>_<arch>.deb.
 
-    deb(5) in plain Python, so that it can be done on a machine that is no Debian.
+    This implements deb(5) in plain Python, so it also works on a machine without dpkg-deb.
     """
     scripts = tree / "DEBIAN"
     scripts.mkdir(exist_ok=True)
@@ -88,7 +89,7 @@ def build(tree: Path, control: dict[str, str], destination: Path) -> Path:
 
 
 def copy_into(tree: Path, source: Path, files: tuple[tuple[str, str, int], ...]) -> None:
-    """Copy files of a source into a package's tree: from, to, mode."""
+    """Copy files from `source` into a package's tree; each entry is (from, to, mode)."""
     for origin, target, mode in files:
         (tree / target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / origin, tree / target)
@@ -96,7 +97,7 @@ def copy_into(tree: Path, source: Path, files: tuple[tuple[str, str, int], ...])
 
 
 def built(tree: Path, control: dict[str, str], destination: Path, source: str) -> Package:
-    """What build() has packed, as a package that was built here."""
+    """Pack `tree` with build(); the package has the origin `built`."""
     path = build(tree, control, destination)
     return Package(path, control["Package"], control["Version"], control["Architecture"], "built", source)
 
@@ -110,7 +111,7 @@ def _tar(root: Path, paths: list[Path]) -> bytes:
         return member
 
     buffer = io.BytesIO()
-    # A low preset: a Pi unpacks it no slower, and it is made three times as fast.
+    # A low preset packs three times as fast, and a Pi unpacks it as quickly.
     with tarfile.open(fileobj=buffer, mode="w:xz", format=tarfile.GNU_FORMAT, preset=2) as tar:
         tar.add(root, arcname=".", recursive=False, filter=normal)
         for path in paths:
@@ -119,7 +120,7 @@ def _tar(root: Path, paths: list[Path]) -> bytes:
 
 
 def place(source: Path, target: Path) -> None:
-    """Put `source` at `target` in one step, as a hard link where that is possible."""
+    """Put `source` at `target` atomically, as a hard link if possible."""
     temporary = target.with_name(f".{target.name}.new")
     temporary.unlink(missing_ok=True)
     try:

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Fill a feed: a signed apt repository in a directory, from which a Pi installs what Debian does not have.
+"""Fill a feed: a signed apt repository in a directory, from which a Pi installs the packages that Debian does not have.
 
     feed.py fill [--release trixie] [--architecture amd64] [--stand-ins] [--vendors FILE] [--directory DIR] [--refresh]
     feed.py path [--release trixie] [--architecture amd64]
     feed.py deb  [--architecture amd64]
 
-Every package comes from its vendor's signed repository, and apt verifies it. With --stand-ins (demo and tests) a vendor out
-of reach is replaced: Telegraf and InfluxDB are built from their Go modules, and Grafana is the stand-in. InfluxDB is
-Debian's if it cannot be built, and always on armhf. A .deb in <cache>/feed/drop-in is used instead of any other.
-feed.lock.json lists what is in the feed and where it came from; a version in it is kept until --refresh.
+Packages come from their vendors' signed repositories, and apt verifies them. With --stand-ins (demo and tests), packages of
+a vendor out of reach are replaced: Telegraf and InfluxDB are built from their Go modules, Grafana is the stand-in. If
+InfluxDB cannot be built, and always on armhf, it is Debian's. A .deb in <cache>/feed/drop-in takes precedence over all others.
+feed.lock.json lists the packages of the feed and their origins; their versions are kept until --refresh.
 
-vendors.json describes the vendors; a file with {vendor: {setting: value}} changes them (- is the standard input).
+vendors.json describes the vendors. --vendors names a JSON file with changes: {vendor: {setting: value}}.
 
-`path` prints where the feed is; `deb` builds the package node-red alone, for a Pi without a feed, and prints its path.
+`path` prints the directory of the feed. `deb` builds only the package node-red, for a Pi without a feed, and prints its path.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ from tools import BuildFailed, CannotBuild, toolchain
 
 HERE = Path(__file__).resolve().parent
 ARCHITECTURES = tuple(telegraf.GO_ARCHITECTURE)
-# Debian's packages for a vendor's package.
+# Vendor's package: the Debian packages that replace it.
 DEBIAN = {"influxdb": ["influxdb", "influxdb-client"]}
-# The C library of each release: a package that is built here may need a newer one.
+# The version of the C library in each release; a package built on a newer system may need a newer one.
 GLIBC = {"bookworm": "2.36", "trixie": "2.41"}
-# How a vendor's package is replaced, and from which files.
+# Vendor's package: the function that builds a replacement, and the files that it depends on.
 STAND_INS = {
     "telegraf": (telegraf.make, telegraf.inputs),
     "influxdb": (influxdb.make, influxdb.inputs),
     "grafana": (grafana.make, grafana.inputs),
 }
-# Builds that take long.
+# Long builds are announced with their duration.
 DURATIONS = {
     "telegraf": ", a minute or two on two cores",
     "influxdb": ", six to nine minutes on two cores; it is kept for later runs",
@@ -65,9 +65,9 @@ SETTINGS = {"uri", "suites", "components", "key", "fingerprint", "packages"}
 
 
 def cache_directory() -> Path:
-    if path := os.environ.get("TIG_PI_CACHE"):
-        return Path(path).expanduser().resolve()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser().resolve() / "tig-pi"
+    """The user's cache directory, shared by all clones."""
+    path = os.environ.get("TIG_PI_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "tig-pi")
+    return Path(path).expanduser().resolve()
 
 
 def host_architecture() -> str:
@@ -83,7 +83,7 @@ def say(text: str) -> None:
 
 
 def fingerprint(paths: list[Path], *words: str) -> str:
-    """One hash of files and words."""
+    """A hash of the names and contents of files, and of words."""
     digest = hashlib.sha256("\0".join(words).encode())
     for path in sorted(paths):
         digest.update(f"{path.name}\0{sha256(path)}\0".encode())
@@ -99,14 +99,14 @@ class Feed:
     stand_ins: bool
     vendors: dict[str, dict]
     refresh: bool = False
-    try_again: bool = False  # a failure that may not occur the next time
+    try_again: bool = False  # a build failed that may succeed in the next run
 
     @property
     def drop_ins(self) -> list[Path]:
         return sorted((self.cache / "feed/drop-in").glob("*.deb"))
 
     def inputs(self) -> str:
-        """One hash of everything that the feed's content depends on."""
+        """A hash of everything that determines the contents of the feed."""
         drop_ins = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self.drop_ins]
         files = [*telegraf.inputs(), *influxdb.inputs(), *node_red.inputs(), *HERE.glob("*.py")]
         if self.stand_ins:
@@ -128,7 +128,7 @@ class Feed:
         return repository.publish(self.directory, packages, key, self.release, self.architecture, inputs)
 
     def collect(self) -> list[Package]:
-        """All packages, several at a time; failures are reported after the others have ended."""
+        """Get all packages, several at a time; failures are reported when all have finished."""
         dropped: dict[str, Package] = {}
         for path in self.drop_ins:
             package = Package.read(path, "drop-in", "drop-in")
@@ -176,8 +176,9 @@ class Feed:
         return packages
 
     def vendor_or_stand_in(self, name: str, label: str) -> list[Package]:
-        """The vendor's package, or with --stand-ins its replacement if the vendor is out of reach or its key is not pinned.
-        A vendor whose answer cannot be trusted is always an error.
+        """The vendor's package. With --stand-ins, its replacement if the vendor is out of reach or its key is not pinned.
+
+        It is always an error if the vendor's answer cannot be trusted.
         """
         try:
             if not self.vendors[label]["fingerprint"] and self.stand_ins:
@@ -186,40 +187,41 @@ class Feed:
         except OutOfReach as error:
             if not self.stand_ins or name not in STAND_INS:
                 raise FeedError(
-                    f"{name}: {label} is out of reach, and this feed may not hold stand-ins. Try again later, "
-                    f"or put the .deb into {self.cache / 'feed/drop-in'}. ({error})"
+                    f"{name}: {label} is out of reach, and a feed without --stand-ins needs the vendor's package. Try "
+                    f"again later, or put the .deb into {self.cache / 'feed/drop-in'}. ({error})"
                 ) from error
-            say(f"{name}: not from {label}: {str(error).splitlines()[0][:160]}")
+            say(f"{name}: replacing the vendor's package: {str(error).splitlines()[0][:160]}")
         maker, inputs = STAND_INS[name]
         try:
             if name == "influxdb":
                 influxdb.rust_programs(self.architecture)
-            package = self.made(name, maker, inputs())
-            self.check_that_it_runs(package)
+            package = self.cached_build(name, maker, inputs())
+            self.require_glibc(package)
             return [package]
         except CannotBuild as error:
             if name not in DEBIAN:
                 raise
             self.try_again = self.try_again or isinstance(error, BuildFailed)
-            say(f"{name}: Debian's older one, since it is not built here: {error}")
+            say(f"{name}: using Debian's older version, because it cannot be built: {error}")
         return self.debian(name)
 
-    def check_that_it_runs(self, package: Package) -> None:
+    def require_glibc(self, package: Package) -> None:
+        """CannotBuild if the release has an older C library than the package needs."""
         needed = influxdb.glibc(package)
         if needed and newer(needed, GLIBC.get(self.release, needed)):
-            raise CannotBuild(f"what this machine builds needs glibc {needed}, and {self.release} has an older one")
+            raise CannotBuild(f"a build on this machine needs glibc {needed}, and {self.release} has an older one")
 
     def vendor(self, name: str, label: str) -> Package:
-        """The package in the wanted version: the one in the lock file, else the vendor's newest."""
+        """The package in the wanted version: the one in the lock file, else the vendor's newest one that matches."""
         version = self.vendors[label]["packages"][name]
         if package := self.locked_package(name, "vendor", version):
             return package
-        say(f"{name}: asking {label}")
+        say(f"{name}: looking it up at {label}")
         work = self.cache / f"apt/feed/{self.release}-{self.architecture}/{name}"
         return from_vendor(label, self.vendors[label], name, version, self.architecture, self.cache / "debs", work)
 
     def debian(self, name: str) -> list[Package]:
-        """Debian's packages for a vendor's: those in the lock file, else the mirror's."""
+        """The Debian packages that replace a vendor's: those in the lock file, else those of the mirror."""
         names = DEBIAN[name]
         packages = [self.locked_package(name, "debian", "") for name in names]
         if all(packages):
@@ -231,7 +233,7 @@ class Feed:
             raise FeedError(f"{', '.join(names)}: {error}") from error
 
     def locked_package(self, name: str, origin: str, version: str) -> Package | None:
-        """The package that is already in the feed, unless it is to be refreshed."""
+        """The package that is already in the feed, unless --refresh asks for a new one."""
         for entry in repository.read_lock(self.directory).get("packages", []):
             path = self.directory / entry["file"]
             wanted = fnmatchcase(entry["version"], version or "*")
@@ -240,8 +242,8 @@ class Feed:
                 return Package.read(path, origin, entry["source"])
         return None
 
-    def made(self, name: str, maker: Callable[[str, Path, Path], Package], inputs: list[Path]) -> Package:
-        """A package that is built here, kept under the hash of its inputs."""
+    def cached_build(self, name: str, maker: Callable[[str, Path, Path], Package], inputs: list[Path]) -> Package:
+        """Build a package, or take it from the cache, where it is kept under the hash of its inputs."""
         stem = f"{name}-{self.architecture}"
         kept = self.cache / "debs" / f"{stem}-{fingerprint(inputs)[:16]}"
         record = kept / "package.json"
@@ -249,7 +251,7 @@ class Feed:
             kept.touch()
             fields = json.loads(record.read_text())
             return Package(path=kept / fields.pop("file"), **fields)
-        say(f"{name}: making it for {self.architecture}{DURATIONS.get(name, '')}")
+        say(f"{name}: building it for {self.architecture}{DURATIONS.get(name, '')}")
         kept.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".build-", dir=self.cache / "debs") as temporary:
             package = maker(self.architecture, self.cache, Path(temporary))
@@ -263,11 +265,11 @@ class Feed:
         return dataclasses.replace(package, path=kept / package.file_name)
 
     def node_red(self) -> Package:
-        return self.made("node-red", node_red.make, node_red.inputs())
+        return self.cached_build("node-red", node_red.make, node_red.inputs())
 
 
 def read_vendors(changes: str | None) -> dict[str, dict]:
-    """The vendors of vendors.json with the changes of a file, validated."""
+    """The vendors of vendors.json with the changes in a file (- is standard input), validated."""
     vendors = json.loads((HERE / "vendors.json").read_text())
     if changes:
         text = sys.stdin.read() if changes == "-" else Path(changes).read_text()
@@ -275,15 +277,15 @@ def read_vendors(changes: str | None) -> dict[str, dict]:
             vendors[label] = vendors.get(label, {}) | settings
     for label, settings in vendors.items():
         if unknown := set(settings) - SETTINGS:
-            raise FeedError(f"{label}: there is no setting {unknown.pop()!r}; there are {', '.join(sorted(SETTINGS))}.")
+            raise FeedError(f"{label}: unknown setting {min(unknown)!r}. Settings are {', '.join(sorted(SETTINGS))}.")
         if missing := SETTINGS - set(settings):
-            raise FeedError(f"{label}: {', '.join(sorted(missing))} is not set.")
+            raise FeedError(f"{label}: set {', '.join(sorted(missing))}, too.")
     return vendors
 
 
 @contextlib.contextmanager
 def locked(cache: Path) -> Iterator[None]:
-    """One run at a time; the lock goes when the process goes, however it ends."""
+    """Allow one run at a time. The kernel releases the lock when the process ends, however it ends."""
     (cache / "feed/drop-in").mkdir(parents=True, exist_ok=True)
     with (cache / "feed/.lock").open("w") as file:
         try:
@@ -297,13 +299,15 @@ def locked(cache: Path) -> Iterator[None]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=["fill", "path", "deb"])
-    parser.add_argument("--release", default="trixie", help="Debian release of the Pi")
-    parser.add_argument("--architecture", choices=ARCHITECTURES, default=None, help="default: this machine's")
-    parser.add_argument("--directory", type=Path, help="default: <cache>/feed/<release>-<architecture>")
-    parser.add_argument("--site", help="a feed of its own: <cache>/feed/<site>/<release>-<architecture>")
-    parser.add_argument("--vendors", help="JSON file with changes to vendors.json; - is the standard input")
-    parser.add_argument("--stand-ins", action="store_true", help="replace what a vendor out of reach does not give")
-    parser.add_argument("--refresh", action="store_true", help="ask the vendors again, and take newer versions")
+    parser.add_argument("--release", default="trixie", help="Debian release of the Pi; default: trixie")
+    parser.add_argument("--architecture", choices=ARCHITECTURES, help="architecture of the Pi; default: this machine's")
+    parser.add_argument(
+        "--directory", type=Path, help="directory of the feed; default: <cache>/feed/[<site>/]<release>-<architecture>"
+    )
+    parser.add_argument("--site", help="keep a separate feed for this site")
+    parser.add_argument("--vendors", metavar="FILE", help="JSON file with changes to vendors.json; - is standard input")
+    parser.add_argument("--stand-ins", action="store_true", help="replace packages whose vendor is out of reach")
+    parser.add_argument("--refresh", action="store_true", help="look for newer versions")
     arguments = parser.parse_args()
 
     cache = cache_directory()
@@ -329,7 +333,7 @@ def main() -> int:
                 print(feed.node_red().path)
                 return 0
             lock = feed.fill()
-        say(f"{directory} holds {len(lock['packages'])} packages ({time.monotonic() - started:.1f} s)")
+        say(f"{directory} has {len(lock['packages'])} packages ({time.monotonic() - started:.1f} s)")
         for entry in lock["packages"]:
             print(f"{entry['name']} {entry['version']} ({entry['origin']}: {entry['source']})")
     except FeedError as error:

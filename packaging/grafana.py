@@ -1,4 +1,4 @@
-"""The Grafana stand-in, where Grafana's own package is out of reach."""
+"""Pack the Grafana stand-in, for the case that Grafana's own package is out of reach."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""InfluxDB 1.x from its Go module, packed as its vendor packs it."""
+"""Build InfluxDB 1.x from its Go module and pack it as its vendor does."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tools import CannotBuild, go_environment, go_module, nice, run, toolchain
 HERE = Path(__file__).resolve().parent
 
 VERSION = "1.13.2"
-# Hash of the module as `go mod download -json` gives it; the module's own go.sum pins everything below it.
+# Hash of the module as printed by `go mod download -json`; the module's own go.sum pins its dependencies.
 SUM = "h1:jwauUMQzyQIOfqZr90qsmlxVw/0MliHv3L7rsnUWsfo="
-# The tilde sorts our build before the vendor's package of the same version, which may then take its place.
+# The tilde sorts our build before the vendor's package of the same version, so that the vendor's replaces it.
 DEBIAN_VERSION = f"{VERSION}~tigpi1"
 PROGRAMS = ("influxd", "influx", "influx_inspect")
-# The query language Flux is partly in Rust: the oldest version that its libflux/flux/Cargo.toml allows.
+# The query language Flux is partly written in Rust. This is the minimum version in its libflux/flux/Cargo.toml.
 RUST_VERSION = (1, 83)
 
-# Where the module has what the vendor's package holds, and its place there.
+# The files that the vendor's package takes from the module: source, target, mode.
 PACKAGING = ".circleci/packages/influxdb"
 SCRIPTS = "usr/lib/influxdb/scripts"
 FILES = (
@@ -44,7 +44,7 @@ def inputs() -> list[Path]:
 
 
 def obstacle(arch: str) -> str:
-    """What keeps this machine from building the package, or nothing."""
+    """Why this machine cannot build the package; "" if it can."""
     try:
         rust_programs(arch)
     except CannotBuild as error:
@@ -53,9 +53,7 @@ def obstacle(arch: str) -> str:
 
 
 def make(arch: str, cache: Path, output: Path) -> Package:
-    """InfluxDB in the layout of the vendor's package: unit, start script, configuration and maintainer scripts are the ones
-    of the module itself.
-    """
+    """Build the package in the vendor's layout; unit, start script, configuration and maintainer scripts are in the module."""
     rust = rust_programs(arch)
     go = toolchain(cache) / "go/bin/go"
     log = cache / f"feed/logs/influxdb-{arch}.log"
@@ -64,7 +62,7 @@ def make(arch: str, cache: Path, output: Path) -> Package:
     module = f"github.com/influxdata/influxdb@v{VERSION}"
     source = go_module(go, module, SUM, environment, output)
 
-    # Go asks pkg-config for Flux, and InfluxData's own pkg-config builds it with cargo.
+    # Go asks pkg-config for Flux; InfluxData's own pkg-config builds it with cargo.
     pkg_config = output / "pkg-config"
     run([go, "build", "-o", pkg_config, "github.com/influxdata/pkg-config"], log, env=environment, cwd=source)
     cargo = output / "cargo"
@@ -76,13 +74,13 @@ def make(arch: str, cache: Path, output: Path) -> Package:
         "PKG_CONFIG": str(pkg_config),
         "CARGO": str(cargo),
         "CARGO_HOME": str(_cargo_home(cache)),
-        "CARGO_TARGET_DIR": "target",  # where pkg-config looks for it
+        "CARGO_TARGET_DIR": "target",  # where pkg-config expects the library
         "PATH": f"{rust}:{environment['PATH']}",
     }
     tree = output / "influxdb"
     for folder in ("DEBIAN", "usr/bin", "var/lib/influxdb", "var/log/influxdb"):
         (tree / folder).mkdir(parents=True)
-    # The vendor's tags, but for static_build, which needs Rust's musl.
+    # The vendor's build tags except static_build, which needs Rust's musl target.
     command = [go, "build", "-tags", "netgo,osusergo", "-ldflags", f"-s -w -X main.version={VERSION}"]
     command += ["-o", f"{tree}/usr/bin/", *(f"./cmd/{name}" for name in PROGRAMS)]
     run(nice(command), log, env=environment, cwd=source)
@@ -105,7 +103,7 @@ def make(arch: str, cache: Path, output: Path) -> Package:
 
 
 def glibc(package: Package) -> str:
-    """The oldest version of the C library with which a package runs; "" for any."""
+    """The minimum version of the C library that a package depends on; "" if it declares none."""
     command = ["dpkg-deb", "--field", package.path, "Depends"]
     found = re.search(
         r"\blibc6 \(>= ([0-9.]+)\)", subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -114,37 +112,38 @@ def glibc(package: Package) -> str:
 
 
 def _glibc_of(programs: list[Path]) -> str:
-    """The newest version of the C library whose symbols a program asks for."""
+    """The minimum version of the C library that provides all symbols these programs use."""
     names = [name for program in programs for name in re.findall(rb"\0GLIBC_(\d+)\.(\d+)(?=\0)", program.read_bytes())]
     return ".".join(map(str, max(tuple(map(int, name)) for name in names)))
 
 
 def rust_programs(arch: str) -> Path:
-    """Folder of this machine's own cargo and rustc, once it is known that the package can be built here. What rustup has on
-    the PATH in their place would look for the very version that is recorded with Flux.
+    """The directory of cargo and rustc themselves; CannotBuild if this machine cannot build the package. rustup's proxies on
+    the PATH would insist on the exact version that Flux names.
     """
 
-    def said(*command: str) -> str:
+    def output(*command: str) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True, cwd="/").stdout.strip()
 
-    own = said("dpkg", "--print-architecture")
+    own = output("dpkg", "--print-architecture")
     if arch != own:
-        raise CannotBuild(f"InfluxDB is built for this machine's own architecture only, which is {own}")
+        raise CannotBuild(f"InfluxDB can be built only for this machine's own architecture, {own}")
     try:
-        version = said("rustc", "--version").split()[1].split("-")[0]
-        folder = Path(said("rustc", "--print", "sysroot"), "bin")
+        version = output("rustc", "--version").split()[1].split("-")[0]
+        folder = Path(output("rustc", "--print", "sysroot"), "bin")
     except (OSError, subprocess.CalledProcessError) as error:
-        raise CannotBuild("there is no Rust here (rustc, cargo)") from error
+        raise CannotBuild("Rust (rustc, cargo) is not installed on this machine") from error
     if tuple(map(int, version.split("."))) < RUST_VERSION:
-        raise CannotBuild(f"it needs Rust {'.'.join(map(str, RUST_VERSION))}, and here is {version}")
+        needed = ".".join(map(str, RUST_VERSION))
+        raise CannotBuild(f"it needs Rust {needed} or newer, and this machine has {version}")
     for program in (folder / "cargo", "gcc", "cc"):
         if not shutil.which(program):
-            raise CannotBuild(f"{Path(program).name} is missing here")
+            raise CannotBuild(f"{Path(program).name} is not installed on this machine")
     return folder
 
 
 def _cargo_home(cache: Path) -> Path:
-    """Crates go into the cache; what the user has set for cargo (a proxy, a mirror) counts nevertheless."""
+    """The directory for crates, in the cache. The user's own settings for cargo (a proxy, a mirror) still apply."""
     home = cache / "cargo"
     home.mkdir(exist_ok=True)
     user_home = Path(os.environ.get("CARGO_HOME") or Path("~/.cargo").expanduser())

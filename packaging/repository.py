@@ -1,4 +1,4 @@
-"""A flat apt repository in a directory: index, signature and lock file."""
+"""Write a flat apt repository: packages, indexes, signature and lock file."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ LOCK = "feed.lock.json"
 
 
 class SigningKey:
-    """The feed's own key: made once, without a passphrase, in a GnuPG home that only its owner can read."""
+    """The feed's own key, created once, without a passphrase, in a GnuPG home directory that only its owner can read."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
 
     def _gpg(self, *arguments: str | Path) -> bytes:
-        # The agent's socket stands beside the keys and its path may not be longer than about 100 characters:
-        # reach the home by a short name.
+        # gpg-agent's socket is in the home directory, and the path of a socket is limited to 107 characters: use a short link.
         with tempfile.TemporaryDirectory(prefix="tig-pi-", dir="/tmp") as short:
             home = Path(short) / "gnupg"
             home.symlink_to(self.home)
@@ -59,7 +58,7 @@ def read_lock(directory: Path) -> dict:
 
 
 def is_complete(directory: Path, inputs: str) -> bool:
-    """Whether the repository was made from exactly these inputs and still has all its files."""
+    """Whether the repository was published from these inputs and still has all its files."""
     lock = read_lock(directory)
     if lock.get("inputs") != inputs or not all((directory / n).exists() for n in ("InRelease", "feed.asc")):
         return False
@@ -70,8 +69,8 @@ def is_complete(directory: Path, inputs: str) -> bool:
 
 
 def publish(directory: Path, packages: list[Package], key: SigningKey, release: str, arch: str, inputs: str) -> dict:
-    """Make `directory` hold exactly `packages`. It may be mounted by a running Pi, so it is changed in place:
-    packages first, then the indices, the signed one last, and what is no longer listed at the very end.
+    """Publish exactly `packages` in `directory`. A running Pi may have it mounted, so it is always consistent: packages are
+    added first, then the indexes are replaced, the signed one last, and packages that are no longer listed are removed.
     """
     directory.mkdir(parents=True, exist_ok=True)
     packages = sorted(packages, key=lambda package: package.name)

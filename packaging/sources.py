@@ -1,7 +1,7 @@
-"""Packages from signed apt repositories, fetched by an apt of their own: own sources, own trust, own lists.
+"""Download packages from signed apt repositories with a private apt configuration: its own sources, keys and lists.
 
-apt itself checks what has to be checked: the signature of InRelease by the one key that is named for the source,
-its date, the hashes of the index and of each package, and it knows the host's proxy.
+apt verifies everything: the signature of InRelease with the one key of the source, its date, and the hashes of the
+index and of each package. It uses this machine's proxy settings.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from pathlib import Path
 
 from deb import FeedError, Package, sha256
 
-# What apt says when it reached a repository but could not trust what it got.
+# apt's messages when it reached a repository but cannot trust it.
 DISTRUST = re.compile(
     r"GPG error|is not signed|no longer signed|is expired|not valid yet|Hash Sum mismatch|unexpected size"
     r"|signatures? (?:couldn't|could not) be verified|weak security|invalid signature|Clearsigned",
     re.IGNORECASE,
 )
-# A page where a repository should be: a login portal or a proxy's error.
+# apt's messages when the answer is not a repository, but the page of a captive portal or a proxy.
 NO_REPOSITORY = re.compile(r"NOSPLIT|NODATA")
 
 
 class OutOfReach(FeedError):
-    """A repository did not answer; nothing is wrong with what it holds."""
+    """A repository cannot be reached, which says nothing about whether it can be trusted."""
 
 
 class Apt:
-    """A private apt for one source below `root` (made when missing, and may be thrown away at any time)."""
+    """apt with a private configuration for one source. `root` holds its files and may be deleted at any time."""
 
     def __init__(self, root: Path, architecture: str, **options: str) -> None:
         self.root = root
@@ -43,7 +43,7 @@ class Apt:
         for folder in ("lists/partial", "archives/partial", "empty"):
             (root / folder).mkdir(parents=True, exist_ok=True)
         (root / "status").touch()
-        # The host's own hooks are none of our business.
+        # Do not run this machine's own hooks.
         (root / "no-hooks.conf").write_text(
             "#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n"
         )
@@ -103,7 +103,7 @@ class Apt:
         self._run("apt-get", "update")
 
     def candidate(self, name: str, version: str = "") -> dict[str, str]:
-        """Fields of the index for a package: the newest of the given version, in which * stands for the rest."""
+        """The package's entry in the index: the newest version that matches `version`, a pattern with * such as 1.*."""
         found = [
             dict(re.findall(r"^([\w-]+): (.*)$", stanza, re.MULTILINE))
             for stanza in self._run("apt-cache", "show", "--all-versions", f"{name}:{self.architecture}").split("\n\n")
@@ -115,10 +115,10 @@ class Apt:
         return found[0]
 
     def download(self, name: str, version: str, directory: Path) -> Path:
-        """Fetch and check one package; `directory`/<sha256>/ keeps it for the next run."""
+        """Download and verify a package; `directory`/<sha256>/ keeps it for later runs."""
         try:
             fields = self.candidate(name, version)
-        except OutOfReach as error:  # apt-cache fails when the index does not know the name
+        except OutOfReach as error:  # apt-cache fails if the name is not in the index
             raise FeedError(f"{self.uri} has no package {name} for {self.architecture}.") from error
         keep = directory / fields["SHA256"]
         known = list(keep.glob("*.deb"))
@@ -128,17 +128,17 @@ class Apt:
             self._run("apt-get", "download", f"{name}:{self.architecture}={fields['Version']}", cwd=Path(temporary))
             (got,) = Path(temporary).glob("*.deb")
             if sha256(got) != fields["SHA256"]:
-                raise FeedError(f"{got.name} from {self.uri} has another hash than the signed index says.")
+                raise FeedError(f"{got.name} from {self.uri} does not have the hash in the signed index.")
             keep.mkdir(parents=True, exist_ok=True)
             return Path(shutil.move(got, keep / got.name))
 
 
 def trusted_keyring(name: str, key: str, fingerprint: str, target: Path) -> Path:
-    """A keyring that holds the one key with `fingerprint`, taken from `key`: armoured text, a path or a URL."""
+    """Write a keyring with only the key that has `fingerprint`. `key` is its armoured text, a path or a URL."""
     if not fingerprint:
         raise FeedError(
-            f"The fingerprint of {name}'s signing key is not set. Look at the key ({key.splitlines()[0]}) with "
-            f"`gpg --show-keys`, compare it with what {name} publishes, and record it as the vendor's `fingerprint`."
+            f"The fingerprint of {name}'s signing key is not set. Show it with `gpg --show-keys` ({key.splitlines()[0]}), "
+            f"compare it with the one that {name} publishes, and set it as the vendor's `fingerprint`."
         )
     wanted = fingerprint.replace(" ", "").upper()
     if key.lstrip().startswith("-----BEGIN"):
@@ -167,7 +167,8 @@ def trusted_keyring(name: str, key: str, fingerprint: str, target: Path) -> Path
         if wanted not in primaries:
             raise FeedError(
                 f"{name}'s key does not have the fingerprint {wanted}; it has {', '.join(primaries) or 'none'}. "
-                f"Either the pin is out of date (compare it with what {name} publishes) or somebody changed the key."
+                f"Either {name} has a new key (compare the fingerprint with the one that it publishes), or somebody "
+                f"replaced the key."
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(gpg("--export", wanted).stdout)
@@ -177,13 +178,13 @@ def trusted_keyring(name: str, key: str, fingerprint: str, target: Path) -> Path
 def from_vendor(
     label: str, vendor: dict, name: str, version: str, architecture: str, keep: Path, work: Path
 ) -> Package:
-    """Fetch a package (in this version, or "" for the newest) from a vendor's signed repository.
+    """Download a package from a vendor's signed repository: the newest version, or the newest that matches `version`.
 
-    vendor: {uri, suites, components, key, fingerprint}. Raises OutOfReach where the vendor does not answer and
-    FeedError where what it answers cannot be trusted.
+    vendor: {uri, suites, components, key, fingerprint}. Raises OutOfReach if the vendor does not answer, and FeedError if
+    its answer cannot be trusted.
     """
     keyring = trusted_keyring(label, vendor["key"], vendor["fingerprint"], work / "key.gpg")
-    # Whatever the host thinks of dates for its own mirror: a vendor's index that has run out is not taken.
+    # This machine may ignore dates for its own mirror. An expired index of a vendor is always refused.
     dates = {"Acquire::Check-Date": "true", "Acquire::Check-Valid-Until": "true"}
     apt = Apt(work, architecture, **dates)
     apt.update(vendor["uri"], vendor["suites"], vendor["components"], keyring)
@@ -194,8 +195,8 @@ DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
 def debian_mirror() -> str:
-    """TIG_PI_DEBIAN_MIRROR, else the mirror of Debian that this host's own apt uses, else the one that mmdebstrap takes by
-    default, which makes the Pi's image: on Ubuntu, say.
+    """The mirror of Debian: TIG_PI_DEBIAN_MIRROR, else the one that this machine's apt uses, else (on Ubuntu, for example)
+    mmdebstrap's default, which the virtual Pi's image comes from, too.
     """
     if mirror := os.environ.get("TIG_PI_DEBIAN_MIRROR"):
         return mirror
@@ -206,7 +207,7 @@ def debian_mirror() -> str:
         check=False,
     ).stdout
     found = [line.split() for line in output.splitlines()]
-    # A host whose lists were never fetched knows the addresses only.
+    # Before its first `apt-get update`, a machine knows only the addresses.
     for fields in found:
         if fields[1:] == ["Debian", "Debian"] or (len(fields) == 1 and fields[0].rstrip("/").endswith("/debian")):
             return fields[0]
@@ -214,12 +215,12 @@ def debian_mirror() -> str:
         program = Path(shutil.which("mmdebstrap") or "").read_text(encoding="utf-8")
         if default := re.search(r"my \$mirror\s*= '([^']+)'", program):
             return default[1]
-    raise OutOfReach("This host's apt knows no mirror of Debian: name one in TIG_PI_DEBIAN_MIRROR.")
+    raise OutOfReach("apt on this machine has no mirror of Debian: set TIG_PI_DEBIAN_MIRROR to one.")
 
 
 def from_debian(names: list[str], release: str, architecture: str, keep: Path, work: Path) -> list[Package]:
     if not DEBIAN_KEYRING.exists():
-        raise FeedError("Debian's keys are missing on this host: install debian-archive-keyring.")
+        raise FeedError("Debian's keys are not installed on this machine: install debian-archive-keyring.")
     apt = Apt(work, architecture)
     apt.update(debian_mirror(), release, "main", DEBIAN_KEYRING)
     return [Package.read(apt.download(name, "", keep), "debian", f"Debian {release}") for name in names]

@@ -1,4 +1,4 @@
-"""Telegraf from its Go module, packed as its vendor packs it."""
+"""Build Telegraf from its Go module and pack it as its vendor does."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tools import go_environment, go_module, nice, run, toolchain
 HERE = Path(__file__).resolve().parent
 
 VERSION = "1.39.3"
-# Hash of the module as `go mod download -json` prints it; the module's own go.sum pins everything below it.
+# Hash of the module as printed by `go mod download -json`; the module's own go.sum pins its dependencies.
 SUM = "h1:SauZnzw7fZPkMNFq+GxazjPr7MyGl1/saEYxxKKvdyU="
-# The tilde sorts our build before the vendor's package of the same version, which then replaces it.
+# The tilde sorts our build before the vendor's package of the same version, so that the vendor's replaces it.
 DEBIAN_VERSION = f"{VERSION}-1~tigpi2"
 
 # dpkg's architecture: Go's.
@@ -29,8 +29,8 @@ def inputs() -> list[Path]:
 
 
 def make(arch: str, cache: Path, output: Path) -> Package:
-    """Telegraf with the plugins of telegraf-plugins.txt, in the layout of the vendor's package: files, unit and
-    maintainer scripts are the ones of the module itself.
+    """Build Telegraf with the plugins of telegraf-plugins.txt in the vendor's layout; files, unit and maintainer scripts are
+    in the module.
     """
     go = toolchain(cache) / "go/bin/go"
     log = cache / f"feed/logs/telegraf-{arch}.log"

