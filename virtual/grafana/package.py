@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Packs the stand-in for Grafana as a Debian package: package.py OUTDIR writes the .deb and prints its path.
+"""Pack the Grafana stand-in as a Debian package: package.py OUTDIR writes the .deb and prints its path.
 
-The same sources give the same bytes.
+The build is reproducible: the same files give the same package.
 """
 
 import argparse
@@ -16,9 +16,9 @@ VERSION = "12.2.0~standin1"
 HERE = Path(__file__).resolve().parent
 PARTS = HERE / "package"
 PROGRAM = HERE / "grafana_stand_in"
-_EPOCH = 1_750_000_000  # every file's time stamp
+_EPOCH = 1_750_000_000  # the modification time of every file
 
-# Where each file of package/ goes, and its mode.
+# Target: file in package/, mode.
 FILES = {
     "etc/default/grafana-server": ("grafana-server.default", 0o644),
     "usr/lib/systemd/system/grafana-server.service": ("grafana-server.service", 0o644),
@@ -40,7 +40,7 @@ def _put(source: Path, target: Path, mode: int) -> None:
 
 
 def lay_out(root: Path) -> None:
-    """The tree of the package, without its control files."""
+    """Write the tree of the package, without its control files."""
     for name, (source, mode) in FILES.items():
         _put(PARTS / source, root / name, mode)
     for module in sorted(PROGRAM.glob("*.py")):
@@ -51,7 +51,7 @@ def lay_out(root: Path) -> None:
 
 
 def build(directory: Path) -> Path:
-    """Writes the package into the directory and returns its path."""
+    """Write the package to the directory and return its path."""
     directory.mkdir(parents=True, exist_ok=True)
     package = directory / f"grafana_{VERSION}_all.deb"
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""A stand-in for Grafana: small, and faithful in what tig-pi uses of it."""
+"""A stand-in for Grafana: a small program that behaves like Grafana in everything that tig-pi uses."""
 
 VERSION = "12.2.0-standin"
 HOME = "https://grafana.com"

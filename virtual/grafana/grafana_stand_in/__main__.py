@@ -64,7 +64,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     log.Logger("http.server").info(
         "HTTP Server Listen", address=f"{server.server_address[0]}:{server.server_address[1]}"
     )
-    # As in Grafana the server already answers, /api/health among it, while the files are still being read.
+    # Like Grafana, the server answers requests such as /api/health while it still reads the provisioning files.
     time.sleep(_HEAD_START)
     application.provision()
     application.scheduler.start()
@@ -92,7 +92,7 @@ def _reset_password(arguments: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    """Returns the exit code."""
+    """Run the command and return its exit code."""
     arguments = _parser().parse_args()
     if getattr(arguments, "show_version", False):
         print(f"Version {VERSION} (a stand-in for Grafana)")

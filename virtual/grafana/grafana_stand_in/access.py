@@ -1,4 +1,4 @@
-"""Who may log in: the administrator, unless there were too many wrong passwords."""
+"""Login of the administrator, and the lock after too many wrong passwords."""
 
 import hashlib
 import hmac
@@ -23,13 +23,13 @@ def _hash(password: str, salt: str) -> str:
 
 
 def set_password(store: Store, user: dict[str, Any], password: str) -> None:
-    """Stores a new password."""
+    """Store a new password."""
     salt = secrets.token_hex(10)
     store.put("user", user["login"], {**user, "salt": salt, "password": _hash(password, salt)})
 
 
 def create_administrator(store: Store, settings: Settings) -> bool:
-    """Makes the administrator on the very first start; later starts leave the account alone."""
+    """Create the administrator on the first start; later starts do not change the account."""
     if store.all("user") or settings.flag("security", "disable_initial_admin_creation"):
         return False
     login = settings.text("security", "admin_user", "admin")
@@ -75,7 +75,7 @@ class Gate:
         if user is None:
             self._failed(login)
             raise wrong
-        # The slow hash is taken once; after that a fast keyed one of the same password is compared.
+        # Compute the slow hash only once; later logins compare a fast keyed hash of the same password.
         quick = hmac.digest(self._pepper, f"{user['password']}:{password}".encode(), "sha256")
         if not hmac.compare_digest(self._verified.get(login, b""), quick):
             if not hmac.compare_digest(user["password"], _hash(password, user["salt"])):

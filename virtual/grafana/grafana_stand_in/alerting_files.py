@@ -1,4 +1,4 @@
-"""Alerting from files in provisioning/alerting: contact points, notification policies and rules."""
+"""Files in provisioning/alerting: contact points, notification policies and rules."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +16,9 @@ from .store import Store
 from .values import flag, number, text
 
 _log = Logger("provisioning.alerting")
-BASE_INTERVAL = 10  # seconds between two looks of the scheduler
+BASE_INTERVAL = 10  # seconds; intervals of rules are multiples of it
 
-# Types of contact points with the settings that Grafana insists on. Only webhook delivers here.
+# Types of contact points, with their required settings. The stand-in delivers only to webhooks.
 _REQUIRED = {
     "email": ("addresses", "could not find addresses in settings"),
     "webhook": ("url", "required field 'url' is not specified"),
@@ -128,7 +128,7 @@ def _rule(entry: dict) -> dict[str, Any]:
         **states,
         "for": _duration(entry.get("for"), title, "for"),
         "keep_firing_for": _duration(entry.get("keepFiringFor"), title, "keepFiringFor"),
-        # The texts of annotations are not expanded: `$labels` means something in them.
+        # Annotations are not expanded, because `$labels` has a meaning in them.
         "annotations": _strings(entry.get("annotations")),
         "labels": {key: text(value) for key, value in _strings(entry.get("labels")).items()},
         "isPaused": flag(entry.get("isPaused")),
@@ -172,7 +172,7 @@ def _group(entry: dict) -> dict[str, Any]:
 
 
 class AlertingFile:
-    """One file, understood but not yet applied."""
+    """The content of a file, parsed but not yet applied."""
 
     def __init__(self, path: Path, document: dict[str, Any]) -> None:
         self.name = path.name
@@ -225,7 +225,7 @@ def _read(directory: Path) -> list[AlertingFile]:
 
 
 def provision(directory: Path, store: Store, library: Library) -> None:
-    """Applies the files. What a file no longer names stays until a file deletes it. Raises StartError."""
+    """Apply the files. Objects that are no longer in a file stay until a file deletes them. Raises StartError."""
     files = _read(directory)
     _log.info("starting to provision alerting")
     for file in files:

@@ -21,7 +21,7 @@ Route = tuple[str, re.Pattern, Callable[..., Response], bool]
 
 
 def routes(application: Application) -> list[Route]:
-    """Method, path, function, and whether it needs no login."""
+    """A route: method, path, handler, and whether it needs no login."""
     api = Api(application)
     table: list[tuple[str, str, Callable[..., Response], bool]] = [
         ("GET", "/api/health", api.health, True),
@@ -55,7 +55,7 @@ class Api:
         self.app = application
         self._reload_lock = threading.Lock()
 
-    # --- who is there -------------------------------------------------------------------------------------------
+    # --- health and users ---------------------------------------------------------------------------------------
 
     def health(self, request: Request) -> Response:
         body = {"database": "ok", "version": VERSION, "commit": "stand-in"}

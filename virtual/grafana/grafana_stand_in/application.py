@@ -1,4 +1,4 @@
-"""All parts put together; provisioning in Grafana's order."""
+"""Create all parts of the program, and provision in Grafana's order."""
 
 from . import alerting_files, policies
 from .access import Gate, create_administrator
@@ -27,7 +27,7 @@ def open_store(settings: Settings) -> Store:
 
 
 class Application:
-    """What the HTTP server serves."""
+    """The application that the HTTP server serves."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -45,7 +45,7 @@ class Application:
         self.dashboards.read()
 
     def provision(self) -> None:
-        """Everything from the files. Raises StartError."""
+        """Provision everything from the files. Raises StartError."""
         self.provision_datasources()
         self.provision_alerting()
         self.provision_dashboards()

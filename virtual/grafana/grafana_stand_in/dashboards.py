@@ -1,4 +1,4 @@
-"""Dashboards and folders: from files by provider, and made by hand."""
+"""Dashboards and folders: from the files of providers, and created by hand."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from .values import flag, number, text
 _log = Logger("provisioning.dashboard")
 _UID = re.compile(r"[a-zA-Z0-9\-_]*")
 _LETTERS = string.ascii_lowercase + string.digits
-GENERAL = ""  # the uid of the folder above all
+GENERAL = ""  # the uid of the root folder
 
 
 def new_uid() -> str:
@@ -29,14 +29,14 @@ def new_uid() -> str:
 
 
 def slug(title: str) -> str:
-    """The title as it stands in an address."""
+    """The title in the form that URLs use."""
     plain = unicodedata.normalize("NFKD", title.replace("&", " and ").replace("@", " at "))
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
     return re.sub(r"[^a-z0-9_]+", "-", plain.lower()).strip("-") or hashlib.md5(title.encode()).hexdigest()
 
 
 def _content(model: dict[str, Any]) -> dict[str, Any]:
-    """A dashboard without what saving it changes."""
+    """A dashboard without the fields that saving it changes."""
     return {key: value for key, value in model.items() if key not in ("id", "uid", "version")}
 
 
@@ -61,7 +61,7 @@ class Library:
         return self.store.get("folder", uid)
 
     def folder_by_title(self, title: str, uid: str = "") -> dict[str, Any]:
-        """The folder with this title, made when there is none; with `uid` that one is asked for and made."""
+        """The folder with this title, or with `uid` if it is given. It is created if it does not exist."""
         if uid and (folder := self.folder(uid)):
             return folder
         if not uid:
@@ -91,7 +91,7 @@ class Library:
     def save(
         self, model: dict[str, Any], folder_uid: str, provisioning: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Stores a dashboard. Raises ApiError when Grafana would refuse it."""
+        """Store a dashboard. Raises ApiError if Grafana would refuse it."""
         title = model.get("title") or ""
         if not isinstance(title, str) or not title.strip():
             raise ApiError(400, "Dashboard title cannot be empty", status="empty-name")
@@ -143,7 +143,7 @@ class Provider:
         self._seen: dict[str, str] = {}
 
     def walk(self) -> None:
-        """Brings the library up to date with the directory. Raises OSError when there is none."""
+        """Update the library from the directory. Raises OSError if the directory does not exist."""
         if not self.path.exists():
             _log.error("Cannot read directory", error=f"stat {self.path}: no such file or directory")
             raise FileNotFoundError(f"stat {self.path}: no such file or directory")
@@ -174,7 +174,7 @@ class Provider:
     def _read(self, path: Path, root: Path, known: dict[str, Any] | None) -> None:
         try:
             content = path.read_bytes()
-            # Grafana's reader stops at the end of the first value: what comes after it is not looked at.
+            # Grafana's reader stops at the end of the first value and ignores the rest.
             model, _ = json.JSONDecoder().raw_decode(content.decode("utf-8").lstrip())
             if not isinstance(model, dict):
                 raise ValueError("the file holds no JSON object")
@@ -224,7 +224,7 @@ class Provider:
 
 
 class DashboardProvisioner:
-    """All providers of provisioning/dashboards, looked at again every few seconds."""
+    """All providers of provisioning/dashboards, each checked again at its own interval."""
 
     def __init__(self, library: Library, directory: Path) -> None:
         self._library = library
@@ -234,7 +234,7 @@ class DashboardProvisioner:
         self._lock = threading.Lock()
 
     def read(self) -> None:
-        """Reads the provider files. Raises StartError."""
+        """Read the files of the providers. Raises StartError."""
         with self._lock:
             try:
                 self._providers = self._read()
@@ -266,7 +266,7 @@ class DashboardProvisioner:
         return providers
 
     def provision(self) -> None:
-        """Loads everything; faults of single dashboards and directories are only logged."""
+        """Load all dashboards. Errors of single dashboards and directories are only logged."""
         with self._lock:
             names = {provider.name for provider in self._providers}
             for dashboard in self._library.dashboards():
@@ -277,14 +277,14 @@ class DashboardProvisioner:
                 try:
                     provider.walk()
                 except OSError as error:
-                    # As in Grafana the providers after it have to wait for their next interval.
+                    # As in Grafana, the following providers wait for their next interval.
                     _log.warn("Failed to provision config", name=provider.name, error=error)
                     return
             self._judge()
             _log.info("finished to provision dashboards")
 
     def _judge(self) -> None:
-        """Duplicate uids or titles take the write permission from the providers concerned, as in Grafana."""
+        """As in Grafana, providers with duplicate uids or titles lose their write permission."""
         guilty: set[str] = set()
         for what, field in (("the same UID is used more than once", "uids"), ("", "titles")):
             users: dict[Any, list[str]] = {}
@@ -315,7 +315,7 @@ class DashboardProvisioner:
             provider.restricted = provider.name in guilty
 
     def poll(self, clock: float) -> None:
-        """Looks at the providers whose interval has passed."""
+        """Check the providers whose interval has passed."""
         with self._lock:
             walked = False
             for provider in self._providers:

@@ -1,4 +1,4 @@
-"""Data sources: from files in provisioning/datasources, kept in the store, secrets in memory only."""
+"""Data sources from files in provisioning/datasources. They are kept in the store; their secrets only in memory."""
 
 import hashlib
 import threading
@@ -14,7 +14,7 @@ from .values import flag, number, text
 
 _log = Logger("provisioning.datasources")
 
-# Types that a Grafana has on board, with their names; only InfluxDB really answers here.
+# Grafana's built-in types with their names. The stand-in can query only InfluxDB.
 TYPE_NAMES = {
     "influxdb": "InfluxDB",
     "prometheus": "Prometheus",
@@ -48,7 +48,7 @@ class DataSources:
         self._lock = threading.Lock()
 
     def provision(self, directory: Path) -> None:
-        """Makes the store equal to the files. Raises StartError with Grafana's words."""
+        """Update the store from the files. Raises StartError with Grafana's message."""
         with self._lock:
             try:
                 self._provision(directory)
@@ -197,7 +197,7 @@ class DataSources:
         }
 
     def delete(self, uid: str) -> dict[str, Any]:
-        """Deletes by hand. Raises ApiError."""
+        """Delete a data source by request. Raises ApiError."""
         source = self.find(uid)
         if source is None:
             raise ApiError(404, "Data source not found")

@@ -20,13 +20,13 @@ class ApiError(Exception):
 
 
 class Refusal(ApiError):
-    """What is refused before a handler is reached, with the other content type that Grafana gives it."""
+    """A refusal before the handler is reached; Grafana answers it with another content type."""
 
     content_type = JSON_UTF8
 
 
 def coded(code: int, message_id: str, text: str, **fields: object) -> ApiError:
-    """The error body with messageId that newer parts of Grafana answer with."""
+    """An error with messageId, as newer parts of Grafana answer it."""
     return ApiError(code, text, messageId=message_id, statusCode=code, **fields)
 
 

@@ -32,7 +32,7 @@ def _file(path: str) -> str:
 
 
 def expand(text: str) -> str:
-    """Replaces ${NAME}, $__env{NAME} and $__file{PATH}."""
+    """Replace ${NAME}, $__env{NAME} and $__file{PATH}."""
     for kinds, function in ((("", "__env"), _environment), (("__file",), _file)):
         for match in list(_EXPANDER.finditer(text)):
             if match[1] in kinds:
@@ -41,7 +41,7 @@ def expand(text: str) -> str:
 
 
 def expand_environment(text: str) -> str:
-    """Replaces $NAME and ${NAME} as a shell would; what is not set becomes nothing."""
+    """Replace $NAME and ${NAME} as a shell does; a variable that is not set becomes an empty string."""
     out, position = [], 0
     while (dollar := text.find("$", position)) >= 0 and dollar + 1 < len(text):
         out.append(text[position:dollar])
@@ -64,7 +64,7 @@ def expand_environment(text: str) -> str:
 
 
 def interpolate(text: str) -> str:
-    """One string of a provisioning file: `$$` is one `$`, everything else is expanded."""
+    """Expand a string of a provisioning file; `$$` is a `$`."""
     parts = []
     for part in text.split("$$"):
         try:
@@ -78,7 +78,7 @@ def interpolate(text: str) -> str:
 
 
 def interpolate_all(value: Any) -> Any:
-    """A whole structure; a value that comes from a variable and looks like a number or a boolean becomes one."""
+    """Expand a whole structure; a value from a variable that looks like a number or a boolean becomes one."""
     if isinstance(value, dict):
         return {key: interpolate_all(item) for key, item in value.items()}
     if isinstance(value, list):

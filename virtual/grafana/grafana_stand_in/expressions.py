@@ -39,7 +39,7 @@ class Number:
 
 @dataclass
 class NoData:
-    """A query that found nothing."""
+    """The result of a query without data."""
 
     labels: dict[str, str] = field(default_factory=dict)
 
@@ -56,7 +56,7 @@ def _as_float(value: Any) -> float | None:
 
 
 def from_frames(frames: list[Frame]) -> list[Value]:
-    """Query results as expressions take them. Raises ExpressionError for what Grafana refuses."""
+    """Query results as the input of expressions. Raises ExpressionError if Grafana refuses them."""
     if not frames:
         return [NoData()]
     series: list[Series] = []
@@ -202,7 +202,7 @@ _BINARY = {
 
 
 class _Math:
-    """Parser and evaluator of a math expression in one: every step gives a list of values."""
+    """Parses and evaluates a math expression; every step returns a list of values."""
 
     def __init__(self, text: str, variables: dict[str, list[Value]]) -> None:
         self._variables = variables
@@ -302,14 +302,14 @@ _COMMANDS = {"reduce": _reduce, "threshold": _threshold, "math": _math}
 
 
 class _Anything(dict):
-    """Stands for every variable, without a value: what is wrong with an expression shows on it before any query."""
+    """A placeholder for all variables, to check an expression before any query."""
 
     def __missing__(self, name: str) -> list[Value]:
         return []
 
 
 def check(model: dict[str, Any]) -> None:
-    """Raises ExpressionError for an expression that is wrong whatever its input."""
+    """Raise ExpressionError if an expression is invalid for any input."""
     if model.get("type") in ("reduce", "threshold") and not _input(model):
         raise ExpressionError("no variable specified to reference")
     evaluate("", model, _Anything())
@@ -324,7 +324,7 @@ def needs(model: dict[str, Any]) -> list[str]:
 
 
 def evaluate(ref_id: str, model: dict[str, Any], variables: dict[str, list[Value]]) -> list[Value]:
-    """Runs one expression over the results so far. Raises ExpressionError."""
+    """Evaluate an expression with the results so far. Raises ExpressionError."""
     kind = model.get("type") or ""
     if kind not in _COMMANDS:
         raise ExpressionError(f"'{kind}' is not a recognized expression type")

@@ -1,4 +1,4 @@
-"""Data frames: what a query gives, and their JSON."""
+"""Data frames, the results of queries, and their JSON."""
 
 import math
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""InfluxQL queries of a panel or a rule: macros, the request to the database, and frames from its answer."""
+"""InfluxQL queries of a panel or a rule: macros, the request to the database, and the frames of its answer."""
 
 import base64
 import json
@@ -19,7 +19,7 @@ _UNITS = ((31536000000, "y"), (86400000, "d"), (3600000, "h"), (60000, "m"), (10
 
 
 class QueryError(Exception):
-    """A query that failed: status and source as they stand in the answer of /api/ds/query."""
+    """A query that failed, with the status and the source for the answer of /api/ds/query."""
 
     def __init__(self, message: str, status: int, source: str) -> None:
         super().__init__(message)
@@ -55,7 +55,7 @@ def render(model: dict[str, Any], range_: TimeRange, interval_ms: int) -> str:
 
 
 class InfluxDB:
-    """The database behind a data source, asked with the data source's own credentials."""
+    """The database of a data source, queried with the data source's credentials."""
 
     def __init__(self, source: dict[str, Any]) -> None:
         self._source = source
@@ -216,7 +216,7 @@ def _table(rows: list[dict]) -> list[Frame]:
 
 
 def query(source: dict[str, Any], model: dict[str, Any], range_: TimeRange, interval_ms: int) -> list[Frame]:
-    """Runs one query of a panel or a rule. Raises QueryError."""
+    """Run a query of a panel or a rule. Raises QueryError."""
     if (source["jsonData"].get("version") or "InfluxQL") != "InfluxQL":
         raise QueryError("this stand-in for Grafana speaks InfluxQL only", 500, "plugin")
     interval_ms = max(int(interval_ms), 1)
@@ -233,7 +233,7 @@ def query(source: dict[str, Any], model: dict[str, Any], range_: TimeRange, inte
 
 
 def health(source: dict[str, Any]) -> str:
-    """How many measurements there are. Raises QueryError."""
+    """The number of measurements. Raises QueryError."""
     answer = InfluxDB(source).ask("SHOW measurements")
     rows = (answer.get("results") or [{}])[0].get("series") or []
     return f"datasource is working. {len(rows[0].get('values') or []) if rows else 0} measurements found"

@@ -1,4 +1,4 @@
-"""Reads grafana.ini by the rules of Grafana's reader (comments, quotes, continuation lines)."""
+"""Read grafana.ini by the rules of Grafana's reader (comments, quotes, continuation lines)."""
 
 from typing import NamedTuple
 

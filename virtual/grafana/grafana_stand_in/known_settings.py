@@ -1,6 +1,6 @@
-"""Sections and keys of grafana.ini that Grafana 12 knows; anything else is most likely a slip, and an error here."""
+"""Sections and keys of grafana.ini in Grafana 12. Others are probably typing errors, so the stand-in refuses them."""
 
-ANY = "*"  # a section whose keys are free
+ANY = "*"  # a section with arbitrary keys
 
 _TEXT = """
 DEFAULT: app_mode instance_name target

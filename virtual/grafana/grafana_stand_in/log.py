@@ -1,4 +1,4 @@
-"""Log lines on standard error in logfmt, the form of Grafana's console log."""
+"""Log to standard error in logfmt, the format of Grafana's console log."""
 
 import datetime
 import sys

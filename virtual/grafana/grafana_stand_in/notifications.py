@@ -23,7 +23,7 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass
 class Alert:
-    """One alert on its way; times are seconds since 1970."""
+    """An alert to be sent; times are seconds since 1970."""
 
     labels: dict[str, str]
     annotations: dict[str, str]
@@ -40,7 +40,7 @@ class Alert:
 
 @dataclass
 class Group:
-    """Alerts that go out in one notification."""
+    """Alerts that are sent in one notification."""
 
     route: policies.Route
     labels: dict[str, str]
@@ -56,7 +56,7 @@ class Group:
 
 
 def to_alert(instance: Instance) -> Alert | None:
-    """What the contact points get to hear of an instance, or None."""
+    """The alert that the contact points are sent for an instance, or None."""
     resolved = instance.resolved is not None
     kind = instance.previous if resolved else instance.state
     if not resolved and instance.state not in ("Alerting", "NoData", "Error", "Recovering"):
@@ -83,7 +83,7 @@ def _bare(value: float) -> float | int | None:
 
 
 class Notifier:
-    """Holds the groups; `tick` sends what is due."""
+    """Keeps the groups; `tick` sends the notifications that are due."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
@@ -92,7 +92,7 @@ class Notifier:
         self._lock = threading.Lock()
 
     def take(self, instances: list[Instance], now: float, own: dict[str, Any] | None = None) -> None:
-        """Alerts of a rule's evaluation; `own` are the rule's notification settings, which go before the policies."""
+        """Take the alerts of a rule's evaluation. `own`: the rule's notification settings, which precede the policies."""
         own = {key: value for key, value in (own or {}).items() if value}
         route = policies.route({**policies.tree(self._store), **own})
         with self._lock:
@@ -117,7 +117,7 @@ class Notifier:
         group.alerts[alert.fingerprint] = alert
 
     def tick(self, now: float) -> None:
-        """Sends the notifications that are due."""
+        """Send the notifications that are due."""
         with self._lock:
             due = [(key, group) for key, group in self._groups.items() if group.due <= now]
         for key, group in due:
@@ -135,7 +135,7 @@ class Notifier:
     def _flush(self, group: Group, now: float) -> None:
         with self._lock:
             for alert in group.alerts.values():
-                if not alert.resolved and alert.ends < now:  # its rule is gone
+                if not alert.resolved and alert.ends < now:  # its rule was deleted
                     alert.resolved, alert.ends = True, now
             alerts = list(group.alerts.values())
         state = {alert.fingerprint: alert.resolved for alert in alerts}
@@ -169,7 +169,7 @@ class Notifier:
                 time.sleep(attempt)
 
     def payload(self, point: dict[str, Any], group: Group, alerts: list[Alert]) -> dict[str, Any]:
-        """The JSON body of a webhook, in Grafana's shape."""
+        """The JSON body of a webhook, in Grafana's format."""
         shown = [self._shown(alert) for alert in alerts]
         firing = [alert for alert in shown if alert["status"] == "firing"]
         status = "firing" if firing else "resolved"

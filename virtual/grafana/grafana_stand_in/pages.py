@@ -1,4 +1,4 @@
-"""What a browser sees: that this is a stand-in, which has no pages."""
+"""The answer to a browser: a note that this is a stand-in without web pages."""
 
 import html
 import urllib.parse
@@ -18,6 +18,6 @@ def notice() -> bytes:
 
 
 def redirect_to_login(path: str) -> tuple[int, bytes, str, list[tuple[str, str]]]:
-    """Status, body, type and headers of the answer to somebody who is not logged in."""
+    """Status, body, type and headers of the answer to a request without a login."""
     target = "/login" if path == "/" else "/login?redirectTo=" + urllib.parse.quote(path, safe="")
     return 302, f'<a href="{target}">Found</a>.\n\n'.encode(), TYPE.lower(), [("Location", target)]

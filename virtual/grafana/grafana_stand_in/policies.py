@@ -1,4 +1,4 @@
-"""The notification policy: to which contact point alerts go, and how often."""
+"""The notification policy: the contact point that gets the alerts, and how often."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +11,11 @@ _DEFAULT_GROUP_BY = ["grafana_folder", "alertname"]
 
 
 class PolicyError(Exception):
-    """The tree cannot be used."""
+    """The tree of policies is invalid."""
 
 
 def default_contact_point() -> dict[str, Any]:
-    """The contact point that every new Grafana has. Policies know it by another name than this list."""
+    """The default contact point of a new Grafana. In policies it has another name than in this list."""
     return {
         "uid": "",
         "name": "email receiver",
@@ -30,7 +30,7 @@ def default_tree() -> dict[str, Any]:
 
 
 def contact_points(store: Store) -> list[dict[str, Any]]:
-    """The default one and those of the files."""
+    """The default contact point and those of the files."""
     own = [{k: v for k, v in point.items() if k != "id"} for point in store.all("contact_point")]
     return sorted([default_contact_point(), *own], key=lambda point: point["name"])
 
@@ -61,7 +61,7 @@ def used(route: dict[str, Any]) -> set[str]:
 
 
 def check_tree(route: Any, store: Store) -> None:
-    """Raises PolicyError for a tree that Grafana refuses."""
+    """Raise PolicyError if Grafana refuses the tree."""
     names = receivers(store)
 
     def check(node: Any) -> None:
@@ -97,7 +97,7 @@ class Route:
 
 
 def route(node: dict[str, Any]) -> Route:
-    """Where the alerts of this policy go."""
+    """The contact point of this policy."""
     values = {key: node[key] for key in ("receiver", "group_by") if node.get(key)}
     times = {
         key: seconds(str(node[key])) for key in ("group_wait", "group_interval", "repeat_interval") if node.get(key)

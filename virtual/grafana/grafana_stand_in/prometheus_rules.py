@@ -1,4 +1,4 @@
-"""GET /api/prometheus/grafana/api/v1/rules: the rules with what their last evaluation gave."""
+"""GET /api/prometheus/grafana/api/v1/rules: the rules with the results of their last evaluation."""
 
 import json
 from decimal import Decimal

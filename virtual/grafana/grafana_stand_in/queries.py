@@ -1,4 +1,4 @@
-"""Runs a set of queries and expressions that refer to each other, for panels (/api/ds/query) and for alert rules."""
+"""Run queries and expressions that refer to each other, for panels (/api/ds/query) and for alert rules."""
 
 import re
 import time
@@ -29,7 +29,7 @@ class Query:
 
 @dataclass
 class Result:
-    """What one query gave: frames and values, or an error."""
+    """The result of a query: frames and values, or an error."""
 
     frames: list[Frame] = field(default_factory=list)
     values: list[expressions.Value] = field(default_factory=list)
@@ -43,11 +43,11 @@ class SourceNotFound(Exception):
 
 
 class BadPipeline(Exception):
-    """The expressions cannot be put in an order in which they can run."""
+    """The references between the expressions are circular or missing."""
 
 
 class BadExpression(BadPipeline):
-    """An expression that is wrong in itself."""
+    """An invalid expression."""
 
     def __init__(self, ref_id: str, reason: str) -> None:
         super().__init__(f"failed to parse expression [{ref_id}]: {reason}")
@@ -56,7 +56,7 @@ class BadExpression(BadPipeline):
 
 
 def order(queries: list[Query]) -> list[Query]:
-    """Expressions after what they refer to. Raises BadPipeline."""
+    """The queries in an order in which each comes after those that it refers to. Raises BadPipeline."""
     known = {query.ref_id: query for query in queries}
     done: list[Query] = []
     visiting: set[str] = set()
@@ -130,7 +130,7 @@ def _source(query: Query, source: dict[str, Any], with_expressions: bool) -> Res
 
 
 def _named(frame: Frame) -> Frame:
-    """Between expressions a column of values bears the name that it is shown under."""
+    """In the input of an expression, a column of values has its display name."""
     columns = [replace(c, name=c.display) if c.name == "Value" and c.display else c for c in frame.fields]
     return replace(frame, fields=columns)
 

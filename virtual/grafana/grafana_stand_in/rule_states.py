@@ -1,4 +1,4 @@
-"""What an alert rule's evaluations make of its alert instances: Normal, Pending, Alerting, NoData, Error."""
+"""The states of a rule's alert instances: Normal, Pending, Alerting, NoData, Error."""
 
 import math
 from dataclasses import dataclass, field
@@ -68,7 +68,7 @@ def _agree(one: dict[str, str], other: dict[str, str]) -> bool:
 
 
 def _captures(results: dict[str, Result], rule: dict[str, Any], labels: dict[str, str]) -> dict[str, tuple]:
-    """Values by refId that belong to these labels, as the templates see them."""
+    """The values for these labels by refId, in the form that templates use."""
     captured: dict[str, tuple] = {}
     for query in rule["data"]:
         numbers = [v for v in results[query["refId"]].values if isinstance(v, expressions.Number)]
@@ -79,7 +79,7 @@ def _captures(results: dict[str, Result], rule: dict[str, Any], labels: dict[str
 
 
 def evaluate(rule: dict[str, Any], sources: DataSources, now: float) -> list[Evaluation]:
-    """Runs the rule's queries and expressions."""
+    """Run the rule's queries and expressions."""
     queries = []
     for query in rule["data"]:
         relative = query["relativeTimeRange"]
@@ -103,7 +103,7 @@ def evaluate(rule: dict[str, Any], sources: DataSources, now: float) -> list[Eva
 
 
 def _failure(rule: dict[str, Any], results: dict[str, Result]) -> Evaluation:
-    """The error that the condition's own or inherited error goes back to."""
+    """The error that caused the condition's error."""
     error = results[rule["condition"]].error
     inherited = "[sse.dependencyError]" in error
     for query in rule["data"]:
@@ -173,7 +173,7 @@ def _outcome(rule: dict[str, Any], value: expressions.Value, results: dict[str, 
 
 
 class RuleStates:
-    """The instances of one rule, carried from evaluation to evaluation."""
+    """The instances of a rule, kept from one evaluation to the next."""
 
     def __init__(self) -> None:
         self.instances: dict[tuple, Instance] = {}
@@ -195,7 +195,7 @@ class RuleStates:
         return next((i.error for i in self.instances.values() if i.error), "")
 
     def process(self, rule: dict[str, Any], folder: str, outcomes: list[Evaluation], now: float) -> list[Instance]:
-        """Moves every instance on; returns those that changed or that have to be told to the contact points."""
+        """Update every instance; return those that changed or that the contact points must be told about."""
         touched = self._spread(rule, outcomes, now)
         if touched is None:
             touched = []
@@ -221,7 +221,7 @@ class RuleStates:
         return touched + gone
 
     def _spread(self, rule: dict[str, Any], outcomes: list[Evaluation], now: float) -> list[Instance] | None:
-        """No data or an error for the whole rule changes all instances that there are, when it is mapped to a state."""
+        """If no data or an error is mapped to a state, it changes all existing instances of the rule."""
         states = {outcome.state for outcome in outcomes}
         mapped = (states == {"NoData"} and rule["noDataState"] != "NoData") or (
             states == {"Error"} and rule["execErrState"] != "Error"

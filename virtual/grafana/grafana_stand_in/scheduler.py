@@ -1,4 +1,4 @@
-"""Evaluates every alert rule on its interval, looks at dashboard directories, and sends notifications."""
+"""Evaluate the alert rules at their intervals, check the directories of dashboards, and send notifications."""
 
 import threading
 import time
@@ -18,7 +18,7 @@ _log = Logger("ngalert.scheduler")
 
 
 class Scheduler:
-    """One thread with one beat a second."""
+    """A thread that runs once a second."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Scheduler:
                     self._tick(beat)
                 self._notifier.tick(time.time())
                 self._dashboards.poll(time.monotonic())
-            except Exception as error:  # one bad rule or directory must not end the others' service
+            except Exception as error:  # an error in one rule or directory must not stop the others
                 _log.error("unexpected error", error=repr(error))
 
     def _tick(self, beat: int) -> None:
@@ -83,7 +83,7 @@ class Scheduler:
     def _evaluate(self, rule: dict[str, Any], now: float) -> None:
         fingerprint = str(sorted((key, str(value)) for key, value in rule.items() if key not in ("id", "position")))
         with self._lock:
-            # A changed rule starts afresh, as in Grafana.
+            # As in Grafana, a changed rule starts over.
             if self._fingerprints.get(rule["uid"]) != fingerprint:
                 self._states.pop(rule["uid"], None)
                 self._fingerprints[rule["uid"]] = fingerprint
@@ -91,7 +91,7 @@ class Scheduler:
         began = time.perf_counter()
         try:
             outcomes = rule_states.evaluate(rule, self._sources, now)
-        except Exception as error:  # the rule's own fault: it shows in its health
+        except Exception as error:  # the health of the rule shows the error
             outcomes = [rule_states.Evaluation("Error", error=str(error) or repr(error))]
         failure = next((outcome.error for outcome in outcomes if outcome.error), "")
         if failure:

@@ -1,4 +1,4 @@
-"""The HTTP side: requests in, authentication, answers out."""
+"""The HTTP server: requests, authentication, answers."""
 
 import base64
 import binascii
@@ -21,7 +21,7 @@ _LARGEST_BODY = 16 * 1024 * 1024
 
 @dataclass
 class Request:
-    """One request, with the user who makes it (None before the login)."""
+    """A request with its user (None before the login)."""
 
     method: str
     path: str
@@ -39,7 +39,7 @@ class Request:
 
 @dataclass
 class Response:
-    """One answer; a body that is not bytes is sent as JSON."""
+    """An answer; a body that is not bytes is sent as JSON."""
 
     status: int = 200
     body: Any = b""
@@ -56,11 +56,11 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
     timeout = 60
     disable_nagle_algorithm = True
-    wbufsize = 65536  # head and body leave together
+    wbufsize = 65536  # send headers and body together
     server: "Server"
 
     def log_message(self, *_: Any) -> None:
-        """Requests are logged by _serve, when [server] router_logging says so."""
+        """Do nothing: _serve logs requests if [server] router_logging is set."""
 
     def _serve(self) -> None:
         parts = urllib.parse.urlsplit(self.path)
@@ -78,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
             response = Response(error.code, error.body, error.content_type)
         except StartError as error:
             response = Response(500, {"message": "", "error": str(error)})
-        except Exception as error:  # an answer is owed in any case
+        except Exception as error:  # the client must get an answer
             _log.error("Request error", path=path, error=repr(error))
             response = Response(500, {"message": "Internal Server Error"})
         self._send(response)
@@ -129,7 +129,7 @@ class Server(ThreadingHTTPServer):
             ) from error
 
     def server_bind(self) -> None:
-        # As HTTPServer does it, without asking the name service for this machine's name.
+        # As in HTTPServer, but without a DNS request for this machine's name.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if self.address_family == socket.AF_INET6 and not self.server_address[0]:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -138,10 +138,10 @@ class Server(ThreadingHTTPServer):
         self.server_name, self.server_port = "localhost", self.server_address[1]
 
     def handle_error(self, *_: Any) -> None:
-        """A client that hangs up is no news."""
+        """Do not log that a client has closed the connection."""
 
     def answer(self, request: Request, headers: Any) -> Response:
-        """Finds the route and lets nobody in who may not. Raises ApiError."""
+        """Find the route and check the login. Raises ApiError."""
         self._identify(request, headers)
         for method, pattern, function, public in self._routes:
             match = pattern.fullmatch(request.path)

@@ -14,7 +14,7 @@ _DURATION = re.compile(r"(\d+)(ms|s|m|h|d|w|y)")
 
 
 def seconds(text: str) -> float:
-    """A duration as Grafana and Prometheus write it ("1h30m", "15s", "0") in seconds. Raises ValueError."""
+    """Parse a duration in the format of Grafana and Prometheus ("1h30m", "15s", "0") into seconds. Raises ValueError."""
     if text == "0":
         return 0.0
     if not text or _DURATION.sub("", text):
@@ -101,7 +101,7 @@ class Settings:
             return default
 
     def path(self, key: str, default: str) -> Path:
-        """One of [paths]; a relative one counts from the home path."""
+        """A path of section [paths]; a relative one is below the home path."""
         return self.home / self.text("paths", key, default)
 
     @property
@@ -114,7 +114,7 @@ class Settings:
 
     @property
     def root_url(self) -> str:
-        """The address that people use, with a slash at its end."""
+        """The URL that users open, ending in a slash."""
         port = self.text("server", "http_port", "3000")
         url = self.text("server", "root_url", "%(protocol)s://%(domain)s:%(http_port)s/")
         url = url.replace("%(protocol)s", self.text("server", "protocol", "http"))

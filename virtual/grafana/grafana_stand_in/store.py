@@ -1,4 +1,4 @@
-"""What outlives a restart: JSON documents by kind and key in an SQLite file.
+"""Data that survives a restart: JSON documents by kind and key in an SQLite file.
 
 The file has the name and place of Grafana's own database, so that what saves and restores the one does so with the
 other; its only table has a name that Grafana does not use, so that a Grafana installed later finds room beside it.
@@ -50,7 +50,7 @@ class Store:
         return {**json.loads(row[1]), "id": row[0]} if row else None
 
     def all(self, kind: str) -> list[dict[str, Any]]:
-        """All documents of a kind in the order in which they were made."""
+        """All documents of a kind in the order of their creation."""
         with self._lock:
             rows = self._connection.execute(
                 f"SELECT id, body FROM {_TABLE} WHERE kind = ? ORDER BY id", (kind,)
@@ -58,7 +58,7 @@ class Store:
         return [{**json.loads(body), "id": number} for number, body in rows]
 
     def put(self, kind: str, key: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Stores a document; an existing one keeps its number."""
+        """Store a document; an existing one keeps its number."""
         text = json.dumps({name: value for name, value in body.items() if name != "id"}, separators=(",", ":"))
         with self._lock:
             self._connection.execute(

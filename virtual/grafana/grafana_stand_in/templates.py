@@ -15,7 +15,7 @@ class TemplateError(Exception):
 
 
 class Number(float):
-    """A value of an expression: prints without exponent, `.Value` is the bare number, `.Labels` its labels."""
+    """A value of an expression. It is printed without exponent; `.Value` is its number, `.Labels` are its labels."""
 
     labels: dict[str, str]
 
@@ -94,7 +94,7 @@ _FUNCTIONS = {
 
 
 def _truth(value: Any) -> bool:
-    # A value of an expression is a struct in Go, and a struct is true whatever it holds.
+    # A value of an expression is a struct in Go, and a struct is always true.
     return isinstance(value, Number) or (value is not MISSING and bool(value))
 
 
@@ -143,11 +143,11 @@ def _walk(value: Any, path: list[str]) -> Any:
     return value
 
 
-_Node = tuple[str, str, list, list]  # kind (text, action, if, with), its text, what is inside, and the else part
+_Node = tuple[str, str, list, list]  # kind (text, action, if, with), text, body, and else part
 
 
 def _pieces(text: str) -> list[tuple[str, str]]:
-    """Text and actions in turn, white space trimmed where an action asks for it."""
+    """Text and actions in turn, without the white space that actions trim."""
     pieces: list[tuple[str, str]] = []
     position, trim = 0, False
     for match in _ACTION.finditer(text):
@@ -160,7 +160,7 @@ def _pieces(text: str) -> list[tuple[str, str]]:
 
 
 def _parse(pieces: list[tuple[str, str]], nested: bool) -> tuple[list[_Node], str]:
-    """Nodes up to {{ end }} or {{ else }}, and which of them it was."""
+    """Nodes up to {{ end }} or {{ else }}, and which of the two it was."""
     nodes: list[_Node] = []
     while pieces:
         kind, text = pieces.pop(0)

@@ -1,4 +1,4 @@
-"""Reads YAML as Grafana's reader does: no duplicate keys, only true/false are booleans, the same error texts."""
+"""Read YAML like Grafana: no duplicate keys, only true and false are booleans, the same error messages."""
 
 import re
 from pathlib import Path
@@ -43,7 +43,7 @@ _Loader.add_implicit_resolver(
 
 
 def load(path: Path) -> Any:
-    """The file's content (None when it is empty). Raises YamlError and OSError."""
+    """The file's content (None if it is empty). Raises YamlError and OSError."""
     try:
         return yaml.load(path.read_bytes(), Loader=_Loader)
     except yaml.MarkedYAMLError as error:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# `grafana-server` and `grafana-cli` as commands: the program with the paths of the package.
+# The commands `grafana-server` and `grafana-cli`: run the program with the paths of the package.
 set -e
 
 home=${GRAFANA_HOME:-/usr/share/grafana}

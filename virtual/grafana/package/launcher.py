@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -EBs
-"""Starts the stand-in for Grafana from where its package puts it."""
+"""Start the Grafana stand-in from its place in the package."""
 
 import sys
 
