@@ -388,3 +388,20 @@ def test_every_named_file_and_verb_exists():
             exists = (REPOSITORY / file).exists() or (path.parent / file).exists()
             assert exists or NOT_HERE.match(file), f"{name}: {file}"
     assert named > 50
+
+
+def test_every_link_in_a_document_leads_somewhere():
+    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    links = 0
+    for name in listed.stdout.splitlines():
+        for target, anchor in re.findall(
+            r"\]\(((?!https?:)[^)#\s]*)(?:#([^)\s]+))?\)", (REPOSITORY / name).read_text()
+        ):
+            links += 1
+            file = ((REPOSITORY / name).parent / target).resolve() if target else REPOSITORY / name
+            assert file.exists(), f"{name}: {target}"
+            if anchor:
+                headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+                slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+                assert anchor in slugs, f"{name}: {target}#{anchor}"
+    assert links > 30

@@ -1,4 +1,4 @@
-"""Tells the programs beside it which task they are started for, and when each task began."""
+"""A callback that records when each task begins, and tells ssh and sftp in this folder which task they run for."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ansible.plugins.callback import CallbackBase
 DOCUMENTATION = r"""
 name: trace
 type: aggregate
-short_description: Write what a run does on its hosts into a file
+short_description: Record tasks and remote calls in a file
 description:
-  - The workers of Ansible inherit E(TIG_PI_BENCH_TASK) when they are forked, and hand it on to the ssh that they start.
+  - The workers of Ansible inherit E(TIG_PI_BENCH_TASK) when they are forked, and pass it to the ssh that they start.
 requirements:
-  - the file in the variable E(TIG_PI_BENCH_TRACE), and C(ssh) of this folder as the executable of the connection
+  - E(TIG_PI_BENCH_TRACE) with the path of the file, and C(ssh) of this folder as the executable of the connection
 """
 
 
