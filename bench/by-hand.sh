@@ -1,29 +1,30 @@
 #!/bin/sh
-# What playbooks/site.yml does, as one would write it down by hand: the same packages from the same feed, the same
-# accounts, databases, dashboards and flows, and the same end: every service answers. bench/stack holds the playbook
-# against it, and playbooks/verify.yml must pass on the Pi that it leaves behind. It looks at nothing that is there
-# already, so that it can be run once.
+# Does the same as playbooks/site.yml, as one would write it by hand: the same packages from the same feed, the same
+# accounts, databases, dashboards and flows, until every service answers. bench/stack compares the playbook with it, and
+# playbooks/verify.yml must pass on the resulting Pi. It does not check what is already installed, so it works only once.
 #
-#   by-hand.sh DIRECTORY one-by-one   as root on a blank Pi: the plain way, in which each service has its instructions
-#                                     (add the vendor's repository, install, configure, start), one after the other
-#   by-hand.sh DIRECTORY at-once      the fastest way that we know: all packages in one transaction that starts nothing,
-#                                     then all files, then everything is started together
+# Run it as root on a blank Pi:
 #
-# DIRECTORY/secrets    passwords, one a file, as in an inventory's secrets/
-# DIRECTORY/files      what one would have ready, below its path on the Pi: telegraf.d, dashboards, alert rules, flows,
+#   by-hand.sh DIRECTORY one-by-one   the plain way: for one service after the other, add the vendor's repository, install,
+#                                     configure, start
+#   by-hand.sh DIRECTORY at-once      the fastest way that we know: install all packages in one transaction that starts
+#                                     nothing, write all files, then start everything together
+#
+# DIRECTORY/secrets    one file per password, as in an inventory's secrets/
+# DIRECTORY/files      files that are already rendered, by their path on the Pi: telegraf.d, dashboards, alert rules, flows,
 #                      the broker's accounts, the drop-ins of the units, and the programs that these start
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 secrets=$1/secrets
 files=$1/files
 
-# --- means ---
+# --- helpers ---
 
 secret() { cat "$secrets/$1"; }
-answers() { # URL: wait until it does
+answers() { # URL: wait until it answers
   until curl --silent --fail --output /dev/null "$1"; do sleep 0.2; done
 }
-vendor() { # REPOSITORY: declare it; all of them are in the feed
+vendor() { # REPOSITORY: add it; here, every repository is the feed
   cat >"/etc/apt/sources.list.d/$1.sources" <<EOF
 Types: deb
 URIs: file:///srv/tig-pi-feed
@@ -35,24 +36,24 @@ hold() { # PACKAGE VERSION
   printf 'Package: %s\nPin: version %s\nPin-Priority: 995\n' "$1" "$2" >"/etc/apt/preferences.d/$1"
 }
 install_packages() { apt-get install --quiet --yes --no-install-recommends "$@"; }
-start() { # UNIT: with the configuration that it has now
+start() { # UNIT: start it with its current configuration
   systemctl daemon-reload
   systemctl enable --quiet "$1"
   systemctl restart "$1"
 }
-ready() { # PATH...: copy what is ready, with its permissions
+ready() { # PATH...: copy rendered files with their permissions
   for path; do
     mkdir -p "$(dirname "/$path")"
     cp -pr "$files/$path" "$(dirname "/$path")"
   done
 }
-drop_in() { # SERVICE [UNIT...]: how systemd runs it, and what looks after its state
+drop_in() { # SERVICE [UNIT...]: copy the drop-ins of its unit, its other units, and the programs that check its state files
   ready "etc/systemd/system/$1.service.d" usr/local/libexec usr/local/lib/tig-pi
   shift
   for unit; do ready "etc/systemd/system/$unit"; done
 }
 
-# --- what each service is told ---
+# --- configuration of each service ---
 
 configure_time_and_journal() {
   timedatectl set-timezone Europe/Stockholm
@@ -181,7 +182,7 @@ EOF
 }
 
 create_accounts_in_influxdb() {
-  # The database first has nobody, and then nobody gets in without an account.
+  # Until the first account exists, the database accepts this query without a password.
   answers http://127.0.0.1:8086/ping
   umask 077
   printf 'user = "admin:%s"\n' "$(secret influxdb/admin)" >/root/influxdb.curl
@@ -336,7 +337,7 @@ at_once() {
   vendor tig-pi-feed
   hold influxdb '1.*'
   hold telegraf '1.39.3*'
-  # They start below, with their configuration in place.
+  # Do not start services before their configuration is in place.
   printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
   chmod +x /usr/sbin/policy-rc.d
   apt-get update --quiet
