@@ -177,7 +177,7 @@ class Provider:
             # Grafana's reader stops at the end of the first value and ignores the rest.
             model, _ = json.JSONDecoder().raw_decode(content.decode("utf-8").lstrip())
             if not isinstance(model, dict):
-                raise ValueError("the file holds no JSON object")
+                raise ValueError("the file has no JSON object")
             if not model.get("title"):
                 raise ValueError("Dashboard title cannot be empty")
         except (OSError, ValueError) as error:

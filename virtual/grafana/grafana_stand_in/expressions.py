@@ -139,7 +139,7 @@ def _reduce(ref_id: str, model: dict[str, Any], variables: dict[str, list[Value]
     if reducer not in _REDUCERS:
         raise ExpressionError(f"reduction {reducer} not implemented" if reducer else "no reducer specified")
     if mode := (model.get("settings") or {}).get("mode"):
-        raise ExpressionError(f"this stand-in does not know reducer mode '{mode}'")
+        raise ExpressionError(f"this stand-in does not support reducer mode '{mode}'")
     results: list[Value] = []
     for value in variables[_input(model)]:
         if isinstance(value, Series):
@@ -211,7 +211,7 @@ class _Math:
         while text[position:].strip():
             match = _TOKEN.match(text, position)
             if not match:
-                raise ExpressionError(f"this stand-in does not know {text[position:].strip()[:1]!r} in math")
+                raise ExpressionError(f"this stand-in does not support {text[position:].strip()[:1]!r} in math")
             self._tokens.append((match.lastgroup or "", match[match.lastgroup]))
             position = match.end()
         self._at = 0

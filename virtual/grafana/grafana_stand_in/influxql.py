@@ -47,7 +47,7 @@ def render(model: dict[str, Any], range_: TimeRange, interval_ms: int) -> str:
     """The query text with its macros replaced."""
     text = model.get("query") or ""
     if not (text and model.get("rawQuery")):
-        raise QueryError("this stand-in for Grafana knows raw queries only", 500, "plugin")
+        raise QueryError("this stand-in for Grafana supports only raw queries", 500, "plugin")
     shown = format_interval(interval_ms)
     text = text.replace("$timeFilter", f"time >= {range_.start}ms and time <= {range_.end}ms")
     text = text.replace("$interval", shown).replace("$__interval_ms", str(interval_ms))
@@ -218,7 +218,7 @@ def _table(rows: list[dict]) -> list[Frame]:
 def query(source: dict[str, Any], model: dict[str, Any], range_: TimeRange, interval_ms: int) -> list[Frame]:
     """Run a query of a panel or a rule. Raises QueryError."""
     if (source["jsonData"].get("version") or "InfluxQL") != "InfluxQL":
-        raise QueryError("this stand-in for Grafana speaks InfluxQL only", 500, "plugin")
+        raise QueryError("this stand-in for Grafana supports only InfluxQL", 500, "plugin")
     interval_ms = max(int(interval_ms), 1)
     text = render(model, range_, interval_ms)
     answer = InfluxDB(source).ask(text, model.get("policy") or "")

@@ -227,7 +227,7 @@ class Notifier:
         settings = point["settings"]
         headers = {"Content-Type": "application/json", "User-Agent": "Grafana"}
         if unknown := settings.keys() - {"url", "httpMethod"}:
-            raise ValueError(f"this stand-in does not know the setting {', '.join(sorted(unknown))} of a webhook")
+            raise ValueError(f"this stand-in does not support the setting {', '.join(sorted(unknown))} of a webhook")
         request = urllib.request.Request(
             settings["url"],
             data=json.dumps(payload).encode(),

@@ -77,7 +77,7 @@ def check_tree(route: Any, store: Store) -> None:
             if node.get(key) not in (None, "") and (seconds(str(node[key])) <= 0 and key != "group_wait"):
                 raise PolicyError(f"{key} cannot be zero")
         if node.get("routes"):
-            raise PolicyError("this stand-in knows no nested policies")
+            raise PolicyError("this stand-in does not support nested policies")
 
     try:
         check(route)

@@ -105,7 +105,7 @@ def _value(text: str, dot: Any, variables: dict[str, Any]) -> Any:
     arguments = [_operand(word, dot, variables) for word in (words[1:] if function else words)]
     if function is None:
         if len(arguments) != 1:
-            raise TemplateError(f"this stand-in does not know {{{{ {text} }}}}")
+            raise TemplateError(f"this stand-in does not support {{{{ {text} }}}}")
         return arguments[0]
     try:
         return function(*arguments)
@@ -173,7 +173,7 @@ def _parse(pieces: list[tuple[str, str]], nested: bool) -> tuple[list[_Node], st
                 raise TemplateError(f"unexpected {{{{{word}}}}}")
             return nodes, text
         elif kind == "action" and (word in ("range", "define", "template", "block") or ":=" in text):
-            raise TemplateError(f"this stand-in does not know {{{{ {text} }}}}")
+            raise TemplateError(f"this stand-in does not support {{{{ {text} }}}}")
         else:
             nodes.append((kind, text, [], []))
     if nested:
@@ -185,7 +185,7 @@ def _otherwise(stop: str, pieces: list[tuple[str, str]]) -> list[_Node]:
     if stop == "end":
         return []
     if stop != "else":
-        raise TemplateError(f"this stand-in does not know {{{{ {stop} }}}}")
+        raise TemplateError(f"this stand-in does not support {{{{ {stop} }}}}")
     return _parse(pieces, True)[0]
 
 

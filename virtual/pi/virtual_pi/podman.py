@@ -37,8 +37,8 @@ class Podman:
             command, input=data, stdin=None if data else subprocess.DEVNULL, capture_output=True, check=False
         )
         if check and result.returncode != 0:
-            said = (result.stderr or result.stdout).decode(errors="replace").strip()
-            raise Failure(f"podman {arguments[0]} failed: {said or result.returncode}")
+            message = (result.stderr or result.stdout).decode(errors="replace").strip()
+            raise Failure(f"podman {arguments[0]} failed: {message or result.returncode}")
         return result.stdout.decode(errors="replace")
 
     def succeeds(self, *arguments: str) -> bool:
