@@ -42,7 +42,7 @@ def test_defaults():
         ("interval", "15", "interval must be a number"),
         ("interval", True, "interval must be a number"),
         ("ring", 0, "ring must be 1 to 20000"),
-        ("watchdog", 5, "watchdog must be 30 to 3600"),
+        ("watchdog", 5, "watchdog must be 90 to 3600"),
         ("wifi", None, "wifi.ssid is missing"),
         ("wifi", "home", "wifi is not an object"),
         ("wifi.ssid", "x" * 33, "wifi.ssid must be 1 to 32 bytes"),

@@ -16,7 +16,7 @@ _SCHEMA = (
     ("topic", str, None, 1, 200),
     ("interval", int, 15, 2, 86400),
     ("ring", int, 500, 1, 20000),
-    ("watchdog", int, 120, 30, 3600),
+    ("watchdog", int, 120, 90, 3600),
     ("wifi.ssid", str, None, 1, 32),
     ("wifi.password", str, "", 0, 64),
     ("broker.host", str, None, 1, 255),
