@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable
 
 import pytest
+import yaml
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
 EPHEMERAL = pathlib.Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", "."))
@@ -46,6 +47,12 @@ class Pi:
 
     def _command(self, verb: str) -> None:
         subprocess.run([PROJECT / "virtual/pi/pi.py", verb, self.name], check=True)
+
+
+@pytest.fixture(scope="session")
+def probe() -> str:
+    """The name under which `make verify` publishes."""
+    return yaml.safe_load((PROJECT / "contract.yml").read_text(encoding="utf-8"))["probe"]
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from project import REPOSITORY
+from project import CONTRACT, PROBE, REPOSITORY
 
 TEMPLATES = REPOSITORY / "templates" / "telegraf"
 CACHE = Path(
@@ -50,7 +50,7 @@ SITE = {
     "site_averages_span": 86400,
     "site_averages_group": "time(10m), *",
     "site_averages_select": (
-        'SELECT mean(*) INTO "iot"."averages".:MEASUREMENT FROM "iot"."autogen"."mqtt_consumer" WHERE "device" != \'tig-pi-probe\''
+        f'SELECT mean(*) INTO "iot"."averages".:MEASUREMENT FROM "iot"."autogen"."mqtt_consumer" WHERE "device" != \'{PROBE}\''
     ),
     "telegraf_max_undelivered_messages": 10000,
     "site_readings": [
@@ -193,7 +193,7 @@ class Chain:
         (directory / "mosquitto.conf").write_text(
             f"listener {self.mqtt_port} 127.0.0.1\nallow_anonymous true\npersistence true\nuser {_user()}\n"
             f"persistence_location {directory}/mosquitto/\nautosave_interval 5\nsys_interval 1\n"
-            f"max_inflight_messages 1000\nmax_queued_messages 100000\nmessage_size_limit 16384\n{broker_options}\n"
+            f"max_inflight_messages 1000\nmax_queued_messages 100000\nmessage_size_limit {CONTRACT['message_bytes']}\n{broker_options}\n"
         )
         (directory / "influxdb.conf").write_text(
             f'reporting-disabled = true\nbind-address = "127.0.0.1:{rpc_port}"\n'

@@ -9,7 +9,12 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import yaml
+
 REPOSITORY = Path(__file__).resolve().parents[1]
+# What several programs agree on.
+CONTRACT = yaml.safe_load((REPOSITORY / "contract.yml").read_text(encoding="utf-8"))
+PROBE = CONTRACT["probe"]
 
 
 def load(path: str) -> ModuleType:

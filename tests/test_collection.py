@@ -64,6 +64,7 @@ def test_only_what_roles_need_is_built(built):
         "LICENSE",
         "MANIFEST.json",
         "README.md",
+        "contract.yml",
         "firmware",
         "meta",
         "plugins",

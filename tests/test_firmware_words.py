@@ -1,15 +1,16 @@
-"""What the device says about itself: lamp, status and README use the same words; the watchdog is fed by progress alone."""
+"""What the device says about itself: the lamp has a colour for each word of the status; the watchdog is fed by progress alone."""
 
 from __future__ import annotations
 
 import ast
-import re
 
 import pytest
+from project import CONTRACT
 
 from firmware import FIRMWARE, evaluate
 
 DRIVERS = sorted(path.stem for path in (FIRMWARE / "lib/tig/drivers").glob("[!_]*.py"))
+RGB = {state["word"]: state["rgb"] for state in CONTRACT["waiting_for"]}
 KEYS = {  # what a setting may have, by its kind
     "pin": {"direction", "bus"},
     "text": set(),
@@ -18,14 +19,10 @@ KEYS = {  # what a setting may have, by its kind
 }
 
 
-def test_the_lamp_has_a_colour_for_every_word_and_the_readme_explains_each():
-    colours = evaluate("from tig.led import COLOURS\nresult = COLOURS")
-    assert set(colours) == {"wifi", "time", "broker", "sensor", "none"}
-    assert len(set(colours.values())) == 5
-    table = re.findall(r"^\| (\w+) \| `(\w+)` \|", (FIRMWARE / "README.md").read_text(), re.MULTILINE)
-    assert dict(map(reversed, table)).keys() == colours.keys()
-    shade = {"red": 0x140000, "green": 0x000800, "blue": 0x000014, "violet": 0x140014, "yellow": 0x141000}
-    assert {word: shade[colour] for colour, word in table} == colours
+def test_the_lamp_has_a_colour_for_every_word():
+    assert evaluate("from tig.led import COLOURS\nresult = COLOURS") == RGB
+    assert set(RGB) == {"wifi", "time", "broker", "sensor", "none"}
+    assert len(set(RGB.values())) == 5
 
 
 def test_the_lamp_changes_only_when_the_word_does_and_a_missing_one_harms_nothing():
@@ -41,7 +38,7 @@ for word in ("wifi", "wifi", "broker", "none", "none", "something else"):
     led.say(word)
 result = Board.shown
 """
-    assert evaluate(code) == [0x000014, 0x140014, 0x000800, 0]
+    assert evaluate(code) == [RGB["wifi"], RGB["broker"], RGB["none"], 0]
 
 
 def test_the_watchdog_starves_when_readings_are_late():

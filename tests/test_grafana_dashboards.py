@@ -15,10 +15,9 @@ from ansible.plugins.loader import lookup_loader
 from ansible.template import Templar
 from ansible_collections.tig_pi.stack.plugins.filter import site_description
 from chain import running, wait_until
-from conftest import REPOSITORY
+from project import PROBE, REPOSITORY
 
 TEMPLATES = REPOSITORY / "templates/grafana"
-PROBE = "tig-pi-probe"
 READINGS = [
     {
         "field": "outsidetemp",

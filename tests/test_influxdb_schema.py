@@ -13,6 +13,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.tig_pi.stack.plugins.modules import influxdb_schema
 from chain import PASSWORD, Program, free_port, program, wait_until
+from project import PROBE
 
 ADMIN = {"name": "admin", "password": PASSWORD}
 QUERY = 'SELECT mean(*) INTO "iot"."averages".:MEASUREMENT FROM "iot"."autogen"./.*/ GROUP BY time(600s), *'
@@ -227,8 +228,8 @@ def test_a_changed_continuous_query_converges(database):
 @pytest.mark.parametrize(
     "query",
     [
-        """SELECT mean(*) INTO "iot"."averages".:MEASUREMENT FROM "iot"."autogen"."mqtt_consumer"
-           WHERE "device" != 'tig-pi-probe' GROUP BY time(10m), *""",
+        f"""SELECT mean(*) INTO "iot"."averages".:MEASUREMENT FROM "iot"."autogen"."mqtt_consumer"
+           WHERE "device" != '{PROBE}' GROUP BY time(10m), *""",
         'select max("outsidetemp") as "high" into "iot"."averages"."day" from "mqtt_consumer" group by time(24h),"device"',
         "SELECT mean(a)/2 INTO averages.b FROM m WHERE a>1 AND device=~/^x/ GROUP BY time(90m),device fill(none)",
         "SELECT last(a) INTO averages.c FROM /^m.*/ GROUP BY time(1w)",

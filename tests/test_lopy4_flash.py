@@ -13,6 +13,7 @@ import pytest
 import yaml
 from chain import Program, free_port, libraries, program, wait_until
 from lopy4_bench import CONFIG, IDENTITY, REPOSITORY, Device, damage_fat
+from project import PROBE
 from virtual_lopy4_host import esptool
 
 pytestmark = pytest.mark.slow
@@ -76,7 +77,7 @@ def broker(site, tmp_path):
     (site / "secrets/mosquitto").mkdir(parents=True)
     passwords = tmp_path / "passwords"
     passwords.touch(mode=0o644)
-    for name in ("one", "tig-pi-probe"):
+    for name in ("one", PROBE):
         (site / "secrets/mosquitto" / name).write_text(f"secret-of-{name}\n")
         command = [program("mosquitto_passwd", "mosquitto"), "-b", passwords, name, f"secret-of-{name}"]
         subprocess.run(command, check=True, capture_output=True, env={**os.environ, **libraries(command[0])})

@@ -26,7 +26,7 @@ from ansible.template import Templar, trust_as_template
 from ansible_collections.tig_pi.stack.plugins.filter import node_red as filters
 from ansible_collections.tig_pi.stack.plugins.modules import node_red_flows as flows
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from project import REPOSITORY
+from project import PROBE, REPOSITORY
 
 ROLE = REPOSITORY / "roles/node_red"
 TEMPLATES = REPOSITORY / "templates/node_red"
@@ -493,12 +493,12 @@ class TestReading:
     def test_what_is_no_reading(self, tab, payload):
         assert self.parse(tab, "tig/lopy/reading", payload) is None
 
-    @pytest.mark.parametrize("device", ["", "a/b", "+", "#", None, 1, "x" * 65, "a\u0000", "tig-pi-probe"])
+    @pytest.mark.parametrize("device", ["", "a/b", "+", "#", None, 1, "x" * 65, "a\u0000", PROBE])
     def test_a_name_that_is_none(self, tab, device):
         assert self.parse(tab, "mats/test", {"device": device, "outsidetemp": 1}) is None
 
     def test_the_probe_is_passed_by(self, tab):
-        assert self.parse(tab, "tig/tig-pi-probe/reading", {"outsidetemp": 1}) is None
+        assert self.parse(tab, f"tig/{PROBE}/reading", {"outsidetemp": 1}) is None
 
     def test_values_that_are_no_numbers_are_left_out(self, tab):
         made = self.parse(tab, "tig/lopy/reading", '{"a": "1", "b": true, "c": null, "d": [1], "e": 1e999, "f": 0}')

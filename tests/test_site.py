@@ -10,7 +10,7 @@ import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.tig_pi.stack.plugins.filter import site_description as site
-from conftest import REPOSITORY
+from project import PROBE, REPOSITORY
 
 READINGS = yaml.safe_load((REPOSITORY / "inventories/home/group_vars/site/readings.yml").read_text())["site_readings"]
 DEFAULTS = yaml.safe_load((REPOSITORY / "playbooks/group_vars/all/10_site.yml").read_text())
@@ -80,7 +80,7 @@ def spoil_variable(name, value, host="pi"):
         (spoil_reading(quantity="warmth"), "dht11 measures humidity, temperature; quantity is 'warmth'"),
         (spoil_variable("lopy4_name", "greenhouse", "matslopy4"), "2 devices are called greenhouse"),
         (spoil_variable("lopy4_name", "green house", "matslopy4"), "'green house' can't be a device's name"),
-        (spoil_variable("lopy4_name", "tig-pi-probe", "matslopy4"), "the name of the probe"),
+        (spoil_variable("lopy4_name", PROBE, "matslopy4"), "the name of the probe"),
         (spoil_variable("lopy4_sensors", [], "matslopy4"), "host_vars/matslopy4.yml: lopy4_sensors is missing"),
         (spoil_variable("lopy4_sensors", [{"driver": "dth11"}], "matslopy4"), "no sensor type dth11"),
         (

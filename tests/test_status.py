@@ -15,7 +15,7 @@ import pytest
 import yaml
 from ansible_collections.tig_pi.stack.plugins.filter import status
 from chain import Chain, free_port
-from conftest import REPOSITORY
+from project import PROBE, REPOSITORY
 
 FUNCTIONS = ("brokers", "databases", "collectors", "dashboards", "flows")
 
@@ -55,7 +55,7 @@ def chain(tmp_path_factory):
             write('mqtt_consumer,device=evil\x1b[2Jname "a\x07b"=1,outsidetemp=2'.replace('"', ""), back)
             write(f"mqtt_consumer outsidetemp=25,wet={back}", back)
             write(f"mqtt_consumer,device={'long' * 30} outsidetemp=1", back)
-            write("mqtt_consumer,device=tig-pi-probe probe=1", back)
+            write(f"mqtt_consumer,device={PROBE} probe=1", back)
         # Somebody's clock was a day ahead.
         write("mqtt_consumer,device=new outsidetemp=77", -80_000)
         write('device_status,device=new online=0,waiting_for="77"', -80_000)

@@ -9,6 +9,7 @@ import time
 import paho.mqtt.publish
 import pytest
 from chain import Chain, running, wait_until
+from project import PROBE
 
 pytestmark = pytest.mark.slow
 
@@ -77,10 +78,10 @@ def test_what_telegraf_knew_of_when_it_was_killed_is_averaged_at_its_start(chain
 
 def test_the_probe_is_in_no_average(chain):
     start = ten_minutes(DAY)
-    publish(chain, start, [20.0] * 40, device="tig-pi-probe")
+    publish(chain, start, [20.0] * 40, device=PROBE)
     publish(chain, start, [20.0] * 40)
     wait_until(lambda: average(chain, start) == 20, "the others are", 60)
-    assert average(chain, start, "tig-pi-probe") is None
+    assert average(chain, start, PROBE) is None
 
 
 def test_what_came_in_time_while_the_database_was_away_for_long_is_averaged(tmp_path):

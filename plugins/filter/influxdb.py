@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.contract import CONTRACT
+
 NAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "u": 1e-6, "µ": 1e-6, "ms": 1e-3}
@@ -30,9 +32,10 @@ def influxdb_problems(databases: list, users: list, admin: Mapping, address: str
 def _address_problems(address: str) -> Iterator[str]:
     host, colon, port = str(address).rpartition(":")
     if not colon or not port.isdigit() or not 0 < int(port) < 65536 or (":" in host and not host.startswith("[")):
+        usual = CONTRACT["ports"]["influxdb"]
         yield (
-            f"influxdb_http_bind_address: {address!r} is not an address and a port; write 127.0.0.1:8086, "
-            ":8086 (all interfaces) or [::1]:8086."
+            f"influxdb_http_bind_address: {address!r} is not an address and a port; write 127.0.0.1:{usual}, "
+            f":{usual} (all interfaces) or [::1]:{usual}."
         )
 
 

@@ -14,17 +14,19 @@ from zoneinfo import available_timezones
 import yaml
 from ansible.errors import AnsibleFilterError
 from ansible.module_utils.parsing.convert_bool import BOOLEANS
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.contract import CONTRACT
 
 REPOSITORY = Path(__file__).parents[2]
 DRIVERS = REPOSITORY / "firmware" / "lib" / "tig" / "drivers"
 WIRING = REPOSITORY / "playbooks/group_vars/all"
 
 FUNCTIONS = ("brokers", "databases", "collectors", "dashboards", "flows")
-PROBE = "tig-pi-probe"
-PROGRAMS = ("telegraf", "node_red", PROBE)  # accounts of the stack's own programs
+BRANCHES = CONTRACT["branches"]
+PROBE = CONTRACT["probe"]
+PROGRAMS = (*CONTRACT["program_accounts"], PROBE)  # accounts of the stack's own programs
 FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # one level of a topic, an account, a file name and a label alike
-RESERVED_FIELDS = {"device", "time", "sensortime"}
+RESERVED_FIELDS = set(CONTRACT["reserved_fields"])
 SPECS = "roles/{}/meta/argument_specs.yml"
 # How entries are written, for messages. Where there is no sample, the default is one.
 SAMPLES = {
@@ -131,17 +133,18 @@ def broker_accounts(
         topics = [{"topic": topic, "access": how} for how, topics in access.items() for topic in topics]
         return {"name": name, "topics": topics, **more}
 
+    sent = [f"{prefix}/+/{BRANCHES[branch]}" for branch in ("reading", "status")]
     accounts = [
-        account("telegraf", read=[f"{prefix}/+/reading", f"{prefix}/+/status", *extra_topics, "$SYS/#"], collects=True),
+        account("telegraf", read=[*sent, *extra_topics, "$SYS/#"], collects=True),
         account("node_red", read=[f"{prefix}/#", *extra_topics], both=[f"{alert_topic}/#"]),
-        account(PROBE, read=[f"{prefix}/+/reading", f"{prefix}/+/status"], write=[f"{prefix}/{PROBE}/reading"]),
+        account(PROBE, read=sent, write=[f"{prefix}/{PROBE}/{BRANCHES['reading']}"]),
     ]
     for device in devices:
         topic = device["topic"]
-        own = [f"{topic}/reading", f"{topic}/status", f"{topic}/crash"]
+        own = [f"{topic}/{BRANCHES[branch]}" for branch in ("reading", "status", "crash")]
         # Programs that were put on a device before call themselves by the first sixteen letters of its name.
         before = {"client_ids": [device["name"][:16]]} if len(device["name"]) > 16 else {}
-        accounts.append(account(device["name"], write=own, read=[f"{topic}/command"], **before))
+        accounts.append(account(device["name"], write=own, read=[f"{topic}/{BRANCHES['command']}"], **before))
     for person in people:
         write, read = (person.get(key) or [] for key in ("publish", "subscribe"))
         accounts.append(account(person["name"], write=write, read=read))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.contract import CONTRACT
+
 OTHERS = 40  # devices that nobody declared: no more of them are listed, and
 HEARD = 100  # no more are looked at, since most of a flood is heard once
 LONGEST = 60  # characters of a name, and
@@ -20,12 +22,13 @@ def status_queries(
     It costs as much as the site declares, whatever else the database holds; a point far in the future is passed over.
     """
     names = "|".join(device["name"] for device in devices)
+    known = f"{names}{'|' if names else ''}{CONTRACT['probe']}"
     fields = ", ".join(f'"{reading["field"]}"' for reading in readings) or "*"
     told = '"online", "waiting_for", "version", "failed"'
     until = f"time < now() + {ahead}m"
     day = f"time > now() - 1d AND {until}"
     declared = f'WHERE "device" =~ /^({names})$/ AND {until} GROUP BY "device" ORDER BY time DESC LIMIT 1'
-    other = f'WHERE "device" !~ /^({names}{"|" if names else ""}tig-pi-probe)$/ AND {day} GROUP BY "device" ORDER BY time DESC'
+    other = f'WHERE "device" !~ /^({known})$/ AND {day} GROUP BY "device" ORDER BY time DESC'
     kept = f'"{host_policy}".' if host_policy else ""
 
     def grown(counter: str, of: str, by: str) -> str:

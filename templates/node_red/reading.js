@@ -1,7 +1,6 @@
 // In: a message from the broker. Out: {device, time, values}, or nothing for what is not a reading.
 // What is wrong with such messages is counted and logged by Telegraf.
 const site = env.get("SITE");
-const EARLIEST = 1577836800; // 2020-01-01: before it a device's clock was not set
 const DAY = 86400;
 
 let reading;
@@ -16,10 +15,10 @@ if (reading === null || typeof reading !== "object" || Array.isArray(reading)) {
 
 // On its own topic a device is what the topic says, elsewhere what the message says.
 const levels = String(msg.topic).split("/");
-const own = site.prefix.split("/").concat("+", "reading");
+const own = site.prefix.split("/").concat("+", site.branch);
 const onOwnTopic = levels.length === own.length && own.every((level, i) => level === "+" || level === levels[i]);
 const device = onOwnTopic ? levels[levels.length - 2] : reading.device;
-if (typeof device !== "string" || !/^[^/+#\u0000-\u001f]{1,64}$/.test(device) || device === site.probe) {
+if (typeof device !== "string" || !/^[^/+#\u0000-\u001f]+$/.test(device) || device.length > site.longest || device === site.probe) {
     return null;
 }
 
@@ -52,7 +51,8 @@ function utc(text, now) {
 
 const now = Math.round(Date.now() / 1000);
 const time = Number.isFinite(reading.time) ? reading.time : utc(reading.sensortime, now);
-const plausible = time >= EARLIEST && time <= now + site.ahead;
+// Before the earliest time a device's clock was not set.
+const plausible = time >= site.earliest && time <= now + site.ahead;
 const values = {};
 for (const field of Object.keys(reading)) {
     if (field !== "time" && Number.isFinite(reading[field])) {

@@ -5,7 +5,7 @@ from tig.address import Address
 from tig.backoff import Backoff
 from tig.errors import words
 from tig.mqtt import Client
-from tig.status import OFFLINE
+from tig.status import OFFLINE, Status
 
 
 class Connection:
@@ -17,7 +17,7 @@ class Connection:
             broker["user"],
             broker["password"],
             broker["keepalive"],
-            settings["topic"] + "/status",
+            settings["topic"] + Status.BRANCH,
             OFFLINE,
         )
         self._pause = Backoff(1000, 60000)

@@ -72,13 +72,13 @@ def test_a_thousand_readings_across_both_changes_of_daylight_saving_arrive_once_
     ]
 
 
-def test_no_device_may_speak_for_another(publish, rows):
+def test_no_device_may_speak_for_another(publish, rows, probe):
     forged = json.dumps({"device": "matslopy4", "forged": 1})
-    publish("tig/tig-pi-probe/reading", forged, account="tig-pi-probe")
-    publish("tig/matslopy4/reading", forged, account="tig-pi-probe")
+    publish(f"tig/{probe}/reading", forged, account=probe)
+    publish("tig/matslopy4/reading", forged, account=probe)
     publish("tig/matslopy4/reading", json.dumps({"device": "somebody else", "real": 1}), account="matslopy4")
     assert rows("""SELECT "real" FROM "mqtt_consumer" WHERE "device" = 'matslopy4'""")
-    assert rows("""SELECT "forged" FROM "tig-pi-probe" WHERE "device" = 'tig-pi-probe'""")
+    assert rows(f"""SELECT "forged" FROM "{probe}" WHERE "device" = '{probe}'""")
     assert rows("""SELECT "forged" FROM "mqtt_consumer" WHERE "device" = 'matslopy4'""", seconds=0.1) == []
     assert rows("""SELECT "real" FROM "mqtt_consumer" WHERE "device" = 'somebody else'""", seconds=0.1) == []
 
@@ -137,7 +137,7 @@ def is_loopback(address):
     return address.startswith(("127.", "[::1]"))
 
 
-def test_verify_follows_a_reading_and_leaves_nothing_behind(verify, influxql):
+def test_verify_follows_a_reading_and_leaves_nothing_behind(verify, influxql, probe):
     def names():
         """All that the database knows by name, of fields, tags and measurements."""
         fields = influxql("SHOW FIELD KEYS; SHOW MEASUREMENTS; SHOW TAG VALUES WITH KEY = device")["results"]
@@ -147,8 +147,8 @@ def test_verify_follows_a_reading_and_leaves_nothing_behind(verify, influxql):
     result = verify()
     assert result.returncode == 0, result.stdout
     assert result.stdout.count("ok ") >= 13
-    assert before - {"probe", "tig-pi-probe"} <= names()
-    assert not {"probe", "tig-pi-probe"} & names()
+    assert before - {"probe", probe} <= names()
+    assert not {"probe", probe} & names()
 
 
 def test_a_run_that_changes_nothing_makes_few_remote_calls(playbook, project, tmp_path):

@@ -208,7 +208,7 @@ def test_alerts_at_thresholds(editor, broker):
     assert alert(broker, topic, "high")["threshold"] == 38
 
 
-def test_bad_messages_do_no_harm(editor, broker):
+def test_bad_messages_do_no_harm(editor, broker, probe):
     for payload in (
         "",
         "{",
@@ -223,7 +223,7 @@ def test_bad_messages_do_no_harm(editor, broker):
         publish(broker, "mats/test", payload or " ")
     publish(broker, "mats/test", json.dumps({"device": "a/b", "outsidetemp": 1}))
     publish(broker, "mats/test", json.dumps({"device": "#", "outsidetemp": 1}))
-    publish(broker, "tig/tig-pi-probe/reading", json.dumps({"outsidetemp": 1}))
+    publish(broker, f"tig/{probe}/reading", json.dumps({"outsidetemp": 1}))
     publish(
         broker, "mats/test", json.dumps({"device": "MatsLopy4", "outsidetemp": 1, "sensortime": "2021 7 12 14 40 39"})
     )

@@ -108,9 +108,9 @@ def stored(query, start: int, count: int) -> int:
     return found[0]["count"] if found else 0
 
 
-def test_each_row_of_the_table_of_messages(query, publish):
+def test_each_row_of_the_table_of_messages(query, publish, probe):
     """As tests/test_telegraf_messages.py has them one by one; here through accounts and services as in life."""
-    rows = [row for row in TABLE if row["topic"] != "tig/tig-pi-probe/reading"]
+    rows = [row for row in TABLE if row["topic"] != f"tig/{probe}/reading"]
     before = wait_until(lambda: counters(query), "the counters are written")
     for row in rows:
         publish(row["topic"], payload_of(row))

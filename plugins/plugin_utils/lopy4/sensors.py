@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.contract import CONTRACT
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.drivers import COMMON, Driver, fits
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.text import TEXT, byte_size, perhaps
 
@@ -11,8 +12,8 @@ PINS = {f"P{number}" for number in range(24)}
 INPUTS = {f"P{number}" for number in range(13, 19)}  # GPIO 34 to 39 have no output
 ANALOGUE = {f"P{number}" for number in range(13, 21)}  # ADC1; the other converter does not work beside Wi-Fi
 TAKEN = {"P0": "the serial port", "P1": "the serial port", "P2": "the LED", "P12": "the choice of the aerial"}
-NAME_BYTES = 64  # what the program takes (its settings.py)
-RESERVED = {"device", "sensortime", "time"}  # in a reading already
+NAME_BYTES = CONTRACT["settings"]["name"]["largest"]
+RESERVED = set(CONTRACT["reserved_fields"])  # in a reading already
 I2C_BUSES = 2  # controllers of the ESP32
 
 

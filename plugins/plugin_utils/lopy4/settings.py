@@ -7,22 +7,18 @@ import re
 from collections.abc import Iterator, Mapping
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.contract import CONTRACT
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.drivers import drivers
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.network import lopy4_address, posix_timezone
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.sensors import bus_problems, sensor_problems
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.text import TEXT, byte_size
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,62})(\.[A-Za-z0-9]([A-Za-z0-9-]{0,62}))*\.?")
 MAC = re.compile(r"[0-9A-Fa-f]{2}([:-]?[0-9A-Fa-f]{2}){5}")
-LIMITS = {
-    "interval": (2, 86400),
-    "ring": (1, 20000),
-    "watchdog": (90, 3600),  # an attempt to get into the Wi-Fi and to the broker takes its time
-    "broker_port": (1, 65535),
-    "broker_keepalive": (10, 3600),
-}
-TOPIC_BYTES, PASSWORD_BYTES = 200, 256  # what the program takes (its settings.py)
+# What the program accepts: numbers, and bytes of texts.
+LIMITS = {name: (setting["smallest"], setting["largest"]) for name, setting in CONTRACT["settings"].items()}
+NUMBERS = ("interval", "ring", "watchdog", "broker_port", "broker_keepalive")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 LOOK_UP_S = 70  # the name server, the time server and the broker may keep the program so long after a reading
 PING_S = 5  # a broker hears of the device so long after the sensors have been read
 
@@ -50,32 +46,34 @@ def lopy4_problems(settings: Mapping, program: str, own_drivers: str = "") -> li
 
 
 def _plain(settings: Mapping) -> Iterator[str]:
-    if not NAME.fullmatch(str(settings["name"])):
-        yield "lopy4_name has to be letters, digits, '-' and '_', 64 at the most."
+    longest = LIMITS["name"][1]
+    if not NAME.fullmatch(str(settings["name"])) or len(str(settings["name"])) > longest:
+        yield f"lopy4_name has to be letters, digits, '-' and '_', {longest} at the most."
     if not settings["port"] and not settings["mac"]:
         yield "lopy4_port and lopy4_mac are both missing: one of them has to say which device it is. `make device` lists the ports."
     if settings["mac"] and not MAC.fullmatch(str(settings["mac"])):
         yield f'lopy4_mac: {settings["mac"]!r} is no MAC; quote it, such as "24:0a:c4:00:00:00".'
-    for key, (low, high) in LIMITS.items():
-        value = settings[key]
+    for key in NUMBERS:
+        value, (low, high) = settings[key], LIMITS[key]
         if isinstance(value, bool) or not str(value).isdigit() or not low <= int(value) <= high:
             yield f"lopy4_{key}: {value!r} is not a number from {low} to {high}."
     topic = byte_size(settings["topic"])
     if not topic or re.search(r"[+#\s]", settings["topic"]):
         yield f"lopy4_topic: {settings['topic']!r} is no topic to publish to."
-    elif topic > TOPIC_BYTES:
-        yield f"lopy4_topic is {topic} bytes long; {TOPIC_BYTES} is the most."
+    elif topic > LIMITS["topic"][1]:
+        yield f"lopy4_topic is {topic} bytes long; {LIMITS['topic'][1]} is the most."
     password = settings["broker_password"]
     if password == "":
         yield "lopy4_broker_password is missing: the device's password at the broker."
-    elif not byte_size(password) or byte_size(password) > PASSWORD_BYTES:
-        yield f"lopy4_broker_password has to be {TEXT}, {PASSWORD_BYTES} bytes at the most."
+    elif not byte_size(password) or byte_size(password) > LIMITS["broker_password"][1]:
+        yield f"lopy4_broker_password has to be {TEXT}, {LIMITS['broker_password'][1]} bytes at the most."
 
 
 def _wifi(settings: Mapping) -> Iterator[str]:
     ssid, password = byte_size(settings["wifi_ssid"]), settings["wifi_password"]
-    if ssid is None or not 1 <= ssid <= 32:
-        yield f"lopy4_wifi_ssid has to be {TEXT}, 1 to 32 bytes, of which an umlaut takes two and an emoji four."
+    low, high = LIMITS["wifi_ssid"]
+    if ssid is None or not low <= ssid <= high:
+        yield f"lopy4_wifi_ssid has to be {TEXT}, {low} to {high} bytes, of which an umlaut takes two and an emoji four."
     if password == "":
         return
     size = byte_size(password)

@@ -1,0 +1,258 @@
+"""contract.yml: what must work without it has the same values, and nothing else has a copy of them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from project import CONTRACT, PROBE, REPOSITORY, load
+
+from firmware import evaluate
+
+PORTS = CONTRACT["ports"]
+BRANCHES = CONTRACT["branches"]
+SETTINGS = CONTRACT["settings"]
+
+
+def text_of(path: str) -> str:
+    return (REPOSITORY / path).read_text(encoding="utf-8")
+
+
+def test_templates_and_playbooks_can_read_it():
+    templar = Templar(loader=DataLoader())
+    assert templar.template(trust_as_template("{{ lookup('tig_pi.stack.contract') }}")) == CONTRACT
+
+
+# What must work without it
+
+
+def path_in_settings(name: str) -> str:
+    """`broker_port` of the role is `broker.port` in settings.json."""
+    return re.sub(r"^(wifi|broker)_", r"\1.", name)
+
+
+def test_the_program_accepts_the_settings_that_the_role_accepts():
+    code = "from tig.settings import _SCHEMA\nresult = [(path, limits) for path, _, *limits in _SCHEMA]"
+    found = dict(evaluate(code))
+    for name, setting in SETTINGS.items():
+        wanted = [setting.get("default"), setting["smallest"], setting["largest"]]
+        assert found[path_in_settings(name)] == wanted, name
+
+
+def test_the_program_publishes_on_the_branches():
+    code = """
+from tig.crash import CrashReport
+from tig.readings import Readings
+from tig.status import Status
+result = [Readings.BRANCH, Status.BRANCH, CrashReport.BRANCH]
+"""
+    assert evaluate(code) == [f"/{BRANCHES[branch]}" for branch in ("reading", "status", "crash")]
+
+
+def test_a_reading_has_no_other_keys_than_fields_and_the_reserved_ones():
+    code = """
+from tig.program import Encoder
+from tig.zone import Zone
+result = Encoder("greenhouse", ["outsidetemp"], ["%.1f"], Zone("UTC0"))([21.5], 1700000000).decode()
+"""
+    keys = set(yaml.safe_load(evaluate(code)))
+    assert keys == {"outsidetemp", *CONTRACT["reserved_fields"]}
+    taken = set(re.findall(r'message\.pop\("(\w+)"', text_of("templates/telegraf/mqtt_consumer.conf.j2")))
+    assert taken == set(CONTRACT["reserved_fields"])
+
+
+@pytest.mark.parametrize(
+    ("role", "variable", "value"),
+    [
+        ("mosquitto", "mosquitto_listeners", [{"port": PORTS["mqtt"], "address": ""}]),
+        ("mosquitto", "mosquitto_message_size_limit", CONTRACT["message_bytes"]),
+        ("influxdb", "influxdb_http_bind_address", f"127.0.0.1:{PORTS['influxdb']}"),
+        ("grafana", "grafana_http_port", PORTS["grafana"]),
+        ("node_red", "node_red_http_port", PORTS["node_red"]),
+        ("lopy4", "lopy4_topic", f"{CONTRACT['topic_prefix']}/{{{{ lopy4_name }}}}"),
+        *(("lopy4", f"lopy4_{name}", setting["default"]) for name, setting in SETTINGS.items() if "default" in setting),
+    ],
+)
+def test_the_default_of_a_role(role, variable, value):
+    """A role works alone, and by default as the whole does. tests/test_repository.py compares defaults and argument_specs."""
+    assert yaml.safe_load(text_of(f"roles/{role}/defaults/main.yml"))[variable] == value
+
+
+def test_the_port_of_a_device_is_the_one_of_the_broker():
+    assert SETTINGS["broker_port"]["default"] == PORTS["mqtt"]
+
+
+def test_the_default_of_the_site():
+    assert (
+        yaml.safe_load(text_of("playbooks/group_vars/all/10_site.yml"))["site_topic_prefix"] == CONTRACT["topic_prefix"]
+    )
+
+
+def test_the_description_of_site_forward_has_the_ports():
+    options = yaml.safe_load(text_of("roles/validate/meta/argument_specs.yml"))["argument_specs"]["main"]["options"]
+    described = options["site_forward"]["options"]["port"]["description"]
+    assert described == f"Port; {PORTS['mqtt']}, or {PORTS['mqtts']} with TLS, by default."
+
+
+@pytest.mark.parametrize(
+    ("module", "option", "value"),
+    [
+        ("mqtt_message", "port", PORTS["mqtt"]),
+        ("influxdb_schema", "port", PORTS["influxdb"]),
+        ("grafana_state", "url", f"http://127.0.0.1:{PORTS['grafana']}"),
+    ],
+)
+def test_the_default_of_a_module(module, option, value):
+    documented = yaml.safe_load(load(f"plugins/modules/{module}.py").DOCUMENTATION)["options"][option]["default"]
+    assert documented == value
+    text = f'"{value}"' if isinstance(value, str) else str(value)
+    assert re.search(
+        rf'"{option}": \{{"type": "\w+", "default": {re.escape(text)}\}}', text_of(f"plugins/modules/{module}.py")
+    )
+
+
+# Documentation
+
+
+@pytest.mark.parametrize("path", ["README.md", "firmware/README.md"])
+def test_the_table_of_led_colours(path):
+    table = re.findall(r"^\| (\w+) \| `(\w+)` \| ([^|]+) \|", text_of(path), re.MULTILINE)
+    assert sorted(table) == sorted(
+        (state["colour"], state["word"], state["needs"]) for state in CONTRACT["waiting_for"]
+    )
+
+
+def test_the_table_of_topics():
+    table = re.findall(r"^\| `tig/<device>/(\w+)`", text_of("docs/messages.md"), re.MULTILINE)
+    assert sorted(table) == sorted(BRANCHES.values())
+
+
+def test_defaults_and_the_minimum_of_the_watchdog_are_documented():
+    table = dict(re.findall(r"^\| `(\w+)` \| (\d+) \| ", text_of("firmware/README.md"), re.MULTILINE))
+    for name in ("interval", "ring", "watchdog"):
+        assert int(table[name]) == SETTINGS[name]["default"], name
+    least = re.search(r"^\| `watchdog` .* from (\d+) ", text_of("firmware/README.md"), re.MULTILINE)
+    assert int(least[1]) == SETTINGS["watchdog"]["smallest"]
+    for path in ("defaults/main.yml", "meta/argument_specs.yml"):
+        least = re.search(r"device restarts\.\s+At least (\d+),", text_of(f"roles/lopy4/{path}"))
+        assert int(least[1]) == SETTINGS["watchdog"]["smallest"], path
+
+
+# Copies
+
+CODE = {"", ".c", ".j2", ".js", ".py", ".sh", ".yml"}
+NUMBERS = [*PORTS.values(), *(CONTRACT[name] for name in ("message_bytes", "point_bytes", "earliest_time"))]
+PRODUCT = ("bin/", "firmware/", "inventories/", "playbooks/", "plugins/", "roles/", "templates/")
+UID, READINGS, PI = (CONTRACT["uids"][name] for name in ("datasource", "readings", "pi"))
+# What a copy looks like, and the folders in which there must be none.
+COPIES = {
+    "probe": (re.escape(PROBE), ("",)),
+    "number": (rf"(?<![\w.])({'|'.join(map(str, NUMBERS))})(?![\w.]*\w)", PRODUCT),
+    "colour": ("|".join(f"0x{state['rgb']:06x}" for state in CONTRACT["waiting_for"]), ("",)),
+    "branch": (
+        rf"/({'|'.join(BRANCHES.values())})(?=[\"'`\s<{{]|$)",
+        ("firmware/", "playbooks/", "plugins/", "roles/", "templates/"),
+    ),
+    "uid": (
+        rf"(?i)uid[\"']?: *[\"']?({UID}|{READINGS}|{PI})\b|\bd/({READINGS}|{PI})\b",
+        ("playbooks/", "plugins/", "roles/", "templates/"),
+    ),
+}
+# Files that may have one, and why.
+ALLOWED = {
+    "probe": {
+        "bench/by-hand.sh": "a site that is set up without this project",
+        "tests/data/messages.yml": "messages as they are sent, and what becomes of them",
+    },
+    "number": {
+        "bin/demo": "a shell script; the ports under which the demo publishes",
+        "bin/fault": "runs without any package",
+        "firmware/lib/tig/drivers/bme280.py": "a factor of the chip's formula",
+        "firmware/lib/tig/settings.py": "on the device; compared above",
+        "plugins/modules/base_preflight.py": "an example",
+        "plugins/modules/grafana_state.py": "on the Pi; compared above",
+        "plugins/modules/influxdb_schema.py": "on the Pi; compared above",
+        "plugins/modules/mqtt_message.py": "on any host; compared above",
+        "plugins/modules/service_state.py": "an example",
+        "roles/grafana/defaults/main.yml": "compared above",
+        "roles/grafana/meta/argument_specs.yml": "compared with the defaults",
+        "roles/influxdb/defaults/main.yml": "compared above",
+        "roles/influxdb/meta/argument_specs.yml": "compared with the defaults",
+        "roles/lopy4/defaults/main.yml": "compared above",
+        "roles/lopy4/meta/argument_specs.yml": "compared with the defaults",
+        "roles/mosquitto/defaults/main.yml": "compared above",
+        "roles/mosquitto/meta/argument_specs.yml": "compared with the defaults",
+        "roles/node_red/defaults/main.yml": "compared above",
+        "roles/node_red/meta/argument_specs.yml": "compared with the defaults",
+        "roles/validate/meta/argument_specs.yml": "compared above",
+    },
+    "colour": {"firmware/lib/tig/led.py": "on the device; compared above"},
+    "branch": {
+        "firmware/lib/tig/crash.py": "on the device; compared above",
+        "firmware/lib/tig/readings.py": "on the device; compared above",
+        "firmware/lib/tig/status.py": "on the device; compared above",
+        "roles/lopy4/meta/argument_specs.yml": "a description",
+    },
+    "uid": {
+        "roles/grafana/meta/argument_specs.yml": "an example in a description",
+    },
+}
+
+
+def without_comments(path: str, text: str) -> str:
+    mark = "//" if path.endswith((".js", ".c")) else "#"
+    return re.sub(rf"(^|(?<=\s)){mark}.*", "", text, flags=re.MULTILINE)
+
+
+def copies(kind: str, path: str, text: str) -> list[str]:
+    pattern, folders = COPIES[kind]
+    if not path.startswith(folders) or path == "contract.yml":
+        return []
+    return [found.group() for found in re.finditer(pattern, without_comments(path, text), re.MULTILINE)]
+
+
+def files() -> Iterator[tuple[str, str]]:
+    listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    for name in listed.stdout.splitlines():
+        path = REPOSITORY / name
+        if path.suffix in CODE and path.is_file() and not path.is_symlink():
+            yield name, path.read_text(encoding="utf-8", errors="replace")
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_there_are_no_copies(kind):
+    found = {path: copies(kind, path, text) for path, text in files()}
+    found = {path: what for path, what in found.items() if what}
+    assert {path: what for path, what in found.items() if path not in ALLOWED[kind]} == {}
+    assert ALLOWED[kind].keys() <= found.keys(), "no longer needed in ALLOWED"
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "text", "is_copy"),
+    [
+        ("probe", "playbooks/verify.yml", f"client_id: {PROBE}", True),
+        ("probe", "tests/test_x.py", f'name == "{PROBE}"', True),
+        ("probe", "playbooks/verify.yml", f"# {PROBE}", False),
+        ("number", "templates/telegraf/x.conf.j2", 'url = "http://127.0.0.1:8086/write"', True),
+        ("number", "playbooks/x.yml", "port: 1883", True),
+        ("number", "playbooks/x.yml", "port: 11883", False),
+        ("number", "templates/node_red/x.js", "const EARLIEST = 1577836800; // 2020", True),
+        ("number", "templates/node_red/x.js", "const earliest = site.earliest; // 1577836800", False),
+        ("number", "molecule/x/molecule.yml", "publish: [1883]", False),
+        ("colour", "tests/test_x.py", f"shade = 0x{CONTRACT['waiting_for'][0]['rgb']:06x}", True),
+        ("branch", "plugins/filter/x.py", 'f"{prefix}/+/reading"', True),
+        ("branch", "templates/x.j2", "'/+/status' | to_json", True),
+        ("branch", "roles/x/tasks/main.yml", 'wait_for: "{{ topic }}/reading"', True),
+        ("branch", "playbooks/x.yml", "src: playbooks/status.yml", False),
+        ("uid", "templates/grafana/x.yml.j2", "datasourceUid: influx", True),
+        ("uid", "templates/grafana/x.yml.j2", "url: /d/readings,", True),
+        ("uid", "templates/telegraf/x.conf.j2", 'data_format = "influx"', False),
+    ],
+)
+def test_a_copy_is_noticed(kind, path, text, is_copy):
+    assert bool(copies(kind, path, text)) is is_copy
