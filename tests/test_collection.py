@@ -13,7 +13,7 @@ from pathlib import Path
 
 import ansible
 import pytest
-from project import REPOSITORY
+from project import PROBE, REPOSITORY
 
 pytestmark = pytest.mark.slow
 
@@ -57,6 +57,16 @@ def project(tarball, tmp_path_factory):
     return folder
 
 
+def collection_alone(project) -> dict[str, str]:
+    """The environment of a project that has no other copy of the collection than the installed one."""
+    return {
+        **{name: value for name, value in os.environ.items() if name != "ANSIBLE_CONFIG"},
+        "HOME": str(project),
+        "ANSIBLE_COLLECTIONS_PATH": str(project / "collections"),
+        "ANSIBLE_COLLECTIONS_SCAN_SYS_PATH": "false",
+    }
+
+
 def test_only_what_roles_need_is_built(built):
     assert {name.partition("/")[0] for name in built} == {
         "CHANGELOG.md",
@@ -88,16 +98,24 @@ EXAMPLES = {
 @pytest.mark.parametrize("role", ["base", "grafana", "influxdb", "mosquitto", "node_red", "telegraf"])
 def test_the_example_of_a_role_is_a_playbook_of_a_project_that_has_only_the_collection(role, project):
     (project / f"{role}.yml").write_text(EXAMPLES[role])
-    environment = {
-        **{name: value for name, value in os.environ.items() if name != "ANSIBLE_CONFIG"},
-        "HOME": str(project),
-        "ANSIBLE_COLLECTIONS_PATH": str(project / "collections"),
-        "ANSIBLE_COLLECTIONS_SCAN_SYS_PATH": "false",
-    }
     check = [command("ansible-playbook"), "--syntax-check", "--inventory", "localhost,", f"{role}.yml"]
-    result = subprocess.run(check, cwd=project, env=environment, capture_output=True, text=True)
+    result = subprocess.run(check, cwd=project, env=collection_alone(project), capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert f"role: tig_pi.stack.{role}" in EXAMPLES[role]
+
+
+def test_the_contract_comes_from_the_installed_collection(project):
+    """Changed there, to tell it from the one of this clone."""
+    installed = project / "collections/ansible_collections/tig_pi/stack/contract.yml"
+    text = installed.read_text()
+    installed.write_text(text.replace(f"probe: {PROBE}", "probe: installed"))
+    try:
+        ask = [command("ansible"), "localhost", "-m", "ansible.builtin.debug"]
+        ask += ["-a", "msg={{ lookup('tig_pi.stack.contract').probe }}"]
+        result = subprocess.run(ask, cwd=project, env=collection_alone(project), capture_output=True, text=True)
+    finally:
+        installed.write_text(text)
+    assert '"msg": "installed"' in result.stdout, result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("kind", ["module", "lookup", "callback"])

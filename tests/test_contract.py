@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 import yaml
@@ -130,6 +131,13 @@ def test_the_table_of_led_colours(path):
 def test_the_table_of_topics():
     table = re.findall(r"^\| `tig/<device>/(\w+)`", text_of("docs/messages.md"), re.MULTILINE)
     assert sorted(table) == sorted(BRANCHES.values())
+
+
+def test_the_limits_of_messages_are_documented():
+    text = text_of("docs/messages.md")
+    assert f"takes more than {CONTRACT['point_bytes'] // 1000} kB" in text
+    assert f"longer than {CONTRACT['name_bytes']} bytes" in text
+    assert f"a time before {datetime.fromtimestamp(CONTRACT['earliest_time'], UTC).year}" in text
 
 
 def test_defaults_and_the_minimum_of_the_watchdog_are_documented():
