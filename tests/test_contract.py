@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from collections.abc import Iterator
@@ -53,6 +54,16 @@ from tig.status import Status
 result = [Readings.BRANCH, Status.BRANCH, CrashReport.BRANCH]
 """
     assert evaluate(code) == [f"/{BRANCHES[branch]}" for branch in ("reading", "status", "crash")]
+
+
+def test_the_program_waits_for_what_has_a_word():
+    """All texts that its link gives as what it waits for."""
+    words = set()
+    for node in ast.walk(ast.parse(text_of("firmware/lib/tig/link.py"))):
+        is_word = isinstance(node, ast.Assign) and getattr(node.targets[0], "attr", "") == "waiting_for"
+        if is_word or (isinstance(node, ast.FunctionDef) and node.name == "_lack"):
+            words |= {part.value for part in ast.walk(node) if isinstance(getattr(part, "value", None), str)}
+    assert words == {state["word"] for state in CONTRACT["waiting_for"]}
 
 
 def test_a_reading_has_no_other_keys_than_fields_and_the_reserved_ones():
