@@ -60,6 +60,13 @@ SITE = {
         {"field": "soilhumidity", "title": "Soil humidity"},
     ],
 }
+# Where the services of a rendered configuration are, if they are not started.
+ADDRESSES = {
+    "site_broker_address": "127.0.0.1",
+    "site_broker_port": 1883,
+    "site_database_address": "127.0.0.1",
+    "site_database_port": 8086,
+}
 
 
 @functools.cache

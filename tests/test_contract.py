@@ -12,11 +12,15 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from chain import ADDRESSES, SITE, TEMPLATES, render
 from project import CONTRACT, PROBE, REPOSITORY, load
 
 from firmware import evaluate
 
 PORTS = CONTRACT["ports"]
+STATES = [state["word"] for state in CONTRACT["states"]]
+MEASUREMENTS = CONTRACT["measurements"]
+REASONS = CONTRACT["reasons"]
 BRANCHES = CONTRACT["branches"]
 SETTINGS = CONTRACT["settings"]
 
@@ -66,6 +70,29 @@ def test_the_program_waits_for_what_has_a_word():
     assert words == {state["word"] for state in CONTRACT["waiting_for"]}
 
 
+def test_the_program_sends_the_states_and_what_telegraf_stores_of_a_status():
+    code = """
+import json
+from tig.status import OFFLINE, Status
+
+class Stub:
+    failed, count, dropped, known = ["dht11"], 0, 0, True
+
+    def uptime(self):
+        return 5
+
+    def now(self):
+        return 1700000000
+
+result = [json.loads(OFFLINE), json.loads(Status("a", "hard", Stub(), Stub(), Stub()).message())]
+"""
+    offline, online = evaluate(code)
+    assert [offline["state"], online["state"]] == STATES
+    stored = {*CONTRACT["status_numbers"], *CONTRACT["status_texts"], "failed"}
+    assert stored <= online.keys()
+    assert online.keys() - stored == {"slot", "time"}
+
+
 def test_a_reading_has_no_other_keys_than_fields_and_the_reserved_ones():
     code = """
 from tig.program import Encoder
@@ -76,6 +103,40 @@ result = Encoder("greenhouse", ["outsidetemp"], ["%.1f"], Zone("UTC0"))([21.5], 
     assert keys == {"outsidetemp", *CONTRACT["reserved_fields"]}
     taken = set(re.findall(r'message\.pop\("(\w+)"', text_of("templates/telegraf/mqtt_consumer.conf.j2")))
     assert taken == set(CONTRACT["reserved_fields"])
+
+
+# Telegraf
+
+
+RENDERED = {path.name: render(path, ADDRESSES | SITE) for path in TEMPLATES.glob("*.conf.j2")}
+
+
+@pytest.mark.parametrize(
+    ("template", "processor"), [("mqtt_consumer", "reading"), ("names", "names"), ("status", "status")]
+)
+def test_a_processor_counts_its_reasons(template, processor):
+    text = RENDERED[f"{template}.conf.j2"]
+    counted = re.findall(r'\b(?:(?<!\.)count|reject)\("(\w+)"(?: if .* else "(\w+)")?', text)
+    assert {reason for found in counted for reason in found if reason} == set(REASONS[processor])
+
+
+def test_the_names_of_all_other_measurements_are_reserved():
+    """Of those that are written, and of those by which plugins of Telegraf pass metrics on."""
+    named = r'(?:name_override = |Metric\()"(\w+)"'
+    own = r"^namepass = (\[.*\])"
+    found = set()
+    for text in RENDERED.values():
+        for plugin in re.split(r"^(?=\[\[)", text, flags=re.MULTILINE):
+            kind = re.match(r"\[\[inputs\.(\w+)\]\]", plugin)
+            found |= set(re.findall(named, plugin))
+            if kind and "name_override" not in plugin:
+                passed = re.search(own, plugin.replace("\n  ", "\n"), re.MULTILINE)
+                found |= set(yaml.safe_load(passed[1])) if passed else {kind[1]}
+    found |= set(re.findall(r'\bFAULTS = "(\w+)"', RENDERED["mqtt_consumer.conf.j2"]))
+    assert found - {SITE["site_measurement"]} == {*MEASUREMENTS.values(), *CONTRACT["reserved_measurements"]}
+
+
+# Defaults
 
 
 @pytest.mark.parametrize(
@@ -144,9 +205,25 @@ def test_the_table_of_topics():
     assert sorted(table) == sorted(BRANCHES.values())
 
 
+def test_the_table_of_what_becomes_of_a_message_has_every_reason_once():
+    table = re.findall(r"^\|.*\| `(\w+)` \|$", text_of("docs/messages.md"), re.MULTILINE)
+    assert sorted(table) == sorted(reason for reasons in REASONS.values() for reason in reasons)
+
+
+def test_the_entries_and_words_of_a_status_are_documented():
+    text = text_of("docs/messages.md")
+    [sample] = re.findall(r'^\{"state": "online".*\}$', text, re.MULTILINE)
+    entries = yaml.safe_load(sample)
+    assert {*CONTRACT["status_numbers"], *CONTRACT["status_texts"]} <= entries.keys()
+    assert all(f'"state": "{word}"' in text for word in STATES)
+    assert f"measurement `{MEASUREMENTS['status']}`" in text
+    assert f"measurement `{MEASUREMENTS['faults']}`" in text
+
+
 def test_the_limits_of_messages_are_documented():
     text = text_of("docs/messages.md")
-    assert f"takes more than {CONTRACT['point_bytes'] // 1000} kB" in text
+    assert f"longer than {CONTRACT['point_bytes'] // 1000} kB" in text
+    assert f"`mosquitto_message_size_limit` ({CONTRACT['message_bytes']} bytes)" in text
     assert f"longer than {CONTRACT['name_bytes']} bytes" in text
     assert f"a time before {datetime.fromtimestamp(CONTRACT['earliest_time'], UTC).year}" in text
 
@@ -175,6 +252,19 @@ COPIES = {
     "colour": ("|".join(f"0x{state['rgb']:06x}" for state in CONTRACT["waiting_for"]), ("",)),
     "branch": (
         rf"/({'|'.join(BRANCHES.values())})(?=[\"'`\s<{{]|$)",
+        ("firmware/", "playbooks/", "plugins/", "roles/", "templates/"),
+    ),
+    "measurement": (
+        rf"\b{MEASUREMENTS['status']}\b|(?<!alias = )[\"']({MEASUREMENTS['faults']}|{MEASUREMENTS['broker']})[\"']",
+        ("playbooks/", "plugins/filter/status.py", "templates/"),
+    ),
+    "reason": (
+        rf"[\"']({'|'.join(reason for reasons in REASONS.values() for reason in reasons)})[\"']",
+        ("playbooks/", "plugins/", "templates/grafana/", "templates/node_red/"),
+    ),
+    # `online` alone is also the name of a field.
+    "state": (
+        rf"(== |: )[\"']?({'|'.join(STATES)})\b|[\"']{STATES[0]}[\"']",
         ("firmware/", "playbooks/", "plugins/", "roles/", "templates/"),
     ),
     "uid": (
@@ -217,6 +307,7 @@ ALLOWED = {
         "firmware/lib/tig/status.py": "on the device; compared above",
         "roles/lopy4/meta/argument_specs.yml": "a description",
     },
+    "state": {"firmware/lib/tig/status.py": "on the device; compared above"},
     "uid": {
         "roles/grafana/meta/argument_specs.yml": "an example in a description",
     },
@@ -247,8 +338,8 @@ def files() -> Iterator[tuple[str, str]]:
 def test_there_are_no_copies(kind):
     found = {path: copies(kind, path, text) for path, text in files()}
     found = {path: what for path, what in found.items() if what}
-    assert {path: what for path, what in found.items() if path not in ALLOWED[kind]} == {}
-    assert ALLOWED[kind].keys() <= found.keys(), "no longer needed in ALLOWED"
+    assert {path: what for path, what in found.items() if path not in ALLOWED.get(kind, {})} == {}
+    assert ALLOWED.get(kind, {}).keys() <= found.keys(), "no longer needed in ALLOWED"
 
 
 @pytest.mark.parametrize(
@@ -268,6 +359,13 @@ def test_there_are_no_copies(kind):
         ("branch", "templates/x.j2", "'/+/status' | to_json", True),
         ("branch", "roles/x/tasks/main.yml", 'wait_for: "{{ topic }}/reading"', True),
         ("branch", "playbooks/x.yml", "src: playbooks/status.yml", False),
+        ("measurement", "templates/grafana/x.yml.j2", 'FROM "device_status" WHERE', True),
+        ("measurement", "templates/telegraf/x.conf.j2", 'name_override = "pipeline"', True),
+        ("measurement", "templates/telegraf/x.conf.j2", 'alias = "pipeline"', False),
+        ("reason", "plugins/filter/x.py", 'faults["not_json"]', True),
+        ("state", "templates/telegraf/x.conf.j2", 'state == "online"', True),
+        ("state", "templates/grafana/x.yml.j2", "{text: offline, color: red}", True),
+        ("state", "templates/grafana/x.yml.j2", 'last("held") AS "Held"', False),
         ("uid", "templates/grafana/x.yml.j2", "datasourceUid: influx", True),
         ("uid", "templates/grafana/x.yml.j2", "url: /d/readings,", True),
         ("uid", "templates/telegraf/x.conf.j2", 'data_format = "influx"', False),

@@ -81,6 +81,11 @@ def spoil_variable(name, value, host="pi"):
         (spoil_variable("lopy4_name", "greenhouse", "matslopy4"), "2 devices are called greenhouse"),
         (spoil_variable("lopy4_name", "green house", "matslopy4"), "'green house' can't be a device's name"),
         (spoil_variable("lopy4_name", PROBE, "matslopy4"), "the name of the probe"),
+        (spoil_variable("lopy4_name", "x" * 65, "matslopy4"), "can't be a device's name"),
+        (spoil_reading(field="x" * 129), "can't be the name of a field"),
+        (spoil_variable("site_measurement", "device_status"), "site_measurement: device_status is reserved"),
+        (spoil_variable("site_measurement", "cpu"), "site_measurement: cpu is reserved"),
+        (spoil_variable("site_measurement", 'a "b"'), "can't be the name of a measurement"),
         (spoil_variable("lopy4_sensors", [], "matslopy4"), "host_vars/matslopy4.yml: lopy4_sensors is missing"),
         (spoil_variable("lopy4_sensors", [{"driver": "dth11"}], "matslopy4"), "no sensor type dth11"),
         (

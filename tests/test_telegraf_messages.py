@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import datetime
 import json
 import time
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import paho.mqtt.client as mqtt
 import pytest
-import yaml
-from chain import SITE, TEMPLATES, Chain, render, running, wait_until
+from chain import ADDRESSES, SITE, TEMPLATES, Chain, render, running, wait_until
+from messages import TABLE, payload_of
 
-TABLE = yaml.safe_load(Path(__file__).with_name("data").joinpath("messages.yml").read_text(encoding="utf-8"))
 STOCKHOLM = ZoneInfo("Europe/Stockholm")
-ADDRESSES = {
-    "site_broker_address": "127.0.0.1",
-    "site_broker_port": 1883,
-    "site_database_address": "127.0.0.1",
-    "site_database_port": 8086,
-}
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +34,6 @@ def publish(chain):
     yield publish
     client.disconnect()
     client.loop_stop()
-
-
-def payload_of(row: dict) -> bytes:
-    if "base64" in row:
-        return base64.b64decode(row["base64"])
-    if "digits" in row:
-        return row["payload"].replace("DIGITS", "9" * row["digits"]).encode()
-    text = row["payload"].replace("AHEAD", str(int(time.time()) + row.get("ahead", 0)))
-    return text.encode() * row.get("repeat", 1)
 
 
 def points(chain: Chain, measurement: str = "mqtt_consumer", device: str | None = None) -> list[dict]:

@@ -27,6 +27,10 @@ PROGRAMS = (*CONTRACT["program_accounts"], PROBE)  # accounts of the stack's own
 FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # one level of a topic, an account, a file name and a label alike
 RESERVED_FIELDS = set(CONTRACT["reserved_fields"])
+MEASUREMENT = re.compile(r"\w[\w.-]*( [\w.-]+)*", re.ASCII)
+RESERVED_MEASUREMENTS = {PROBE, *CONTRACT["measurements"].values(), *CONTRACT["reserved_measurements"]}
+NAME_BYTES = CONTRACT["name_bytes"]
+DEVICE_NAME_BYTES = CONTRACT["settings"]["name"]["largest"]
 SPECS = "roles/{}/meta/argument_specs.yml"
 # How entries are written, for messages. Where there is no sample, the default is one.
 SAMPLES = {
@@ -209,6 +213,7 @@ def site_problems(variables: Mapping, hostvars: Mapping, groups: Mapping, rename
         _devices(devices, hostvars, variables["site_readings"], catalogue),
         _accounts(variables["site_accounts"], devices, hostvars),
         _topics(variables),
+        _measurement(variables["site_measurement"]),
         _timezone(variables["site_timezone"]),
         _bounds(variables),
         _contact_point(variables["site_contact_point"]),
@@ -353,8 +358,11 @@ def _readings(readings: list[Mapping], catalogue: Mapping) -> Iterator[str]:
         if not field:
             continue
         where = f"site_readings: {field}"
-        if not FIELD.fullmatch(str(field)) or field in RESERVED_FIELDS:
-            yield f"{where} can't be the name of a field; use letters, digits and '_', and none of {_list(RESERVED_FIELDS)}."
+        if not FIELD.fullmatch(str(field)) or field in RESERVED_FIELDS or len(field) > NAME_BYTES:
+            yield (
+                f"{where} can't be the name of a field; use letters, digits and '_', at most {NAME_BYTES} characters, "
+                f"and none of {_list(RESERVED_FIELDS)}."
+            )
         yield from _limits(where, reading)
         yield from _measured_by(where, reading, catalogue)
 
@@ -382,8 +390,11 @@ def _devices(hosts: list[str], hostvars: Mapping, readings: list[Mapping], catal
     for name, count in names.items():
         if count > 1:
             yield f"devices: {count} devices are called {name}; give each a lopy4_name of its own."
-        if not NAME.fullmatch(name):
-            yield f"devices: {name!r} can't be a device's name; use letters, digits, '-' and '_'."
+        if not NAME.fullmatch(name) or len(name) > DEVICE_NAME_BYTES:
+            yield (
+                f"devices: {name!r} can't be a device's name; use letters, digits, '-' and '_', "
+                f"at most {DEVICE_NAME_BYTES} characters."
+            )
         if name == PROBE:
             yield f"devices: {name} is the name of the probe that verifies the site; choose another."
     for host in hosts:
@@ -433,6 +444,13 @@ def _topics(variables: Mapping) -> Iterator[str]:
     for topic in variables["site_extra_topics"]:
         if f"{topic}/".startswith(f"{prefix}/") or topic.startswith(("#", "+", "$")):
             yield f"site_extra_topics: {topic} overlaps the devices' own topics below {prefix}; leave it out."
+
+
+def _measurement(name: str) -> Iterator[str]:
+    if not MEASUREMENT.fullmatch(name):
+        yield f"site_measurement: {name!r} can't be the name of a measurement; use letters, digits, '_', '-', '.' and single spaces."
+    elif name in RESERVED_MEASUREMENTS:
+        yield f"site_measurement: {name} is reserved: tig-pi stores something else under this name. Choose another name."
 
 
 def _bounds(variables: Mapping) -> Iterator[str]:

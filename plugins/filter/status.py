@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.contract import CONTRACT
 
+MEASUREMENTS = CONTRACT["measurements"]
+STATES = {number: state["word"] for number, state in enumerate(CONTRACT["states"])}  # of a device
 OTHERS = 40  # devices that nobody declared: no more of them are listed, and
 HEARD = 100  # no more are looked at, since most of a flood is heard once
 LONGEST = 60  # characters of a name, and
@@ -24,6 +26,7 @@ def status_queries(
     names = "|".join(device["name"] for device in devices)
     known = f"{names}{'|' if names else ''}{CONTRACT['probe']}"
     fields = ", ".join(f'"{reading["field"]}"' for reading in readings) or "*"
+    stored_status = MEASUREMENTS["status"]
     told = '"online", "waiting_for", "version", "failed"'
     until = f"time < now() + {ahead}m"
     day = f"time > now() - 1d AND {until}"
@@ -38,13 +41,13 @@ def status_queries(
     return "; ".join(
         (
             f'SELECT {fields} FROM "{measurement}" {declared}',
-            f'SELECT {told} FROM "device_status" {declared}',
-            grown("count", "pipeline", '"reason"'),
-            grown("publish_messages_dropped", "mosquitto", '"host"'),
+            f'SELECT {told} FROM "{stored_status}" {declared}',
+            grown("count", MEASUREMENTS["faults"], '"reason"'),
+            grown("publish_messages_dropped", MEASUREMENTS["broker"], '"host"'),
             grown("metrics_dropped", "internal_write", '"alias"'),
             f'SELECT last("metrics_written") FROM {kept}"internal_write" WHERE {until}',
             # Last, since the database refuses it where there are very many (max-select-series), and what comes after it.
-            f'SELECT {told} FROM "device_status" {other} LIMIT 1 SLIMIT {HEARD}',
+            f'SELECT {told} FROM "{stored_status}" {other} LIMIT 1 SLIMIT {HEARD}',
             f'SELECT * FROM "{measurement}" {other} LIMIT 2 SLIMIT {HEARD}',
         )
     )
@@ -60,7 +63,7 @@ def answer_to(results: list[Mapping], statement: int) -> list[Mapping]:
 
 
 # What service_state calls a service that does not run, in the words of the table.
-STATES = {
+SERVICE_STATES = {
     "running": "has damaged files",
     "starting": "does not get ready",
     "restarting": "ends again and again",
@@ -99,7 +102,7 @@ def service_states(services: list[Mapping], looks: Mapping[str, list[Mapping]]) 
 def _state(service: Mapping, seen: Mapping) -> dict:
     problem, error = seen["problem"], service.get("error", "")
     if problem:
-        state = STATES[seen["state"]]
+        state = SERVICE_STATES[seen["state"]]
     elif seen["state"] == "starting":
         state = time.strftime("starting since %H:%M:%S", time.localtime(seen["since"]))
     elif error:
@@ -142,7 +145,7 @@ def device_states(devices: list[Mapping], results: list[Mapping], now: float) ->
         rows.append(
             {
                 "name": name,
-                "state": {1: "online", 0: "offline"}.get(state.get("online"), "unknown"),
+                "state": STATES.get(state.get("online"), "unknown"),
                 "waiting_for": state.get("waiting_for") or "",
                 "version": state.get("version") or "",
                 "failed": state.get("failed") or "",

@@ -1,11 +1,15 @@
-// In: a message from the broker. Out: {device, time, values}, or nothing for what is not a reading.
-// What is wrong with such messages is counted and logged by Telegraf.
+// In: a message from the broker. Out: {device, time, values}, or nothing if it is not a reading.
+// What is a reading is decided as in mqtt_consumer.conf.j2, where Telegraf also counts and logs what is wrong with a message.
 const site = env.get("SITE");
 const DAY = 86400;
 
+// Node-RED decodes each invalid byte as U+FFFD.
+if (msg.payload.includes("\ufffd")) {
+    return null;
+}
 let reading;
 try {
-    reading = JSON.parse(msg.payload);
+    reading = JSON.parse(msg.payload.replace(/\0+$/, "")); // C programs send the final zero byte, too
 } catch (error) {
     return null;
 }
@@ -18,8 +22,14 @@ const levels = String(msg.topic).split("/");
 const own = site.prefix.split("/").concat("+", site.branch);
 const onOwnTopic = levels.length === own.length && own.every((level, i) => level === "+" || level === levels[i]);
 const device = onOwnTopic ? levels[levels.length - 2] : reading.device;
-if (typeof device !== "string" || !/^[^/+#\u0000-\u001f]+$/.test(device) || device.length > site.longest || device === site.probe) {
+// It becomes a level of a topic, where / + and # have a meaning.
+if (typeof device !== "string" || !isName(device) || /[/+#]/.test(device) || device === site.probe) {
     return null;
+}
+
+// Whether the database can store it as a name.
+function isName(text) {
+    return /^[^\u0000-\u001f\u007f\\]+$/.test(text) && Buffer.byteLength(text) <= site.longest;
 }
 
 // Seconds that the site's clocks are ahead of UTC at that moment.
@@ -49,14 +59,17 @@ function utc(text, now) {
     return late - 60 <= now && now < late + 900 ? late : early;
 }
 
-const now = Math.round(Date.now() / 1000);
+const now = Math.floor(Date.now() / 1000);
 const time = Number.isFinite(reading.time) ? reading.time : utc(reading.sensortime, now);
 // Before the earliest time a device's clock was not set.
 const plausible = time >= site.earliest && time <= now + site.ahead;
 const values = {};
 for (const field of Object.keys(reading)) {
-    if (field !== "time" && Number.isFinite(reading[field])) {
+    if (!site.reserved.includes(field) && isName(field) && Number.isFinite(reading[field])) {
         values[field] = reading[field];
     }
+}
+if (Object.keys(values).length === 0) {
+    return null;
 }
 return { device, time: plausible ? time : now, values };
