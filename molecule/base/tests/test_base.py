@@ -61,10 +61,27 @@ def test_a_port_that_is_taken_is_named_with_its_process(host, converge, address)
         ours = {"port": 123, "protocol": "udp", "unit": "chrony.service"}
         run = converge(base_ports=[{"port": 1883, "unit": "mosquitto.service"}, ours])
         assert run.returncode != 0
-        assert "Port 1883/tcp is wanted for mosquitto.service, and taken by python3" in " ".join(run.stdout.split())
+        assert "Port 1883/tcp is needed by mosquitto.service, but used by python3" in " ".join(run.stdout.split())
         assert "Port 123" not in run.stdout
     finally:
         host.run("systemctl stop squatter")
+
+
+LOCK = "import fcntl, time; file = open('/var/lib/dpkg/lock-frontend', 'r+b'); fcntl.lockf(file, fcntl.LOCK_EX); time.sleep(60)"
+
+
+def test_a_program_that_holds_apt_s_lock_is_waited_for_and_then_named(host, converge):
+    host.run_expect([0], "systemd-run --property=RuntimeMaxSec=20 --unit=holds-the-lock python3 -c %s", LOCK)
+    run = converge()
+    assert run.returncode == 0, run.stdout
+    assert "FAILED - RETRYING" in run.stdout
+    host.run_expect([0], "systemctl reset-failed; systemd-run --unit=holds-the-lock python3 -c %s", LOCK)
+    try:
+        run = converge(base_wait_timeout=5)
+        assert run.returncode != 0
+        assert "sudo fuser -v /var/lib/dpkg/lock-frontend" in run.stdout
+    finally:
+        host.run("systemctl stop holds-the-lock")
 
 
 def test_a_wrong_system_is_refused(host, converge):
