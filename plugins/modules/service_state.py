@@ -1,17 +1,18 @@
 #!/usr/bin/python
-"""See whether the services of a host run, and say why one does not."""
+"""Start or restart services, and wait until they run."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: service_state
-short_description: See whether services run, in one look at all of them
+short_description: Start or restart services, wait until they run, and report why one does not
 description:
   - To systemd a service that is starting, or starting for the hundredth time, is as good as one that runs. Here one runs when
     it is active, listens on its ports, has been up for O(settle) seconds, and is not being restarted again and again.
   - One that is starting is waited for. One that has ended, that is restarted again and again or that does not listen is an
     error, which names the unit, the last lines of its journal and what to do.
   - Services that have been up for long cost one look and no time.
+  - Unlike M(ansible.builtin.systemd_service) it needs one call for all of that, and for all services of a host.
 options:
   services:
     description: The services of this host.
@@ -42,6 +43,13 @@ options:
         description: Seconds that it may take to start, from the moment at which systemd began to.
         type: int
         default: 60
+  state:
+    description:
+      - V(started) enables the services and starts those that are stopped.
+      - V(restarted) enables and restarts them, with their unit files loaded again.
+      - Without it nothing is changed.
+    type: str
+    choices: [started, restarted]
   settle:
     description: Seconds that a service has to be up before it counts as running.
     type: int
@@ -57,11 +65,16 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Nothing is changed.
+    description: Nothing is changed or waited for. With O(state), a unit that does not exist yet is not an error.
 """
 
 EXAMPLES = r"""
-- name: See that the services run
+- name: Enable and start Telegraf
+  tig_pi.stack.service_state:
+    services: [{unit: telegraf.service}]
+    state: started
+
+- name: Wait until all services run
   tig_pi.stack.service_state:
     services:
       - {unit: mosquitto.service, ports: [{port: 1883}]}
@@ -156,12 +169,19 @@ def clock(moment: float) -> str:
     return time.strftime("%H:%M:%S" if then[:3] == today[:3] else "%Y-%m-%d %H:%M", then)
 
 
+def is_queued(properties: dict[str, str]) -> bool:
+    """Whether systemd has yet to start, restart or reload the unit."""
+    return properties.get("Job", "0") not in ("", "0")
+
+
 class Service:
     """One service, as it is now."""
 
-    def __init__(self, module: AnsibleModule, wanted: dict) -> None:
+    def __init__(self, module: AnsibleModule, wanted: dict, has_job: bool = False) -> None:
         self.module = module
         self.wanted = wanted
+        # Until systemd has finished the job that it was just given, its properties are those of the time before.
+        self.has_job = has_job
         self.unit = wanted["unit"]
         self.first_restarts: int | None = None
         self.began = time.clock_gettime(time.CLOCK_MONOTONIC)
@@ -174,10 +194,11 @@ class Service:
             return now - moment / 1e6 if moment else 0.0
 
         self.properties = properties
-        is_up = properties.get("ActiveState") in (*UP, "activating")
+        self.has_job = self.has_job and is_queued(properties)
+        is_up = properties.get("ActiveState") in (*UP, "activating") and not self.has_job
         self.age = seconds_since("InactiveExitTimestampMonotonic") if is_up else now - self.began
         self.up = seconds_since("ActiveEnterTimestampMonotonic")
-        self.restarts = int(properties.get("NRestarts") or 0)
+        self.restarts = 0 if self.has_job else int(properties.get("NRestarts") or 0)
         if self.first_restarts is None:
             self.first_restarts = self.restarts
         self.closed = [
@@ -193,10 +214,12 @@ class Service:
             return "unknown"
         if found["LoadState"] != "loaded":
             return "missing"
+        if self.has_job:
+            return "starting"
         active = found["ActiveState"] in UP
         if self.restarts >= self.first_restarts + 2 or self.is_restarted_again_and_again(active):
             return "restarting"
-        if found.get("Job", "0") not in ("", "0"):  # systemd has yet to start, restart or reload it
+        if is_queued(found):
             return "starting"
         if found["ActiveState"] in ("inactive", "failed"):
             return "ended"
@@ -317,17 +340,42 @@ class Service:
         }
 
 
+def show(module: AnsibleModule, units: list[str], properties: tuple[str, ...]) -> list[dict[str, str]]:
+    """Properties of each unit; without any if systemd does not answer."""
+    code, out, _err = module.run_command(["systemctl", "show", f"--property={','.join(properties)}", *units])
+    shown = [dict(line.split("=", 1) for line in unit.splitlines()) for unit in out.strip().split("\n\n")]
+    return [{} for _ in units] if code or len(shown) != len(units) else shown
+
+
 def look(module: AnsibleModule, services: list[Service]) -> None:
     """One look at all of them."""
-    code, out, _err = module.run_command(
-        ["systemctl", "show", f"--property={','.join(PROPERTIES)}", *(service.unit for service in services)]
-    )
-    shown = [dict(line.split("=", 1) for line in unit.splitlines()) for unit in out.strip().split("\n\n")]
-    if code or len(shown) != len(services):
-        shown = [{} for _ in services]
+    shown = show(module, [service.unit for service in services], PROPERTIES)
     listening = {key for protocol in ("tcp", "udp") for key in sockets(protocol)}
     for service, properties in zip(services, shown, strict=True):
         service.see(properties, listening)
+
+
+def start(module: AnsibleModule, units: list[str], restart: bool) -> tuple[bool, list[str]]:
+    """Enable units, and tell systemd to start or restart them. Returns whether anything changes, and which of them it is told."""
+
+    def systemctl(*arguments: str) -> None:
+        if not module.check_mode:
+            code, _out, err = module.run_command(["systemctl", *arguments])
+            if code:
+                module.fail_json(msg=f"systemctl {' '.join(arguments)} failed: {err.strip()}")
+
+    if restart:
+        systemctl("daemon-reload")
+    shown = show(module, units, ("LoadState", "ActiveState", "UnitFileState"))
+    # The look that follows reports a unit that is missing or masked.
+    loaded = {unit: found for unit, found in zip(units, shown, strict=True) if found.get("LoadState") == "loaded"}
+    disabled = [unit for unit, found in loaded.items() if found["UnitFileState"] != "enabled"]
+    due = [unit for unit, found in loaded.items() if restart or found["ActiveState"] not in (*UP, "activating")]
+    if disabled:
+        systemctl("enable", *disabled)
+    if due:
+        systemctl("--no-block", "restart" if restart else "start", *due)
+    return bool(disabled or due), due
 
 
 def main() -> None:
@@ -343,13 +391,20 @@ def main() -> None:
                     "timeout": {"type": "int", "default": 60},
                 },
             },
+            "state": {"type": "str", "choices": ["started", "restarted"]},
             "settle": {"type": "int", "default": 8},
             "wait": {"type": "bool", "default": True},
             "journal": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
-    services = [Service(module, wanted) for wanted in module.params["services"]]
+    wanted, changed, started = module.params["services"], False, []
+    if module.params["state"]:
+        units = [service["unit"] for service in wanted]
+        changed, started = start(module, units, restart=module.params["state"] == "restarted")
+        if module.check_mode:
+            module.exit_json(changed=changed, services=[])
+    services = [Service(module, service, has_job=service["unit"] in started) for service in wanted]
     waited_for = services
     while waited_for:
         look(module, waited_for)
@@ -362,7 +417,7 @@ def main() -> None:
     problems = [result["problem"] for result in results if result["problem"]]
     if problems and module.params["wait"]:
         module.fail_json(msg="\n\n".join(problems))
-    module.exit_json(changed=False, services=results)
+    module.exit_json(changed=changed, services=results)
 
 
 if __name__ == "__main__":
