@@ -107,6 +107,12 @@ def test_versions_compare_as_in_dpkg(applied):
         assert bool(applied("newer_packages", [f"x={wanted}"], facts)) == newer, (installed, wanted)
 
 
+def test_the_version_of_a_package_is_known_if_it_is_installed(applied):
+    assert applied("installed_version", FACTS, "grafana") == "12.4.1"
+    assert applied("installed_version", FACTS, "influxdb") == ""
+    assert applied("installed_version", {}, "grafana") == ""
+
+
 def test_a_service_is_up_when_it_runs_and_is_enabled(applied):
     assert applied("service_is_up", FACTS, {"unit": "telegraf.service"})
     for unit in ("grafana-server.service", "mosquitto.service", "influxdb.service"):

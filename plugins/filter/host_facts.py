@@ -40,6 +40,11 @@ def newer_packages(wanted: list[str], facts: dict) -> list[str]:
     ]
 
 
+def installed_version(facts: dict, package: str) -> str:
+    """Version of an installed package; empty if it is not installed."""
+    return next(iter(_versions(package, facts)), "")
+
+
 def service_is_up(facts: dict, service: dict) -> bool:
     """Whether a service, with its unit and ports, is enabled, runs and listens. Without facts it is not known to."""
     found = facts.get("services", {}).get(service["unit"], {})
@@ -142,6 +147,7 @@ class FilterModule:
             "absent_packages": absent_packages,
             "unmet_packages": unmet_packages,
             "newer_packages": newer_packages,
+            "installed_version": installed_version,
             "service_is_up": service_is_up,
             "host_problems": host_problems,
         }
