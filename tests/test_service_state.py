@@ -118,6 +118,14 @@ def test_what_was_before_the_restart_does_not_count(systemd):
     assert (run.services[0]["state"], run.services[0]["restarts"]) == ("running", 0)
 
 
+def test_a_service_that_ends_again_and_again_after_its_restart_is_an_error(systemd):
+    looks = [RUNNING, RUNNING | {"Job": "7", "NRestarts": "5"}]
+    looks += [RUNNING | {"ActiveState": "activating", "NRestarts": str(count)} for count in (0, 1, 2)]
+    run = systemd({UNIT: looks}, "restarted")
+    assert run.failed
+    assert f"{UNIT} ends again and again: systemd has restarted it 2 times" in run.msg
+
+
 def test_a_service_that_fails_after_its_restart_is_an_error(systemd):
     failed = RUNNING | {"ActiveState": "failed", "Result": "exit-code"}
     run = systemd({UNIT: [RUNNING, RUNNING | {"Job": "7"}, failed]}, "restarted")

@@ -7,12 +7,11 @@ DOCUMENTATION = r"""
 module: service_state
 short_description: Start or restart services, wait until they run, and report why one does not
 description:
-  - To systemd a service that is starting, or starting for the hundredth time, is as good as one that runs. Here one runs when
-    it is active, listens on its ports, has been up for O(settle) seconds, and is not being restarted again and again.
-  - One that is starting is waited for. One that has ended, that is restarted again and again or that does not listen is an
-    error, which names the unit, the last lines of its journal and what to do.
-  - Services that have been up for long cost one look and no time.
-  - Unlike M(ansible.builtin.systemd_service) it needs one call for all of that, and for all services of a host.
+  - M(ansible.builtin.systemd_service) is satisfied with a service that is starting, even for the hundredth time. Here a service
+    runs when it is active, listens on its ports, has been up for O(settle) seconds, and is not restarted again and again.
+  - The module waits for services that are starting. It fails for a service that has ended, is restarted again and again, or
+    does not listen on its ports, and reports the last lines of its journal and what to do.
+  - One call does all of that for all services of a host, and returns at once if they have been up for long.
 options:
   services:
     description: The services of this host.
@@ -40,7 +39,7 @@ options:
             choices: [tcp, udp]
             default: tcp
       timeout:
-        description: Seconds that it may take to start, from the moment at which systemd began to.
+        description: Seconds that its start may take.
         type: int
         default: 60
   state:
@@ -55,11 +54,11 @@ options:
     type: int
     default: 8
   wait:
-    description: Whether to wait for services that are starting, and to fail if one does not run. If not, RV(services) tells.
+    description: Whether to wait for services that are starting, and to fail if one does not run. RV(services) has the states.
     type: bool
     default: true
   journal:
-    description: Whether to tell the last lines of the journal of services that run, too.
+    description: Whether to return the last lines of the journal for services that run, too.
     type: bool
     default: false
 attributes:
@@ -83,7 +82,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 services:
-  description: What was seen, one entry a service, in their order.
+  description: The state of each service, in the order of O(services).
   type: list
   elements: dict
   returned: success
@@ -155,10 +154,10 @@ ENDED = {
     "exit-code": "has ended with an error",
     "signal": "was killed",
     "core-dump": "has crashed",
-    "oom-kill": "was killed for want of memory",
+    "oom-kill": "was killed because memory ran out",
     "timeout": "took too long and was killed",
     "watchdog": "hung and was killed",
-    "exec-condition": "was not started, since what looks after its files before each start refuses it",
+    "exec-condition": "was not started, because the check of its state files does not allow it",
     "start-limit-hit": "has ended too often to be started again",
 }
 
@@ -198,8 +197,8 @@ class Service:
         is_up = properties.get("ActiveState") in (*UP, "activating") and not self.has_job
         self.age = seconds_since("InactiveExitTimestampMonotonic") if is_up else now - self.began
         self.up = seconds_since("ActiveEnterTimestampMonotonic")
-        self.restarts = 0 if self.has_job else int(properties.get("NRestarts") or 0)
-        if self.first_restarts is None:
+        self.restarts = int(properties.get("NRestarts") or 0)
+        if self.first_restarts is None and not self.has_job:
             self.first_restarts = self.restarts
         self.closed = [
             f"{port['port']}/{port['protocol']}"
@@ -286,7 +285,7 @@ class Service:
             ),
             "deaf": f"runs and does not listen on port {', '.join(self.closed)}",
             "missing": f"cannot be started: its unit is {found.get('LoadState')}",
-            "unknown": "cannot be asked for: systemd does not answer here",
+            "unknown": "cannot be checked: systemd does not answer",
         }[self.state]
 
     def advice(self) -> str:
@@ -295,12 +294,10 @@ class Service:
         if self.state == "missing":
             return "Install it: run the playbook again, with all of its tags."
         if self.state == "unknown":
-            return "See on the host: systemctl status"
+            return "More, on the host: systemctl status"
         if self.state == "ended" and self.properties.get("Result") == "success":
             return f"Start it: sudo systemctl start {self.unit}. More: sudo journalctl --unit={self.unit}"
-        return (
-            f"More: sudo journalctl --unit={self.unit}. Mend what it names; systemd goes on trying, or run this again."
-        )
+        return f"More: sudo journalctl --unit={self.unit}. Fix what it reports; systemd keeps trying, or run the playbook again."
 
     def said(self) -> list[str]:
         """The last lines of the journal that tell something, each once, of its last two starts."""
