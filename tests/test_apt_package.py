@@ -1,7 +1,10 @@
-"""Packages are installed with apt, unless the host's facts say that the wanted versions are there."""
+"""Apt sources are written and packages installed, unless the host's facts say that this is done."""
 
 from __future__ import annotations
 
+import base64
+import json
+import zlib
 from types import SimpleNamespace
 
 import pytest
@@ -9,58 +12,162 @@ from ansible.errors import AnsibleActionFail
 from ansible_collections.tig_pi.stack.plugins.action import apt_package
 
 FACTS = {"packages": {"grafana": [{"name": "grafana", "version": "12.4.1", "arch": "arm64", "source": "apt"}]}}
+NOTHING = {"changed": False, "upgraded": [], "diff": []}
+SOURCE = {"dest": "/etc/apt/sources.list.d/grafana.sources", "content": "Types: deb\n"}
+PIN = {"dest": "/etc/apt/preferences.d/grafana", "content": "Pin-Priority: 995\n"}
 
 
 @pytest.fixture
 def run(monkeypatch):
-    """The action on a host with these packages, where apt answers with a result; it returns the result and apt's arguments."""
+    """The action on a host with these packages: its result, and the modules that it has run there with their arguments.
+    A module's answers come one after the other; the last one lasts.
+    """
     monkeypatch.setattr(apt_package.ActionBase, "run", lambda *_: {})
+    monkeypatch.setattr(apt_package, "RETRY_DELAY", 0)
 
-    def do(args, apt=None, check_mode=False, facts=FACTS):
-        asked = []
+    def do(args, check_mode=False, facts=FACTS, **answers):
+        calls = []
 
-        def execute(name, module_args, task_vars):
-            assert name == "ansible.builtin.apt"
-            asked.append(module_args)
-            return apt or {"changed": True}
+        def execute(module, module_args, task_vars):
+            name = module.rpartition(".")[2]
+            calls.append((name, module_args))
+            answer = answers.get(name, {"changed": True})
+            if isinstance(answer, list):
+                answer = answer.pop(0) if len(answer) > 1 else answer[0]
+            return dict(answer)
 
         action = object.__new__(apt_package.ActionModule)
         action._task = SimpleNamespace(args=args, check_mode=check_mode)
         action._execute_module = execute
-        return action.run(task_vars={"ansible_facts": facts}), asked
+        return action.run(task_vars={"ansible_facts": facts}), calls
 
     return do
 
 
+def files(module_args):
+    return json.loads(zlib.decompress(base64.b64decode(module_args["packed"])))
+
+
 @pytest.mark.parametrize("wanted", [["grafana"], ["grafana=*"], ["grafana=12.*"], []])
-def test_apt_does_not_run_for_what_is_installed(run, wanted):
-    assert run({"name": wanted}) == ({"changed": False}, [])
+def test_nothing_runs_on_the_host_for_what_is_installed(run, wanted):
+    assert run({"name": wanted}) == (NOTHING, [])
 
 
 @pytest.mark.parametrize("wanted", ["grafana=13.*", "grafana=12.1*", "influxdb"])
-def test_apt_installs_what_is_not(run, wanted):
-    result, [asked] = run({"name": [wanted], "allow_downgrade": True, "cache_valid_time": 60})
-    assert result == {"changed": True}
-    assert asked["name"] == [wanted]
-    assert asked["allow_downgrade"]
-    assert (asked["cache_valid_time"], asked["policy_rc_d"], asked["install_recommends"]) == (60, 101, False)
+def test_what_is_missing_is_installed_from_updated_lists(run, wanted):
+    result, [(first, _), (then, asked)] = run({"name": [wanted], "allow_downgrade": True, "lock_timeout": 60})
+    assert (first, then) == ("command", "apt")
+    assert result["changed"]
+    assert asked == {
+        "name": [wanted],
+        "allow_downgrade": True,
+        "lock_timeout": 60,
+        "policy_rc_d": 101,
+        "install_recommends": False,
+        "update_cache": False,
+    }
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_an_upgrade_is_told_from_a_first_installation(run, check_mode):
+    result, _ = run({"name": ["grafana=13.*", "influxdb"]}, check_mode)
+    assert result["upgraded"] == ["grafana=13.*"]
+    result, _ = run({"name": ["influxdb"], "sources": [PIN]}, check_mode)
+    assert result["upgraded"] == []
+
+
+def test_a_changed_source_is_no_upgrade(run):
+    result, [(module, asked)] = run({"name": ["grafana"], "sources": [SOURCE, PIN]})
+    assert (module, files(asked)) == ("tree", [SOURCE, PIN])
+    assert (result["changed"], result["upgraded"]) == (True, [])
+
+
+def test_a_source_that_is_as_it_should_be_is_no_change(run):
+    result, _ = run({"name": ["grafana"], "sources": [SOURCE]}, tree={"changed": False})
+    assert not result["changed"]
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_a_source_that_this_run_has_written_is_not_compared_again(run, check_mode):
+    result, _ = run({"name": ["grafana"], "sources": [SOURCE]}, check_mode)
+    later = FACTS | result["ansible_facts"]
+    assert run({"name": ["grafana"], "sources": [SOURCE]}, check_mode, later) == (NOTHING, [])
+    result, [(_, asked)] = run({"name": ["grafana"], "sources": [PIN, SOURCE]}, check_mode, later)
+    assert files(asked) == [PIN]
+    assert result["ansible_facts"] == {"apt_sources": [SOURCE, PIN]}
+
+
+def test_the_diffs_of_all_steps_are_kept(run):
+    result, _ = run(
+        {"name": ["influxdb"], "sources": [SOURCE]},
+        tree={"changed": True, "diff": [{"after": "source"}]},
+        apt={"changed": True, "diff": {"prepared": "influxdb"}},
+    )
+    assert result["diff"] == [{"after": "source"}, {"prepared": "influxdb"}]
+
+
+def test_nothing_is_installed_if_a_source_cannot_be_written(run):
+    result, [(module, _)] = run({"name": ["influxdb"], "sources": [SOURCE]}, tree={"failed": True, "msg": "read-only"})
+    assert (module, result["failed"], result["msg"]) == ("tree", True, "read-only")
+    assert "ansible_facts" not in result
 
 
 FAILED = {"failed": True, "msg": "No package matching 'influxdb' is available"}
 
 
 @pytest.mark.parametrize(
-    ("wanted", "check_mode", "result"),
+    ("wanted", "check_mode", "fails"),
     [
-        ("influxdb", False, FAILED),
-        ("influxdb", True, {"changed": True}),
-        ("grafana=13.*", True, FAILED),  # an installed package has a source
+        ("influxdb", False, True),
+        ("influxdb", True, False),
+        ("grafana=13.*", True, True),  # an installed package has a source
     ],
 )
 def test_a_package_that_apt_does_not_know_is_an_error_unless_its_source_was_only_to_be_written(
-    run, wanted, check_mode, result
+    run, wanted, check_mode, fails
 ):
-    assert run({"name": [wanted]}, apt=FAILED, check_mode=check_mode)[0] == result
+    result, _ = run({"name": [wanted]}, check_mode, apt=FAILED)
+    assert result.get("failed", False) is fails
+    assert result["changed"] is not fails
+
+
+def test_check_mode_does_not_update_the_lists(run):
+    _, calls = run({"name": ["influxdb"]}, check_mode=True)
+    assert [module for module, _ in calls] == ["apt"]
+
+
+LOCKED = {"failed": True, "stderr": "E: Could not get lock /var/lib/apt/lists/lock"}
+
+
+def test_the_lock_of_apt_is_waited_for(run):
+    result, calls = run({"name": ["influxdb"]}, command=[LOCKED, LOCKED, {"changed": True}])
+    assert [module for module, _ in calls] == ["command", "command", "command", "apt"]
+    assert result["changed"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (LOCKED, "Could not get lock"),
+        ({"failed": True, "stderr": "E: The repository is not signed."}, "is not signed"),
+        ({"failed": True, "msg": "No such file: apt"}, "No such file: apt"),
+    ],
+)
+def test_lists_that_cannot_be_updated_are_an_error(run, answer, said):
+    with pytest.raises(AnsibleActionFail, match=f"apt cannot update the package lists: .*{said}"):
+        run({"name": ["influxdb"], "lock_timeout": 0}, command=answer)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({}, "missing required arguments: name"),
+        ({"name": ["grafana"], "cache_valid_time": 60}, "Unsupported parameters .*cache_valid_time"),
+    ],
+)
+def test_wrong_options_are_an_error(run, args, said):
+    with pytest.raises(AnsibleActionFail, match=said):
+        run(args)
 
 
 def test_without_facts_it_is_an_error(run):

@@ -1,17 +1,29 @@
-"""Install packages with ansible.builtin.apt, unless the host's facts say that they are installed."""
+"""Write apt sources and install packages, unless the host's facts say that this is done."""
 
 from __future__ import annotations
 
+import time
+
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.tig_pi.stack.plugins.action.tree import packed
 from ansible_collections.tig_pi.stack.plugins.filter.host_facts import absent_packages, unmet_packages
 
-# What all roles want of apt.
-APT = {
+OPTIONS = {
+    "name": {"type": "list", "elements": "str", "required": True},
+    "sources": {"type": "list", "elements": "dict", "default": []},
+    "allow_downgrade": {"type": "bool", "default": False},
+    "lock_timeout": {"type": "int", "default": 300},
+}
+# ansible.builtin.apt can do it, but builds the index of all packages twice; on a Pi nothing takes longer.
+UPDATE = ["apt", "update", "--quiet", "--error-on=any", "--option=APT::Cmd::Show-Update-Stats=false"]
+# It retries downloads itself, but does not wait for its lock.
+LOCKED = "Could not get lock"
+RETRY_DELAY = 5  # seconds
+# What all roles want of ansible.builtin.apt.
+INSTALL = {
     "install_recommends": False,
-    "update_cache": True,
-    "cache_valid_time": 0,
-    "lock_timeout": 300,
+    "update_cache": False,  # just updated
     # A service starts later, once its configuration is in place.
     "policy_rc_d": 101,
 }
@@ -19,20 +31,62 @@ APT = {
 
 class ActionModule(ActionBase):
     TRANSFERS_FILES = False
-    _VALID_ARGS = frozenset(("name", "allow_downgrade", "cache_valid_time", "lock_timeout"))
     _supports_check_mode = True
     _supports_diff = True
 
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
         del tmp
-        args, facts = self._task.args, task_vars.get("ansible_facts", {})
+        _, args = self.validate_argument_spec(OPTIONS)
+        facts = task_vars.get("ansible_facts", {})
         if "packages" not in facts:
             raise AnsibleActionFail("apt_package: gather package facts first.")
-        if not unmet_packages(args["name"], facts):
-            return {**result, "changed": False}
-        result.update(self._execute_module("ansible.builtin.apt", module_args=APT | args, task_vars=task_vars))
-        # In check mode the apt source may not exist yet, so that apt does not know the package.
-        if result.get("failed") and self._task.check_mode and absent_packages(args["name"], facts):
-            return {"changed": True}
+        result |= {"changed": False, "upgraded": [], "diff": []}
+        self._write_sources(result, args["sources"], facts, task_vars)
+        if not result.get("failed"):
+            self._install(result, args, facts, task_vars)
         return result
+
+    def _write_sources(self, result: dict, sources: list[dict], facts: dict, task_vars: dict) -> None:
+        written = facts.get("apt_sources", [])
+        missing = [source for source in sources if source not in written]
+        if missing:
+            tree = self._execute_module("tig_pi.stack.tree", {"packed": packed(missing)}, task_vars=task_vars)
+            self._add(result, tree)
+            if not tree.get("failed"):
+                result["ansible_facts"] = {"apt_sources": written + missing}
+
+    def _install(self, result: dict, args: dict, facts: dict, task_vars: dict) -> None:
+        unmet = unmet_packages(args["name"], facts)
+        if not unmet:
+            return
+        if not self._task.check_mode:
+            self._update_lists(args["lock_timeout"], task_vars)
+        options = INSTALL | {name: args[name] for name in ("name", "allow_downgrade", "lock_timeout")}
+        installed = self._execute_module("ansible.builtin.apt", options, task_vars=task_vars)
+        absent = absent_packages(unmet, facts)
+        # In check mode the apt source may not exist yet, so that apt does not know the package.
+        if installed.get("failed") and self._task.check_mode and absent:
+            installed = {"changed": True}
+        self._add(result, installed)
+        if installed.get("changed"):
+            result["upgraded"] = [package for package in unmet if package not in absent]
+
+    def _update_lists(self, lock_timeout: int, task_vars: dict) -> None:
+        deadline = time.monotonic() + lock_timeout
+        while True:
+            updated = self._execute_module("ansible.builtin.command", {"argv": UPDATE}, task_vars=task_vars)
+            if not updated.get("failed"):
+                return
+            said = updated.get("stderr") or updated.get("msg")
+            if LOCKED not in said or time.monotonic() > deadline:
+                raise AnsibleActionFail(f"apt cannot update the package lists: {said}")
+            time.sleep(RETRY_DELAY)
+
+    @staticmethod
+    def _add(result: dict, part: dict) -> None:
+        """Add the result of one module to the result of the action."""
+        diffs = part.pop("diff", [])
+        result["diff"] += diffs if isinstance(diffs, list) else [diffs]
+        changed = result["changed"] or part.get("changed", False)
+        result |= part | {"changed": changed}
