@@ -7,7 +7,8 @@ import time
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.tig_pi.stack.plugins.action.tree import packed
-from ansible_collections.tig_pi.stack.plugins.filter.host_facts import absent_packages, unmet_packages
+from ansible_collections.tig_pi.stack.plugins.filter.packages import absent_packages, unmet_packages
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.this_run import done, with_done
 
 OPTIONS = {
     "name": {"type": "list", "elements": "str", "required": True},
@@ -48,13 +49,13 @@ class ActionModule(ActionBase):
         return result
 
     def _write_sources(self, result: dict, sources: list[dict], facts: dict, task_vars: dict) -> None:
-        written = facts.get("apt_sources", [])
+        written = done(facts, "apt_sources")
         missing = [source for source in sources if source not in written]
         if missing:
             tree = self._execute_module("tig_pi.stack.tree", {"packed": packed(missing)}, task_vars=task_vars)
             self._add(result, tree)
             if not tree.get("failed"):
-                result["ansible_facts"] = {"apt_sources": written + missing}
+                result["ansible_facts"] = with_done(facts, "apt_sources", missing)
 
     def _install(self, result: dict, args: dict, facts: dict, task_vars: dict) -> None:
         unmet = unmet_packages(args["name"], facts)

@@ -7,12 +7,6 @@ from pathlib import Path
 # From the kernel's include/net/tcp_states.h: a TCP socket that listens, a UDP socket that is bound.
 LISTENING = {"tcp": "0A", "udp": "07"}
 
-# A port, as an option of modules.
-PORT = {
-    "port": {"type": "int", "required": True},
-    "protocol": {"type": "str", "choices": list(LISTENING), "default": "tcp"},
-}
-
 
 def sockets(protocol: str) -> dict[tuple[str, int], set[str]]:
     """Inodes of the sockets that listen, by protocol and port; read from /proc/net/{tcp,udp}{,6}."""

@@ -63,7 +63,6 @@ ansible_facts:
   returned: when O(sources) had to be compared
   contains:
     apt_sources:
-      description: All O(sources) that were written in this run.
-      type: list
-      elements: dict
+      description: The O(sources) that this playbook run has written.
+      type: dict
 """

@@ -44,7 +44,8 @@ options:
         default: 60
   state:
     description:
-      - V(started) enables the services and starts those that are stopped.
+      - V(started) enables the services and starts those that are stopped. Nothing is done if facts (M(tig_pi.stack.host_facts)),
+        or an earlier task of the same playbook run, say that they run.
       - V(restarted) enables and restarts them, with their unit files loaded again.
       - Without it nothing is changed.
     type: str
@@ -81,6 +82,14 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+ansible_facts:
+  description: The facts.
+  type: dict
+  returned: with O(state)
+  contains:
+    started_units:
+      description: The units that this playbook run has started, restarted or found running.
+      type: dict
 services:
   description: The state of each service, in the order of O(services).
   type: list
@@ -120,9 +129,33 @@ import re
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tig_pi.stack.plugins.module_utils.sockets import PORT, sockets
+from ansible_collections.tig_pi.stack.plugins.module_utils.sockets import LISTENING, sockets
 from ansible_collections.tig_pi.stack.plugins.module_utils.state_files import StateFiles
 
+OPTIONS = {
+    "services": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "unit": {"type": "str", "required": True},
+            "ports": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "port": {"type": "int", "required": True},
+                    "protocol": {"type": "str", "choices": list(LISTENING), "default": "tcp"},
+                },
+            },
+            "timeout": {"type": "int", "default": 60},
+        },
+    },
+    "state": {"type": "str", "choices": ["started", "restarted"]},
+    "settle": {"type": "int", "default": 8},
+    "wait": {"type": "bool", "default": True},
+    "journal": {"type": "bool", "default": False},
+}
 PROPERTIES = (
     "LoadState",
     "ActiveState",
@@ -347,7 +380,7 @@ def show(module: AnsibleModule, units: list[str], properties: tuple[str, ...]) -
 def look(module: AnsibleModule, services: list[Service]) -> None:
     """One look at all of them."""
     shown = show(module, [service.unit for service in services], PROPERTIES)
-    listening = {key for protocol in ("tcp", "udp") for key in sockets(protocol)}
+    listening = {key for protocol in LISTENING for key in sockets(protocol)}
     for service, properties in zip(services, shown, strict=True):
         service.see(properties, listening)
 
@@ -376,25 +409,7 @@ def start(module: AnsibleModule, units: list[str], restart: bool) -> tuple[bool,
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "services": {
-                "type": "list",
-                "elements": "dict",
-                "required": True,
-                "options": {
-                    "unit": {"type": "str", "required": True},
-                    "ports": {"type": "list", "elements": "dict", "default": [], "options": PORT},
-                    "timeout": {"type": "int", "default": 60},
-                },
-            },
-            "state": {"type": "str", "choices": ["started", "restarted"]},
-            "settle": {"type": "int", "default": 8},
-            "wait": {"type": "bool", "default": True},
-            "journal": {"type": "bool", "default": False},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=OPTIONS, supports_check_mode=True)
     wanted, changed, started = module.params["services"], False, []
     if module.params["state"]:
         units = [service["unit"] for service in wanted]

@@ -1,4 +1,4 @@
-"""What a host has, from the facts that the module host_facts gathers."""
+"""Which packages a host has, and in which version, from the package facts."""
 
 from __future__ import annotations
 
@@ -43,61 +43,6 @@ def newer_packages(wanted: list[str], facts: dict) -> list[str]:
 def installed_version(facts: dict, package: str) -> str:
     """Version of an installed package; empty if it is not installed."""
     return next(iter(_versions(package, facts)), "")
-
-
-def service_is_up(facts: dict, service: dict) -> bool:
-    """Whether a service, with its unit and ports, is enabled, runs and listens. Without facts it is not known to."""
-    found = facts.get("services", {}).get(service["unit"], {})
-    listening = {(listener["protocol"], listener["port"]) for listener in facts.get("listeners", [])}
-    ports = {(port.get("protocol", "tcp"), int(port["port"])) for port in service.get("ports", [])}
-    return found.get("state") == "running" and found.get("status") == "enabled" and ports <= listening
-
-
-def host_problems(
-    system: dict, facts: dict, *, releases: list[str], architectures: list[str], free_mb: int, ports: list[dict]
-) -> list[str]:
-    """What keeps the services from running on a host.
-
-    Args:
-        system: the system, as the module host_facts returns it.
-        facts: the host's facts, with what listens there.
-        releases: code names of the Debian releases that are supported.
-        architectures: that are supported, as dpkg calls them.
-        free_mb: free space that /var needs, in MB.
-        ports: that the services will listen on, each with the unit that may hold it already.
-    """
-    problems = []
-    if system["distribution"] not in ("debian", "raspbian") or system["release"] not in releases:
-        problems.append(
-            f"This is {system['name']}; the stack runs on Raspberry Pi OS and Debian {' and '.join(releases)}."
-        )
-    if system["machine"].startswith("armv6"):
-        problems.append(
-            "This Pi has an ARMv6 processor (Pi 1, Zero, Zero W); the stack needs ARMv7 or newer: a Pi 2, 3, 4, 5 or Zero 2 W."
-        )
-    elif system["architecture"] not in architectures:
-        problems.append(f"The architecture is {system['architecture']}; the stack runs on {', '.join(architectures)}.")
-    if system["free_mb"] < free_mb:
-        problems.append(
-            f"/var has {system['free_mb']} MB left, and the stack needs {free_mb} MB: "
-            "make room (sudo apt-get clean), or use a larger card."
-        )
-    return problems + [problem for port in ports for problem in _port_problems(port, facts.get("listeners", []))]
-
-
-def _port_problems(wanted: dict, listeners: list[dict]) -> list[str]:
-    """That a port is used by another program than the service's, once."""
-    number, protocol = int(wanted["port"]), wanted.get("protocol", "tcp")
-    others = [
-        listener
-        for listener in listeners
-        if (listener["protocol"], listener["port"]) == (protocol, number) and wanted["unit"] not in listener["units"]
-    ]
-    return [
-        f"Port {number}/{protocol} is needed by {wanted['unit']}, but used by "
-        f"{other['program'] or 'a program'} (process {other['pid'] or 'unknown'}): stop that program, or choose another port."
-        for other in others[:1]
-    ]
 
 
 def _pattern(package: str) -> str:
@@ -148,6 +93,4 @@ class FilterModule:
             "unmet_packages": unmet_packages,
             "newer_packages": newer_packages,
             "installed_version": installed_version,
-            "service_is_up": service_is_up,
-            "host_problems": host_problems,
         }
