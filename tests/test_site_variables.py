@@ -28,6 +28,10 @@ SHOWN = (
     "grafana_dashboards",
     "influxdb_users",
     "mosquitto_settle_time",
+    "site_database_admin_password",
+    "site_database_reader_user",
+    "site_grafana_admin_password",
+    "site_node_red_admin_password",
     "site_broker_port",
     "site_database_port",
     "site_grafana_url",
@@ -84,6 +88,21 @@ def test_ports_that_a_site_sets_for_a_role_count_everywhere(shown):
     assert values["site_grafana_url"] == "http://127.0.0.1:3333"
 
 
+def test_accounts_that_a_site_sets_for_a_role_are_used_by_status_and_verify(shown):
+    source = {"name": "own", "uid": "influx", "user": "reader", "secureJsonData": {"password": "secret-1"}}
+    values, _ = shown(
+        host_vars__pi={
+            "influxdb_admin": {"name": "root", "password": "secret-2"},
+            "grafana_datasources": [source],
+            "grafana_admin_password": "secret-3",
+            "node_red_admin_password": "secret-4",
+        }
+    )
+    assert values["site_database_reader_user"] == "reader"
+    passwords = (f"site_{name}_admin_password" for name in ("database", "grafana", "node_red"))
+    assert [values[name] for name in passwords] == ["secret-2", "secret-3", "secret-4"]
+
+
 def test_a_variable_of_group_all_is_named_with_the_place_where_it_counts(shown):
     values, said = shown(group_vars__all={"site_name": "lost", "telegraf_version": "1.39.*", "of_my_own": 1})
     assert values["site_name"] == "home"
@@ -124,4 +143,4 @@ def test_every_way_to_the_playbooks_reads_their_variables(playbook, tmp_path):
     )
     assert result.returncode == 2, result.stdout + result.stderr
     [problem] = re.findall(r"^ +- (.*)$", result.stdout, re.MULTILINE)
-    assert "there is no time zone" in problem
+    assert "unknown time zone" in problem

@@ -1,45 +1,59 @@
-"""What `make verify` says of a link that is broken."""
+"""What `make verify` reports on a check that failed."""
 
 from __future__ import annotations
 
 import pytest
 import yaml
 from ansible_collections.tig_pi.stack.plugins.filter import verify
-from conftest import REPOSITORY
+from project import REPOSITORY
 
-LINK = {"unit": "telegraf.service", "group": "collectors", "expected": "a point"}
 PLAYBOOK = yaml.safe_load((REPOSITORY / "playbooks/verify.yml").read_text())
+SERVICES = yaml.safe_load((REPOSITORY / "playbooks/group_vars/all/20_derived.yml").read_text())[
+    "site_services_by_group"
+]
 
 
 @pytest.mark.parametrize(
-    ("result", "said"),
+    ("result", "found"),
     [
         ({"status": 200, "msg": "OK (unknown bytes)", "json": {"results": []}}, 'HTTP 200: {"results": []}'),
         ({"status": 401, "msg": "Status code was 401 and not [200]", "content": "locked"}, "HTTP 401: locked"),
         ({"status": 204, "msg": "OK (0 bytes)"}, "HTTP 204"),
         ({"status": -1, "msg": "Status code was -1 and not [401]: Connection refused"}, "Connection refused"),
-        ({"msg": "nothing came"}, "nothing came"),
+        ({"msg": "no such point"}, "no such point"),
     ],
 )
-def test_what_came_is_said_and_not_that_it_was_ok(result, said):
-    lines = verify.link_problem(result, LINK, "pi", ["no space left", "again"]).splitlines()
-    assert lines == [
+def test_the_report_has_the_answer_and_the_messages_of_the_service(result, found):
+    report = verify.failed_check(result, "a point", "telegraf.service", "pi", ["no space left", "again"])
+    assert report.splitlines() == [
         "Expected: a point",
-        f"Found: {said}",
-        "telegraf.service on pi said last:",
+        f"Found: {found}",
+        "Last messages of telegraf.service on pi:",
         "  no space left",
         "  again",
-        "Look there: sudo journalctl --unit=telegraf.service, on pi",
+        "Its log: sudo journalctl --unit=telegraf.service, on pi",
     ]
+
+
+def test_a_failure_without_a_service_has_its_reason():
+    assert verify.failed_check({"msg": "an undefined variable"}, "", "", "pi", []) == "Found: an undefined variable"
 
 
 def test_a_long_answer_is_cut_short():
     assert len(verify.http_answer({"status": 200, "content": "x" * 10_000})) < 500
 
 
-def test_every_link_says_what_is_expected_and_of_which_service():
+def test_alert_rules_that_are_missing_or_fail_are_named():
+    failing = [{"name": "a is silent", "lastError": "no data source"}, {"name": "b is silent"}]
+    assert verify.rule_problems(["The disk is nearly full"], failing) == (
+        "The disk is nearly full is missing; a is silent: no data source; b is silent: not evaluated yet"
+    )
+
+
+def test_every_check_names_its_service_and_what_is_expected():
     (block,) = [task for play in PLAYBOOK for task in play.get("tasks", []) if "block" in task]
-    links = [task for task in block["block"] if task.get("tags") != ["quiet"]]
-    assert len(links) >= 12
-    for link in links:
-        assert {"unit", "group", "expected"} <= set(link["vars"]), link["name"]
+    checks = [task for task in block["block"] if task.get("tags") != ["quiet"]]
+    assert len(checks) >= 12
+    for check in checks:
+        assert check["vars"]["service"] in SERVICES, check["name"]
+        assert check["vars"]["expected"], check["name"]

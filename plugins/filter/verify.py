@@ -1,4 +1,4 @@
-"""What `make verify` says of a link that is broken: what was expected, what came, and what the service said last."""
+"""Reports of `make verify` on a check that failed: what was expected, what was found, and the last messages of the service."""
 
 from __future__ import annotations
 
@@ -10,24 +10,30 @@ LENGTH = 400  # of an answer that is shown
 
 
 def http_answer(result: Mapping) -> str:
-    """What came of a request, from the result of ansible.builtin.uri, whose own message may be no more than OK."""
+    """The answer to a request, from the result of ansible.builtin.uri, whose own message may be no more than OK."""
     if result.get("status", -1) < 0:
         return re.sub(r"^Status code was -1 and not \[[\d, ]*\]: ", "", str(result.get("msg", "no answer")))
     body = json.dumps(result["json"]) if "json" in result else str(result.get("content", ""))
     return f"HTTP {result['status']}: {body[:LENGTH]}" if body else f"HTTP {result['status']}"
 
 
-def link_problem(result: Mapping, link: Mapping, host: str, said: list[str]) -> str:
-    """The whole of it; `link` is what the task says of itself, `said` the end of the journal of its service on that host."""
+def rule_problems(missing: list[str], failing: list[Mapping]) -> str:
+    """Titles of alert rules that Grafana does not have, and the errors of those that it cannot evaluate."""
+    problems = [f"{title} is missing" for title in missing]
+    return "; ".join(problems + [f"{rule['name']}: {rule.get('lastError', 'not evaluated yet')}" for rule in failing])
+
+
+def failed_check(result: Mapping, expected: str, unit: str, host: str, messages: list[str]) -> str:
+    """The report on a check. `unit` and `host` are those of the service that it depends on, `messages` the last of its journal."""
     found = f"Found: {http_answer(result) if 'status' in result else result.get('msg', result)}"
-    if "unit" not in link:
+    if not unit:
         return found
-    lines = [f"Expected: {link['expected']}", found]
-    if said:
-        lines += [f"{link['unit']} on {host} said last:", *(f"  {line}" for line in said)]
-    return "\n".join([*lines, f"Look there: sudo journalctl --unit={link['unit']}, on {host}"])
+    lines = [f"Expected: {expected}", found]
+    if messages:
+        lines += [f"Last messages of {unit} on {host}:", *(f"  {line}" for line in messages)]
+    return "\n".join([*lines, f"Its log: sudo journalctl --unit={unit}, on {host}"])
 
 
 class FilterModule:
     def filters(self) -> dict:
-        return {"http_answer": http_answer, "link_problem": link_problem}
+        return {"failed_check": failed_check, "http_answer": http_answer, "rule_problems": rule_problems}
