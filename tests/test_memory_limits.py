@@ -105,7 +105,7 @@ def test_make_status_costs_what_the_site_declares(flooded):
     assert memory(flooded) < 320
     [row] = status.device_states(devices, results, time.time())
     assert row["reading"] == {"f1": 1}
-    assert "very many devices that nobody declared" in " ".join(status.message_notes(results, time.time()))
+    assert "too many undeclared devices" in " ".join(status.message_notes(results, time.time()))
 
 
 def test_what_people_ask_for_is_answered_all_the_same(flooded):

@@ -66,84 +66,90 @@ def spoil_variable(name, value, host="pi"):
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
     [
-        (spoil_reading(field="outside temp"), "outside temp can't be the name of a field"),
-        (spoil_reading(field="time"), "time can't be the name of a field"),
-        (spoil_reading(field="outsidehumidity"), "outsidehumidity stands there 2 times"),
-        (spoil_reading(titel="x"), "there is no key titel. Did you mean title?"),
+        (spoil_reading(field="outside temp"), "outside temp is not a valid name of a field"),
+        (spoil_reading(field="time"), "time is not a valid name of a field"),
+        (spoil_reading(field="outsidehumidity"), "outsidehumidity is declared 2 times"),
+        (spoil_reading(titel="x"), "unknown key titel. Did you mean title?"),
         (spoil_reading(unit=""), "outsidetemp has no unit"),
-        (spoil_reading(low=50), "low (50) has to be below high"),
-        (spoil_reading(low="cold"), "low is 'cold'; a number is wanted"),
+        (spoil_reading(low=50), "low (50) must be less than high"),
+        (spoil_reading(low="cold"), "low is 'cold'; it must be a number"),
         (
             spoil_reading(sensor="dht12"),
-            f"no sensor type dht12; there are {', '.join(sorted(site.drivers()))}. Did you mean dht11?",
+            f"unknown sensor dht12; the drivers are {', '.join(sorted(site.drivers()))}. Did you mean dht11?",
         ),
         (spoil_reading(quantity="warmth"), "dht11 measures humidity, temperature; quantity is 'warmth'"),
-        (spoil_variable("lopy4_name", "greenhouse", "matslopy4"), "2 devices are called greenhouse"),
-        (spoil_variable("lopy4_name", "green house", "matslopy4"), "'green house' can't be a device's name"),
-        (spoil_variable("lopy4_name", PROBE, "matslopy4"), "the name of the probe"),
-        (spoil_variable("lopy4_name", "x" * 65, "matslopy4"), "can't be a device's name"),
-        (spoil_reading(field="x" * 129), "can't be the name of a field"),
-        (spoil_variable("site_measurement", "device_status"), "site_measurement: device_status is reserved"),
-        (spoil_variable("site_measurement", "cpu"), "site_measurement: cpu is reserved"),
-        (spoil_variable("site_measurement", 'a "b"'), "can't be the name of a measurement"),
+        (spoil_variable("lopy4_name", "greenhouse", "matslopy4"), "2 devices have the name greenhouse"),
+        (spoil_variable("lopy4_name", "green house", "matslopy4"), "'green house' is not a valid name of a device"),
+        (spoil_variable("lopy4_name", PROBE, "matslopy4"), f"{PROBE} is reserved for `make verify`"),
+        (spoil_variable("lopy4_name", "x" * 65, "matslopy4"), "is not a valid name of a device"),
+        (spoil_reading(field="x" * 129), "is not a valid name of a field"),
+        (spoil_variable("site_measurement", "device_status"), "site_measurement: device_status is used for other data"),
+        (spoil_variable("site_measurement", "cpu"), "site_measurement: cpu is used for other data"),
+        (spoil_variable("site_measurement", 'a "b"'), "is not a valid name of a measurement"),
         (spoil_variable("lopy4_sensors", [], "matslopy4"), "host_vars/matslopy4.yml: lopy4_sensors is missing"),
-        (spoil_variable("lopy4_sensors", [{"driver": "dth11"}], "matslopy4"), "no sensor type dth11"),
+        (spoil_variable("lopy4_sensors", [{"driver": "dth11"}], "matslopy4"), "unknown driver dth11"),
         (
             spoil_variable(
                 "lopy4_sensors", [{"driver": "dht11", "fields": {"temperature": "outsidtemp"}}], "matslopy4"
             ),
-            "no reading outsidtemp in site_readings. Did you mean outsidetemp?",
+            "no field outsidtemp in site_readings. Did you mean outsidetemp?",
         ),
         (
             spoil_variable(
                 "lopy4_sensors", [{"driver": "dht11", "pin": "P11"}, {"driver": "dht11", "pin": "P10"}], "matslopy4"
             ),
-            "2 sensors fill outsidetemp",
+            "2 sensors fill the field outsidetemp",
         ),
         (spoil_variable("site_timezone", "Europe/Stockholn"), "Did you mean Europe/Stockholm?"),
-        (spoil_variable("site_extra_topics", ["tig/all"]), "tig/all overlaps the devices' own topics"),
-        (spoil_variable("site_averages_interval", "10 minutes"), "'10 minutes' is no interval; write it like 30s, 10m"),
+        (spoil_variable("site_extra_topics", ["tig/all"]), "tig/all overlaps the devices' topics"),
+        (
+            spoil_variable("site_averages_interval", "10 minutes"),
+            "'10 minutes' is not an interval; write it like 30s, 10m",
+        ),
         (
             spoil_variable("site_clock_tolerance_minutes", "5m"),
             "site_clock_tolerance_minutes is '5m'; write it like 5.",
         ),
-        (spoil_variable("site_clock_tolerance_minutes", -1), "site_clock_tolerance_minutes: -1 is no number from 0 on"),
+        (
+            spoil_variable("site_clock_tolerance_minutes", -1),
+            "site_clock_tolerance_minutes: -1 is negative; use 0 or more",
+        ),
         (spoil_variable("site_new_names_per_day", "many"), "site_new_names_per_day is 'many'; write it like 50."),
-        (spoil_variable("site_topic_prefix", "tig/"), "site_topic_prefix: 'tig/' can't begin topics"),
-        (spoil_variable("site_alert_topic", "tig/alert"), "site_alert_topic: tig/alert lies below tig"),
-        (spoil_variable("site_accounts", [{"name": "greenhouse"}]), "there is an account greenhouse already"),
-        (spoil_variable("site_accounts", [{"name": "mats", "topics": ["a"]}]), "mats: there is no key topics"),
-        (spoil_variable("site_contact_point", {"type": "pigeon"}), "site_contact_point needs"),
+        (spoil_variable("site_topic_prefix", "tig/"), "site_topic_prefix: 'tig/' is not a valid prefix of topics"),
+        (spoil_variable("site_alert_topic", "tig/alert"), "site_alert_topic: tig/alert is below tig"),
+        (spoil_variable("site_accounts", [{"name": "greenhouse"}]), "the account greenhouse exists already"),
+        (spoil_variable("site_accounts", [{"name": "mats", "topics": ["a"]}]), "mats: unknown key topics"),
+        (spoil_variable("site_contact_point", {"type": "pigeon"}), "site_contact_point must have"),
         (spoil_variable("grafana_repository", {"fingerprint": ""}), "grafana_repository.fingerprint is empty"),
         (spoil_variable("site_forward", {"host": "a"}), "site_forward has no topic"),
         (
             spoil_variable("site_forward", {"hots": "a", "topic": "b"}),
-            "site_forward: there is no key hots. Did you mean host?",
+            "site_forward: unknown key hots. Did you mean host?",
         ),
         (
             spoil_variable("site_forward", {"host": "a", "topic": "b", "fields": ["soilhumidty"]}),
-            "there is no soilhumidty in this site. Did you mean soilhumidity?",
+            "the site has no soilhumidty. Did you mean soilhumidity?",
         ),
         (
             spoil_variable("site_keep_readings", "52w"),
-            "site_keep_readings (host pi) is called site_readings_retention now; rename it",
+            "site_keep_readings (host pi) was renamed to site_readings_retention; rename it",
         ),
         (spoil_variable("site_name", 2024), "site_name is 2024; write it like 'home'."),
         (spoil_variable("site_no_log", "no doubt"), "site_no_log is 'no doubt'; write it like True."),
         (spoil_reading(field=""), "site_readings: entry 1 has no field."),
-        (spoil_reading(decimals=1.5), "site_readings: entry 1: decimals is 1.5; a whole number is wanted."),
+        (spoil_reading(decimals=1.5), "site_readings: entry 1: decimals is 1.5; it must be a whole number."),
         (spoil_variable("site_accounts", [{"publish": ["a"]}]), "site_accounts: entry 1 has no name."),
         (
             spoil_variable("site_contact_point", {"type": "pigeon"}),
-            "site_contact_point: type is 'pigeon'; there are email, webhook.",
+            "site_contact_point: type is 'pigeon'; use one of email, webhook.",
         ),
         (
             spoil_variable("site_mail_server", {"hots": "a"}),
-            "site_mail_server: there is no key hots. Did you mean host?",
+            "site_mail_server: unknown key hots. Did you mean host?",
         ),
         (
             spoil_variable("site_timezon", "x"),
-            "site_timezon (host pi): there is no such variable. Did you mean site_timezone?",
+            "site_timezon (host pi): unknown variable. Did you mean site_timezone?",
         ),
         (
             spoil_variable("lopy4_sensors", [SENSORS[0], "dht11"], "matslopy4"),
@@ -159,7 +165,7 @@ def spoil_variable(name, value, host="pi"):
         ),
         (
             spoil_variable("lopy4_sensors", [SENSORS[1] | {"fields": {"pressure": ["airpressure"]}}], "matslopy4"),
-            "there is no reading ['airpressure'] in site_readings",
+            "there is no field ['airpressure'] in site_readings",
         ),
         (
             spoil_variable("site_readings", ["outsidetemp"]),
@@ -201,8 +207,8 @@ def spoil_variable(name, value, host="pi"):
             lambda _hostvars, groups: groups.update(site=["pi", "matslopy4"]),
             "hosts.yml: greenhouse is not in group site",
         ),
-        (lambda _hostvars, groups: groups.update(brokers=[]), "group brokers needs exactly one host, and has none"),
-        (lambda _hostvars, groups: groups.pop("flows"), "group flows needs exactly one host"),
+        (lambda _hostvars, groups: groups.update(brokers=[]), "group brokers must have exactly one host; it has none"),
+        (lambda _hostvars, groups: groups.pop("flows"), "group flows must have exactly one host"),
     ],
 )
 def test_what_is_wrong_is_named(described, spoil, complaint):
@@ -213,7 +219,7 @@ def test_what_is_wrong_is_named(described, spoil, complaint):
 def test_a_driver_that_cannot_be_understood_is_named(described, tmp_path, monkeypatch):
     monkeypatch.setattr(site, "DRIVERS", tmp_path)
     (tmp_path / "dust.py").write_text("def read(:\n")
-    with pytest.raises(AnsibleFilterError, match=r"The driver .*/dust\.py can't be understood: invalid syntax"):
+    with pytest.raises(AnsibleFilterError, match=r"The driver .*/dust\.py cannot be parsed: invalid syntax"):
         problems(described)
 
 
@@ -323,7 +329,7 @@ def test_what_messages_show_is_a_sound_description():
     schema = site._options("validate")
     for name, sample in site.SAMPLES.items():
         option = schema.get(name, site.SENSORS)
-        assert list(site._unlike(option, sample, name)) == []
+        assert list(site._wrong_type(option, sample, name)) == []
         entries = sample if isinstance(sample, list) else [sample]
         for entry in entries if option.get("options") else ():
             assert set(entry) <= set(option["options"]), name
@@ -339,7 +345,7 @@ def test_what_messages_show_is_a_sound_description():
 )
 def test_a_plugin_without_its_collection_is_named_with_the_collection(described, tmp_path, line, name):
     (tmp_path / "host_vars/greenhouse.yml").write_text(line)
-    expected = f"host_vars/greenhouse.yml: the plugin {name} is called tig_pi.stack.{name} now; rename it there."
+    expected = f"host_vars/greenhouse.yml: the plugin {name} was renamed to tig_pi.stack.{name}; rename it there."
     assert problems(described) == ([expected] if name else [])
 
 
@@ -350,7 +356,7 @@ def test_a_driver_of_the_sites_own_counts(described, tmp_path):
             {"field": "dust", "title": "Dust", "unit": "conμgm3", "sensor": "dust", "quantity": "pm25"}
         )
     hostvars["greenhouse"]["lopy4_sensors"] = [{"driver": "dust"}]
-    assert "there is no sensor type dust" in problems(described)[0]
+    assert "unknown sensor dust" in problems(described)[0]
     (tmp_path / "drivers").mkdir()
     (tmp_path / "drivers/dust.py").write_text('QUANTITIES = ("pm25", "pm10")\n')
     assert problems(described) == []

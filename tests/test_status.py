@@ -118,16 +118,16 @@ def test_what_was_rejected_and_dropped_in_the_last_day_is_said(chain):
     assert "not_json 5." in said
     assert "The broker dropped 5 messages" in said
     assert "Telegraf dropped 5 points" in said
-    assert "nobody declared" not in said
+    assert "undeclared" not in said
 
 
 def test_it_is_said_that_telegraf_writes_no_more(chain):
     """The database refuses it, for instance; what it would say of itself does not arrive either."""
     results = asked(chain, [{"name": "new"}])
     last = time.time() - 500
-    assert "wrote to the database" not in " ".join(status.message_notes(results, last + 60))
+    assert "last wrote to the database" not in " ".join(status.message_notes(results, last + 60))
     said = " ".join(status.message_notes(results, last + 7260))
-    assert "Telegraf wrote to the database 2 h ago for the last time." in said
+    assert "Telegraf last wrote to the database 2 h ago." in said
     assert "journalctl -u telegraf" in said
 
 
@@ -137,7 +137,7 @@ def test_it_is_said_where_not_all_are_listed():
         one["values"] *= 2
     results = [{"statement_id": 7, "series": many}]
     assert len(status.device_states([], results, 100_000)) == 40
-    assert "not all of them are listed" in " ".join(status.message_notes(results, time.time()))
+    assert "too many undeclared devices" in " ".join(status.message_notes(results, time.time()))
 
 
 def test_where_nothing_was_rejected_nothing_is_said():
@@ -176,13 +176,13 @@ GRAFANA = {"name": "Grafana", "unit": "grafana-server.service", "host": "pi", "a
         ({}, "", "runs", ""),
         ({"restarts": 7}, "", "runs", ""),
         ({"state": "starting"}, "refused", "starting since ", ""),
-        ({"state": "starting", "problem": "too long"}, "refused", "does not get ready", "too long"),
-        ({"state": "restarting", "problem": "its journal"}, "refused", "ends again and again", "its journal"),
+        ({"state": "starting", "problem": "too long"}, "refused", "does not become ready", "too long"),
+        ({"state": "restarting", "problem": "its journal"}, "refused", "keeps restarting", "its journal"),
         (
             {},
             "x" * 500,
             "does not answer",
-            "grafana-server.service runs on pi and does not answer at http://pi:3000: xxx",
+            "grafana-server.service runs on pi, but does not answer at http://pi:3000: xxx",
         ),
     ],
 )
@@ -204,7 +204,7 @@ def test_a_service_that_nobody_asks_has_a_row_too():
     ("elsewhere", "place"), [({}, "s/grafana/admin"), ({"grafana/admin": "x"}, 'site_secrets["grafana/admin"]')]
 )
 def test_a_password_is_said_to_be_where_it_is(elsewhere, place):
-    assert status.kept_in("grafana/admin", elsewhere, "s") == place
+    assert status.secret_location("grafana/admin", elsewhere, "s") == place
 
 
 @pytest.mark.parametrize(
@@ -355,13 +355,13 @@ def test_a_service_that_does_not_listen_is_said_to_be_so(said):
 
 def test_what_does_not_run_makes_the_verb_fail(said):
     assert said.returncode == 1
-    assert re.match(r"Not as it should be: Mosquitto, (InfluxDB, )?Telegraf\.", said.stderr.splitlines()[-1])
+    assert re.match(r"Services with problems: Mosquitto, (InfluxDB, )?Telegraf\.", said.stderr.splitlines()[-1])
 
 
 def test_what_is_not_as_in_life_and_what_is_not_set_is_said_at_the_end(said):
     assert said.stdout.splitlines()[-2:] == [
-        "* Grafana is a stand-in: it answers and alerts as Grafana does, and has no pages to look at.",
-        "* Nobody is told of alerts: site_contact_point is not set.",
+        "* Grafana is a stand-in: it has the API and the alerts of Grafana, but no web pages.",
+        "* Alerts are sent to nobody: site_contact_point is not set.",
     ]
 
 

@@ -1,4 +1,4 @@
-"""What is said of a state file that a power cut has damaged."""
+"""Messages about state files that a power cut damaged."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Mapping
 
 
 def damaged_file(finding: Mapping) -> str:
-    """One finding of a program that looks after state files, in words."""
+    """The message about one finding of a program that checks state files."""
     copy = f" The damaged file is {finding['copy']}." if finding.get("copy") else ""
     return f"{finding['file']} {finding['problem']}: {finding['done']}.{copy} Lost: {finding['lost']}."
 
 
-def set_aside_files(looks: Mapping[str, list[Mapping]]) -> list[str]:
-    """What service_state has seen on each host of files that were damaged and have been repaired, in words."""
+def set_aside_files(found: Mapping[str, list[Mapping]]) -> list[str]:
+    """Messages about files that were damaged and repaired, from the results of service_state by host."""
     return [
         f"On {host}, {note['at']}: {damaged_file(note)}"
-        for host, services in looks.items()
+        for host, services in found.items()
         for service in services
         for note in service.get("set_aside", [])
     ]

@@ -1,4 +1,4 @@
-"""What `make status` shows: the devices' states from the database's answer, and the whole as text."""
+"""The report of `make status`: the queries for it, the states of services and devices, and the text."""
 
 from __future__ import annotations
 
@@ -9,51 +9,52 @@ from ansible_collections.tig_pi.stack.plugins.plugin_utils.contract import CONTR
 
 MEASUREMENTS = CONTRACT["measurements"]
 STATES = {number: state["word"] for number, state in enumerate(CONTRACT["states"])}  # of a device
-OTHERS = 40  # devices that nobody declared: no more of them are listed, and
-HEARD = 100  # no more are looked at, since most of a flood is heard once
-LONGEST = 60  # characters of a name, and
-VALUES = 20  # values of a reading that are shown
-WRITES = 180  # seconds in which Telegraf writes its own figures at the least
+LISTED = 40  # undeclared devices in the report
+QUERIED = 100  # undeclared devices in a query; most devices of a flood of names send only once
+NAME_LENGTH = 60  # characters of a name in the report
+VALUES = 20  # values of a reading in the report
+WRITE_INTERVAL = 180  # seconds within which Telegraf always writes its own metrics
 
 
 def status_queries(
     devices: list[Mapping], readings: list[Mapping], measurement: str, host_policy: str, ahead: int
 ) -> str:
-    """What the database is asked: statement by statement what device_states, message_faults and message_notes read.
+    """The statements of InfluxQL whose results device_states, message_faults and message_notes read by their number.
 
-    It costs as much as the site declares, whatever else the database holds; a point far in the future is passed over.
+    Their cost depends on what the site declares and not on what else is in the database. Points that are further ahead
+    than `ahead` minutes are ignored.
     """
     names = "|".join(device["name"] for device in devices)
     known = f"{names}{'|' if names else ''}{CONTRACT['probe']}"
     fields = ", ".join(f'"{reading["field"]}"' for reading in readings) or "*"
     stored_status = MEASUREMENTS["status"]
-    told = '"online", "waiting_for", "version", "failed"'
+    entries = '"online", "waiting_for", "version", "failed"'
     until = f"time < now() + {ahead}m"
     day = f"time > now() - 1d AND {until}"
     declared = f'WHERE "device" =~ /^({names})$/ AND {until} GROUP BY "device" ORDER BY time DESC LIMIT 1'
     other = f'WHERE "device" !~ /^({known})$/ AND {day} GROUP BY "device" ORDER BY time DESC'
-    kept = f'"{host_policy}".' if host_policy else ""
+    of_host = f'"{host_policy}".' if host_policy else ""
 
-    def grown(counter: str, of: str, by: str) -> str:
-        inner = f'SELECT non_negative_difference("{counter}") AS "n" FROM {kept}"{of}" WHERE {day} GROUP BY {by}'
+    def growth(counter: str, measurement: str, by: str) -> str:
+        inner = f'SELECT non_negative_difference("{counter}") AS "n" FROM {of_host}"{measurement}" WHERE {day} GROUP BY {by}'
         return f'SELECT sum("n") FROM ({inner}) GROUP BY {by}'
 
     return "; ".join(
         (
             f'SELECT {fields} FROM "{measurement}" {declared}',
-            f'SELECT {told} FROM "{stored_status}" {declared}',
-            grown("count", MEASUREMENTS["faults"], '"reason"'),
-            grown("publish_messages_dropped", MEASUREMENTS["broker"], '"host"'),
-            grown("metrics_dropped", "internal_write", '"alias"'),
-            f'SELECT last("metrics_written") FROM {kept}"internal_write" WHERE {until}',
-            # Last, since the database refuses it where there are very many (max-select-series), and what comes after it.
-            f'SELECT {told} FROM "{stored_status}" {other} LIMIT 1 SLIMIT {HEARD}',
-            f'SELECT * FROM "{measurement}" {other} LIMIT 2 SLIMIT {HEARD}',
+            f'SELECT {entries} FROM "{stored_status}" {declared}',
+            growth("count", MEASUREMENTS["faults"], '"reason"'),
+            growth("publish_messages_dropped", MEASUREMENTS["broker"], '"host"'),
+            growth("metrics_dropped", "internal_write", '"alias"'),
+            f'SELECT last("metrics_written") FROM {of_host}"internal_write" WHERE {until}',
+            # Last: the database refuses it, and all later statements, if there are too many series (max-select-series).
+            f'SELECT {entries} FROM "{stored_status}" {other} LIMIT 1 SLIMIT {QUERIED}',
+            f'SELECT * FROM "{measurement}" {other} LIMIT 2 SLIMIT {QUERIED}',
         )
     )
 
 
-def answer_to(results: list[Mapping], statement: int) -> list[Mapping]:
+def series_of(results: list[Mapping], statement: int) -> list[Mapping]:
     return [
         series
         for result in results
@@ -62,86 +63,87 @@ def answer_to(results: list[Mapping], statement: int) -> list[Mapping]:
     ]
 
 
-# What service_state calls a service that does not run, in the words of the table.
+# States of a service with a problem: service_state's word for each, and the one in the report.
 SERVICE_STATES = {
     "running": "has damaged files",
-    "starting": "does not get ready",
-    "restarting": "ends again and again",
+    "starting": "does not become ready",
+    "restarting": "keeps restarting",
     "ended": "does not run",
     "deaf": "does not listen",
-    "missing": "is not there",
+    "missing": "is not installed",
     "unknown": "not known",
 }
 
 
-def kept_in(secret: str, elsewhere: Mapping, folder: str) -> str:
-    """Where a person finds a secret."""
-    return f'site_secrets["{secret}"]' if secret in elsewhere else f"{folder}/{secret}"
+def secret_location(secret: str, site_secrets: Mapping, folder: str) -> str:
+    """Where people find the value of a secret."""
+    return f'site_secrets["{secret}"]' if secret in site_secrets else f"{folder}/{secret}"
 
 
-def service_states(services: list[Mapping], looks: Mapping[str, list[Mapping]]) -> list[dict]:
-    """The services with their state in few words and what is wrong with them in many ("" if nothing is).
+def service_states(services: list[Mapping], found: Mapping[str, list[Mapping]]) -> list[dict]:
+    """The services, each with its state in a few words, and its problem in full ("" if there is none).
 
-    `services` are those that people know, each with what it answered (`error`: "" if it is well); `looks` has for each
-    host what service_state saw there. What only the latter knows has a row, too.
+    Args:
+        services: those that people use, each with the error that a request to it returned ("" if it succeeded).
+        found: the results of service_state by host. Services that are only here have a row, too.
     """
     rows = []
     for service in services:
-        seen = next(look for look in looks[service["host"]] if look["unit"] == service["unit"])
-        rows.append({"address": "", "account": "", "password": "", **service, **_state(service, seen)})
+        unit = next(unit for unit in found[service["host"]] if unit["unit"] == service["unit"])
+        rows.append({"address": "", "account": "", "password": "", **service, **_state(service, unit)})
     known = {(service["host"], service["unit"]) for service in services}
-    for host, seen_there in looks.items():
-        for seen in seen_there:
-            if (host, seen["unit"]) not in known:
-                name = seen["unit"].removesuffix(".service") + (f" on {host}" if len(looks) > 1 else "")
-                row = {"name": name, "unit": seen["unit"], "host": host}
-                rows.append({**row, "address": "", "account": "", "password": "", **_state(row, seen)})
+    for host, units in found.items():
+        for unit in units:
+            if (host, unit["unit"]) not in known:
+                name = unit["unit"].removesuffix(".service") + (f" on {host}" if len(found) > 1 else "")
+                row = {"name": name, "unit": unit["unit"], "host": host}
+                rows.append({**row, "address": "", "account": "", "password": "", **_state(row, unit)})
     return rows
 
 
-def _state(service: Mapping, seen: Mapping) -> dict:
-    problem, error = seen["problem"], service.get("error", "")
+def _state(service: Mapping, unit: Mapping) -> dict:
+    problem, error = unit["problem"], service.get("error", "")
     if problem:
-        state = SERVICE_STATES[seen["state"]]
-    elif seen["state"] == "starting":
-        state = time.strftime("starting since %H:%M:%S", time.localtime(seen["since"]))
+        state = SERVICE_STATES[unit["state"]]
+    elif unit["state"] == "starting":
+        state = time.strftime("starting since %H:%M:%S", time.localtime(unit["since"]))
     elif error:
         state = "does not answer"
-        problem = f"{service['unit']} runs on {service['host']} and does not answer at {service['address']}: {error}"
+        problem = f"{service['unit']} runs on {service['host']}, but does not answer at {service['address']}: {error}"
     else:
         state = "runs"
-    return {"state": state, "problem": problem, "since": seen["since"], "restarts": seen["restarts"]}
+    return {"state": state, "problem": problem, "since": unit["since"], "restarts": unit["restarts"]}
 
 
 def points(results: list[Mapping], statement: int) -> dict[str, dict]:
-    """The last point of each device in the answer to a statement of InfluxQL, by device."""
+    """The last point of each device in the result of a statement, by device."""
     return {
         series["tags"]["device"]: dict(zip(series["columns"], series["values"][0], strict=True))
-        for series in answer_to(results, statement)
+        for series in series_of(results, statement)
     }
 
 
 def is_number(value) -> bool:
-    """A measurement that is older than tig-pi has tags of its own, and the answer holds them among the fields."""
+    """A measurement that is older than tig-pi has other tags, and a result has tags among its fields."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def heard_again(results: list[Mapping]) -> list[str]:
-    """Devices that nobody declared and that have sent more than once in the last day."""
-    return sorted(series["tags"]["device"] for series in answer_to(results, 7) if len(series["values"]) > 1)
+def undeclared_devices(results: list[Mapping]) -> list[str]:
+    """Devices that the site does not declare and that have sent more than once in the last day."""
+    return sorted(series["tags"]["device"] for series in series_of(results, 7) if len(series["values"]) > 1)
 
 
 def device_states(devices: list[Mapping], results: list[Mapping], now: float) -> list[dict]:
-    """One entry a device: its state, what it waits for, and its last reading with its age in seconds (None: never).
+    """One entry per device: its state, what it waits for, and its last reading with its age in seconds (None: never).
 
-    The name is "" for what was stored without a device.
+    The name of a device is "" for points that were stored without one.
     """
     readings = points(results, 7) | points(results, 0)
     states = points(results, 6) | points(results, 1)
     rows = []
-    for name in [*(device["name"] for device in devices), *heard_again(results)[:OTHERS]]:
+    for name in [*(device["name"] for device in devices), *undeclared_devices(results)[:LISTED]]:
         reading, state = dict(readings.get(name, {})), states.get(name, {})
-        seen = reading.pop("time", None)
+        time_of_reading = reading.pop("time", None)
         rows.append(
             {
                 "name": name,
@@ -149,7 +151,7 @@ def device_states(devices: list[Mapping], results: list[Mapping], now: float) ->
                 "waiting_for": state.get("waiting_for") or "",
                 "version": state.get("version") or "",
                 "failed": state.get("failed") or "",
-                "age": None if seen is None else max(0, int(now - seen)),
+                "age": None if time_of_reading is None else max(0, int(now - time_of_reading)),
                 "reading": {field: value for field, value in reading.items() if is_number(value)},
             }
         )
@@ -157,54 +159,53 @@ def device_states(devices: list[Mapping], results: list[Mapping], now: float) ->
 
 
 def message_faults(results: list[Mapping]) -> dict[str, int]:
-    """Messages and fields of the last day that were not as they should be, by reason."""
-    counted = {series["tags"]["reason"]: int(series["values"][0][1] or 0) for series in answer_to(results, 2)}
+    """How many faulty messages and fields were counted in the last day, by reason."""
+    counted = {series["tags"]["reason"]: int(series["values"][0][1] or 0) for series in series_of(results, 2)}
     return {reason: number for reason, number in sorted(counted.items()) if number}
 
 
 def message_notes(results: list[Mapping], now: float) -> list[str]:
-    """What people should know of messages that wait, were rejected or dropped, and of devices that are not listed."""
+    """Notes on messages that wait, were rejected or dropped, and on devices that are not listed."""
     notes = []
-    for series in answer_to(results, 5):
-        if (silent := int(now - series["values"][0][0])) > WRITES:
+    for series in series_of(results, 5):
+        if (seconds := int(now - series["values"][0][0])) > WRITE_INTERVAL:
             notes.append(
-                f"Telegraf wrote to the database {age(silent)} for the last time. If it runs, the database refuses what it "
-                "sends: journalctl -u telegraf says why. Messages wait meanwhile and are not lost."
+                f"Telegraf last wrote to the database {age(seconds)}. If it runs, the database refuses its points: "
+                "journalctl -u telegraf says why. Messages wait meanwhile and are not lost."
             )
     if faults := message_faults(results):
         notes.append(
-            f"Messages of the last day that were not as they should be: "
-            f"{', '.join(f'{reason} {number}' for reason, number in faults.items())}. What became of them: "
-            "docs/messages.md; examples: journalctl -u telegraf."
+            f"Faulty messages of the last day: {', '.join(f'{reason} {number}' for reason, number in faults.items())}. "
+            "docs/messages.md describes each reason; journalctl -u telegraf has examples."
         )
-    for statement, who, why in (
-        (3, "The broker", "messages: the queue of a client that was away or slow was full"),
-        (4, "Telegraf", "points: the database was away for long"),
+    for statement, program, what in (
+        (3, "The broker", "messages: the queue of a client that was offline or slow was full"),
+        (4, "Telegraf", "points: the database was not available for long"),
     ):
-        if number := sum(int(series["values"][0][1] or 0) for series in answer_to(results, statement)):
-            notes.append(f"{who} dropped {number} {why}.")
+        if number := sum(int(series["values"][0][1] or 0) for series in series_of(results, statement)):
+            notes.append(f"{program} dropped {number} {what}.")
     if (
-        len(heard_again(results)) > OTHERS
-        or len(answer_to(results, 7)) >= HEARD
+        len(undeclared_devices(results)) > LISTED
+        or len(series_of(results, 7)) >= QUERIED
         or any("error" in result for result in results)
     ):
-        notes.append("There are very many devices that nobody declared; not all of them are listed.")
+        notes.append("There are too many undeclared devices to list all of them.")
     return notes
 
 
 def memory_notes(hosts: list[str]) -> list[str]:
-    """What people should know of hosts whose kernel does not limit memory."""
+    """Notes on hosts whose kernel does not limit memory."""
     return [
-        f"The kernel of {host} does not limit memory (Raspberry Pi OS boots so): only the programs' own limits hold. "
-        "For the kernel's add cgroup_enable=memory to the line in /boot/firmware/cmdline.txt, and restart it."
+        f"The kernel of {host} does not limit the memory of services (the default of Raspberry Pi OS): only the programs' own "
+        "limits hold. To change that, add cgroup_enable=memory to the line in /boot/firmware/cmdline.txt and reboot."
         for host in hosts
     ]
 
 
 def safe(text: object) -> str:
-    """A name as a terminal may show it: nothing that moves the cursor or turns the text round, and not too long."""
-    shown = "".join(one if one.isprintable() else f"\\u{{{ord(one):x}}}" for one in str(text)[: LONGEST + 1])
-    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"
+    """A name for the terminal: shortened, and without characters that move the cursor or change the direction of writing."""
+    shown = "".join(one if one.isprintable() else f"\\u{{{ord(one):x}}}" for one in str(text)[: NAME_LENGTH + 1])
+    return shown if len(shown) <= NAME_LENGTH else f"{shown[: NAME_LENGTH - 1]}…"
 
 
 def values(reading: Mapping) -> str:
@@ -269,7 +270,7 @@ class FilterModule:
             "message_faults": message_faults,
             "message_notes": message_notes,
             "status_queries": status_queries,
-            "kept_in": kept_in,
+            "secret_location": secret_location,
             "service_states": service_states,
             "status_text": status_text,
         }

@@ -167,21 +167,21 @@ def test_a_run_that_changes_nothing_makes_few_remote_calls(playbook, project, tm
     assert 0 < len(calls) <= 12, calls
 
 
-def test_verify_names_the_first_broken_link(influxql, verify):
+def test_verify_reports_the_first_check_that_fails(influxql, verify):
     """All services run; the database refuses what Telegraf writes."""
     influxql("REVOKE ALL ON iot FROM telegraf", "admin")
     try:
         result = verify()
         assert result.returncode != 0
         assert "ok      Broker: a reading is accepted" in result.stdout
-        _before, failed, after = result.stdout.partition("FAILED  Database: the reading arrives")
+        _before, failed, after = result.stdout.partition("FAILED  Database: the reading is stored")
         assert failed
         assert "Grafana:" not in after
-        assert "Expected: what the broker has acknowledged is written to the database by Telegraf" in after
+        assert "Expected: Telegraf writes to the database within seconds what the broker has acknowledged" in after
         assert "Found: no such point within 30 s" in after
-        assert "telegraf.service on pi said last:" in after
+        assert "Last messages of telegraf.service on pi:" in after
         assert "not authorized" in after
-        assert "Look there: sudo journalctl --unit=telegraf.service, on pi" in after
+        assert "Its log: sudo journalctl --unit=telegraf.service, on pi" in after
     finally:
         influxql("GRANT ALL ON iot TO telegraf", "admin")
 
@@ -195,7 +195,7 @@ def test_a_refused_login_says_so(verify, inventory):
         result = verify()
     finally:
         file.write_text(password)
-    assert "FAILED  Node-RED: the administrator may log in" in result.stdout
+    assert "FAILED  Node-RED: the administrator can log in" in result.stdout
     assert "Found: HTTP 40" in result.stdout
     assert "another" not in result.stdout
 
@@ -226,5 +226,5 @@ def test_everything_is_up_again_after_a_reboot(pis, verify):
 def test_a_misspelt_reading_is_named_before_anything_is_touched(converge):
     result = converge(site_readings=[{"field": "outsidetemp", "titel": "Temperature", "unit": "celsius"}])
     assert result.returncode != 0
-    assert "there is no key titel. Did you mean title?" in " ".join(result.stdout.split())
+    assert "unknown key titel. Did you mean title?" in " ".join(result.stdout.split())
     assert result.stdout.count("PLAY [") == 1

@@ -33,7 +33,7 @@ def test_a_service_that_does_not_stay_up_fails_every_verb(broken, playbook, stat
     said = status()
     assert said.returncode == 1
     for service in json.loads(said.stdout)["services"]:
-        assert service["state"] == "ends again and again", service
+        assert service["state"] == "keeps restarting", service
         assert f"{service['unit']} ends again and again" in service["problem"]
 
     run = playbook("verify.yml", ANSIBLE_STDOUT_CALLBACK="tig_pi.stack.lines")
