@@ -97,11 +97,11 @@ def test_panels_that_have_a_place_keep_it(content):
     ("text", "complaint"),
     [
         (json.dumps(board()) + " and more", "Extra data in line 1"),
-        ('{"uid": "a", "title": "A",}', "is no JSON"),
+        ('{"uid": "a", "title": "A",}', "is not JSON"),
         ('{"uid": "a", "uid": "b", "title": "A"}', "'uid' twice"),
         ('{"uid": "a", "title": "A", "version": NaN}', "NaN"),
-        ("[]", "is no dashboard"),
-        (json.dumps({"dashboard": board(), "meta": {}}), "keep only what stands under 'dashboard'"),
+        ("[]", "is not a dashboard"),
+        (json.dumps({"dashboard": board(), "meta": {}}), "keep only the content of 'dashboard'"),
         (json.dumps(board(__inputs=[])), "exported for sharing"),
         (json.dumps(board(title=" ")), "has no title"),
         (json.dumps(board(uid="u" * 41)), "at most 40"),
@@ -110,10 +110,13 @@ def test_panels_that_have_a_place_keep_it(content):
         (json.dumps(board(panels=[panel(25)])), "does not fit"),
         (json.dumps(board(panels=[{"type": "stat", "title": "t"}])), "panel 't' has no gridPos"),
         (json.dumps(board(panels=[panel(id=1), panel(id=1)])), "2 panels with the id 1"),
-        (json.dumps(board(panels=[panel(gridPos={"x": 0, "y": 0, "w": 9, "h": 9})] * 2)), "ids|id 1|one upon"),
-        (json.dumps(board(panels=[panel(datasource={"uid": "other"})])), "provisioned are influx"),
-        (json.dumps(board(panels=[panel(targets=[{"datasource": {"uid": "other"}}])])), "provisioned are influx"),
-        (json.dumps(board(templating={"list": [{"datasource": "other"}]})), "provisioned are influx"),
+        (json.dumps(board(panels=[panel(gridPos={"x": 0, "y": 0, "w": 9, "h": 9})] * 2)), "ids|id 1|overlap"),
+        (json.dumps(board(panels=[panel(datasource={"uid": "other"})])), "the provisioned ones are influx"),
+        (
+            json.dumps(board(panels=[panel(targets=[{"datasource": {"uid": "other"}}])])),
+            "the provisioned ones are influx",
+        ),
+        (json.dumps(board(templating={"list": [{"datasource": "other"}]})), "the provisioned ones are influx"),
     ],
 )
 def test_a_fault_in_a_dashboard_is_told_with_its_file(content, text, complaint):
@@ -124,7 +127,7 @@ def test_a_fault_in_a_dashboard_is_told_with_its_file(content, text, complaint):
 
 def test_panels_one_upon_the_other_are_told(content):
     panels = [panel(title=name, gridPos={"x": x, "y": 0, "w": 9, "h": 9}) for name, x in (("one", 0), ("other", 8))]
-    with pytest.raises(AnsibleError, match="'one' and 'other' lie one upon the other"):
+    with pytest.raises(AnsibleError, match="'one' and 'other' overlap"):
         content(a=(".json", json.dumps(board(panels=panels))))
 
 
@@ -150,7 +153,7 @@ def test_a_template_that_does_not_render_is_told(content):
 
 
 def test_yaml_with_a_fault_is_told_with_its_line(content):
-    with pytest.raises(AnsibleError, match=r"a\.yml\.j2 is no YAML.*line 2"):
+    with pytest.raises(AnsibleError, match=r"a\.yml\.j2 is not YAML.*line 2"):
         content(a=(".yml.j2", "uid: a\n title: A\n"))
 
 
@@ -172,8 +175,8 @@ def test_rules_are_returned_and_written_as_yaml(content):
         (group(rule(), folder=""), "a name and a folder"),
         (group(rule(uid="u" * 41)), "at most 40"),
         (group(rule(title="")), "has no title"),
-        (group(rule(condition="Z")), "condition 'Z'; there are A, B"),
-        (group(rule(data=[{"refId": "B", "datasourceUid": "other"}])), "provisioned are influx"),
+        (group(rule(condition="Z")), "condition 'Z'; the queries are A, B"),
+        (group(rule(data=[{"refId": "B", "datasourceUid": "other"}])), "the provisioned ones are influx"),
         (group(rule(noDataState="Bogus")), "noDataState 'Bogus'"),
         (group(rule(execErrState="NoData")), "execErrState 'NoData'"),
         (group(rule(**{"for": "a while"})), "a duration such as 5m"),

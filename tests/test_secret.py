@@ -53,7 +53,7 @@ def test_a_vault_takes_its_place(ansible_playbook, tmp_path):
 def test_what_only_the_user_knows_is_asked_for(ansible_playbook, tmp_path):
     result = ansible_playbook(PLAY % ", create=false")
     assert result.returncode != 0
-    assert "only you know mosquitto/telegraf" in result.stdout + result.stderr
+    assert "mosquitto/telegraf is missing, and only you know it" in result.stdout + result.stderr
     assert not secret(tmp_path).exists()
 
 
@@ -68,7 +68,7 @@ def test_an_empty_file_is_no_secret(ansible_playbook, tmp_path):
 def test_a_name_cannot_leave_the_folder(ansible_playbook):
     result = ansible_playbook(PLAY.replace("mosquitto/telegraf", "../outside") % "")
     assert result.returncode != 0
-    assert "is no name of a secret" in result.stdout + result.stderr
+    assert "is not a valid name of a secret" in result.stdout + result.stderr
 
 
 def test_a_file_in_another_encoding_is_named_and_its_content_is_not(ansible_playbook, tmp_path):

@@ -72,7 +72,7 @@ def test_what_a_site_sets_counts_for_every_role(shown):
     )
     assert (values["site_name"], values["grafana_home_page"], values["grafana_dashboards"]) == ("mine", "d/own", [])
     assert (values["influxdb_users"], values["mosquitto_settle_time"]) == ([], 3)
-    assert "does not count" not in said
+    assert "has no effect" not in said
 
 
 def test_ports_that_a_site_sets_for_a_role_count_everywhere(shown):
@@ -106,7 +106,7 @@ def test_accounts_that_a_site_sets_for_a_role_are_used_by_status_and_verify(show
 def test_a_variable_of_group_all_is_named_with_the_place_where_it_counts(shown):
     values, said = shown(group_vars__all={"site_name": "lost", "telegraf_version": "1.39.*", "of_my_own": 1})
     assert values["site_name"] == "home"
-    assert "inventory/group_vars/all.yml sets site_name, where it does not count" in said
+    assert "inventory/group_vars/all.yml sets site_name, which has no effect there" in said
     assert "inventory/group_vars/site.yml, and have all hosts in group site" in said
 
 
@@ -117,9 +117,9 @@ def test_variables_of_the_file_of_hosts_are_named_with_the_place_where_they_coun
     }
     values, said = shown(hosts=hosts)
     assert (values["site_name"], values["grafana_home_page"]) == ("home", "d/readings")
-    assert "group all, sets site_name, where it does not count" in said
+    assert "group all, sets site_name, which has no effect there" in said
     assert "Move it to group_vars/site.yml beside it" in said
-    assert "group site, sets grafana_home_page, where it does not count" in said
+    assert "group site, sets grafana_home_page, which has no effect there" in said
     assert "telegraf_version" not in said
 
 

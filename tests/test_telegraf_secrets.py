@@ -28,8 +28,8 @@ def test_a_secret_is_read_as_it_was_given(tmp_path, secret):
         (["/a/x.conf.j2"], {"A-B": "x"}, "A-B"),
         (["/a/x.conf.j2"], {"A": ""}, "A is empty"),
         (["/a/x.conf.j2"], {"A": 5}, "A is empty, or not a string"),
-        (["/a/x.conf.j2"], {"A": "x\ny"}, "A: a secret has no line breaks"),
-        (["/a/x.conf.j2"], {"A": "x@{y:z}"}, "no @{ in it"),
+        (["/a/x.conf.j2"], {"A": "x\ny"}, "A: a secret must not contain line breaks"),
+        (["/a/x.conf.j2"], {"A": "x@{y:z}"}, "control characters or @{"),
     ],
 )
 def test_what_cannot_work_is_named(templates, secrets, word):

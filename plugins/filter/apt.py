@@ -1,4 +1,4 @@
-"""What apt has to know of a package that Debian does not have: where it comes from, and which version is wanted."""
+"""Files of apt for packages that Debian does not have: their source, and a pin of the wanted version."""
 
 from __future__ import annotations
 

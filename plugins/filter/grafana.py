@@ -1,4 +1,4 @@
-"""Grafana's provisioning files from the role's variables: what is wrong with those, and the secrets beside."""
+"""Grafana's provisioning files and secrets from the role's variables, and the validation of these."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SMTP_KEYS = {"host", "port", "user", "password", "from", "from_name", "starttls"
 def grafana_problems(
     datasources: list[Mapping], contact_points: list[Mapping], smtp: Mapping, admin_password: str, secret_key: str
 ) -> list[str]:
-    """All that Grafana would refuse, or take and not do; a sentence each."""
+    """What Grafana would refuse or ignore, one sentence each."""
     return [
         *_password_problems(admin_password, secret_key),
         *_datasource_problems(datasources),
@@ -33,12 +33,12 @@ def grafana_problems(
 
 def _password_problems(admin_password: str, secret_key: str) -> Iterator[str]:
     if len(admin_password) < SHORTEST_PASSWORD:
-        yield f"grafana_admin_password has to have {SHORTEST_PASSWORD} characters or more; Grafana takes no less."
+        yield f"grafana_admin_password must have at least {SHORTEST_PASSWORD} characters, Grafana's minimum."
     if not secret_key:
-        yield "grafana_secret_key is not set; Grafana would encrypt with a key that everybody knows."
+        yield "grafana_secret_key is not set; Grafana would encrypt secrets with a publicly known key."
     for name, value in (("grafana_admin_password", admin_password), ("grafana_secret_key", secret_key)):
         if value != value.strip() or "\n" in value:
-            yield f"{name} begins or ends with a blank, or has several lines; Grafana would read it without."
+            yield f"{name} begins or ends with a space, or has several lines; Grafana would read it differently."
 
 
 def _datasource_problems(datasources: list[Mapping]) -> Iterator[str]:
@@ -48,15 +48,15 @@ def _datasource_problems(datasources: list[Mapping]) -> Iterator[str]:
             if not source.get(key):
                 yield f"{where} has no {key}."
         if source.get("uid") and not UID.fullmatch(source["uid"]):
-            yield f"{where}: the uid {source['uid']!r} is not one of at most 40 letters, digits, '-' and '_'."
+            yield f"{where}: the uid {source['uid']!r} is not valid; use at most 40 letters, digits, '-' and '_'."
         for key in sorted(set(source) - DATASOURCE_KEYS):
-            yield f"{where}: Grafana knows no key {key}; there are {', '.join(sorted(DATASOURCE_KEYS))}."
+            yield f"{where}: unknown key {key}; the keys are {', '.join(sorted(DATASOURCE_KEYS))}."
         if source.get("access", "proxy") != "proxy":
-            yield f"{where}: access is {source['access']!r}; Grafana 12 knows proxy only."
+            yield f"{where}: access is {source['access']!r}; Grafana 12 supports proxy only."
     for key in ("name", "uid"):
-        yield from _doubled("grafana_datasources", key, datasources)
+        yield from _duplicates("grafana_datasources", key, datasources)
     if len([source for source in datasources if source.get("isDefault")]) > 1:
-        yield "grafana_datasources: only one of them can be the default (isDefault)."
+        yield "grafana_datasources: several entries are the default (isDefault); keep one."
 
 
 def _contact_point_problems(contact_points: list[Mapping], smtp: Mapping) -> Iterator[str]:
@@ -66,37 +66,37 @@ def _contact_point_problems(contact_points: list[Mapping], smtp: Mapping) -> Ite
         if not point.get("name"):
             yield f"{where} has no name."
         if kind not in CONTACT_POINT_KEYS:
-            yield f"{where}: the type {kind!r} is neither email nor webhook."
+            yield f"{where}: the type is {kind!r}; use email or webhook."
             continue
         keys = CONTACT_POINT_KEYS[kind]
         for key in sorted(set(point) - {"name", "type"} - keys):
-            yield f"{where}: there is no key {key}; a contact point of type {kind} has {', '.join(sorted(keys))}."
+            yield f"{where}: unknown key {key}; the keys for type {kind} are {', '.join(sorted(keys))}."
         if kind == "webhook" and not str(point.get("url") or "").startswith(("http://", "https://")):
-            yield f"{where}: its url has to begin with http:// or https://."
+            yield f"{where}: its url must begin with http:// or https://."
         if kind == "email":
             addresses = _addresses(point)
             if not addresses or not all(re.fullmatch(r"[^@\s;,]+@[^@\s;,]+", address) for address in addresses):
-                yield f"{where}: addresses has to be one address or a list of them."
+                yield f"{where}: addresses must be an e-mail address or a list of them."
             if not smtp.get("host"):
-                yield f"{where} is told by e-mail, and grafana_smtp names no mail server (host, port, user, …)."
-    yield from _doubled("grafana_contact_points", "name", contact_points)
+                yield f"{where} has type email, but grafana_smtp has no mail server (host, port, user, …)."
+    yield from _duplicates("grafana_contact_points", "name", contact_points)
 
 
 def _smtp_problems(smtp: Mapping) -> Iterator[str]:
     for key in sorted(set(smtp) - SMTP_KEYS):
-        yield f"grafana_smtp: there is no key {key}; there are {', '.join(sorted(SMTP_KEYS))}."
+        yield f"grafana_smtp: unknown key {key}; the keys are {', '.join(sorted(SMTP_KEYS))}."
     if smtp.get("host") and not smtp.get("from"):
-        yield "grafana_smtp: from is missing; a mail server refuses mail from nobody."
+        yield "grafana_smtp has no from: a mail server refuses mail without a sender."
 
 
-def _doubled(variable: str, key: str, entries: list[Mapping]) -> Iterator[str]:
+def _duplicates(variable: str, key: str, entries: list[Mapping]) -> Iterator[str]:
     for value, count in Counter(entry.get(key) for entry in entries if entry.get(key)).items():
         if count > 1:
             yield f"{variable}: {count} entries have the {key} {value}."
 
 
 def grafana_datasource_file(datasources: list[Mapping]) -> dict:
-    """A provisioning file that holds no secret, and lets go of the sources that an earlier one brought."""
+    """A provisioning file without secrets, which also removes data sources that are no longer declared."""
     return {"apiVersion": 1, "prune": True, "datasources": [_datasource(source) for source in datasources]}
 
 
@@ -109,7 +109,7 @@ def _datasource(source: Mapping) -> dict:
 
 
 def grafana_contact_point_file(contact_points: list[Mapping]) -> dict:
-    """A provisioning file of contact points; where a webhook goes is a secret, too, with many services."""
+    """A provisioning file of contact points. The URL of a webhook is a secret, too: with many services it is all one needs."""
     return {"apiVersion": 1, "contactPoints": [_contact_point(point) for point in contact_points]}
 
 
@@ -154,17 +154,17 @@ def grafana_secrets(
 
 
 def _reference(value: str, path: str) -> str:
-    """What stands for a secret in a provisioning file: the file that holds it.
+    """The reference to a secret in a provisioning file: the name of the file that contains it.
 
-    Grafana expands variables in what it has read from the file, too, and takes digits for a number; there is no way to
-    write such a secret other than in the provisioning file itself.
+    Grafana expands variables in the content of that file, too, and reads digits as a number. A secret that looks like that
+    can only be in the provisioning file itself.
     """
     plain = re.fullmatch(r"[0-9.+-].*|t|f|true|false", str(value), re.IGNORECASE) is None
     return f"$__file{{{SECRETS}/provisioning/{path}}}" if plain and "$" not in str(value) else _literal(value)
 
 
 def grafana_holds_secrets(document: dict) -> bool:
-    """True for a provisioning file that a secret had to be written into."""
+    """Whether a provisioning file contains a secret itself."""
     texts = [text for source in document.get("datasources", []) for text in source["secureJsonData"].values()]
     for point in document.get("contactPoints", []):
         settings = point["receivers"][0]["settings"]
@@ -173,7 +173,7 @@ def grafana_holds_secrets(document: dict) -> bool:
 
 
 def _literal(value):
-    """The value so that Grafana's expansion of variables gives it back."""
+    """The value, escaped for Grafana's expansion of variables."""
     if isinstance(value, str):
         return value.replace("$", "$$")
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What is wrong with a declaration of databases and users, before it meets the server."""
+"""Validate the declaration of databases and users."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STATES = ("present", "absent")
 
 
 def influxdb_problems(databases: list, users: list, admin: Mapping, address: str) -> list[str]:
-    """All that the server would refuse or misunderstand, a sentence each; an empty list if nothing is wrong."""
+    """What the server would refuse or misunderstand, one sentence each."""
     names = [database.get("name") for database in databases]
     return [
         *_address_problems(address),
@@ -34,7 +34,7 @@ def _address_problems(address: str) -> Iterator[str]:
     if not colon or not port.isdigit() or not 0 < int(port) < 65536 or (":" in host and not host.startswith("[")):
         usual = CONTRACT["ports"]["influxdb"]
         yield (
-            f"influxdb_http_bind_address: {address!r} is not an address and a port; write 127.0.0.1:{usual}, "
+            f"influxdb_http_bind_address: {address!r} is not an address with a port; write 127.0.0.1:{usual}, "
             f":{usual} (all interfaces) or [::1]:{usual}."
         )
 
@@ -48,25 +48,25 @@ def _name_problems(where: str, name: object) -> Iterator[str]:
     if not isinstance(name, str) or not name:
         yield f"{where}: an entry has no name."
     elif not NAME.match(name):
-        yield f"{where}: {name!r}: a name is made of letters, digits and _ . - only."
+        yield f"{where}: {name!r}: use letters, digits and _ . - only."
 
 
 def _password_problems(where: str, password: object) -> Iterator[str]:
     if not isinstance(password, str) or not password:
         yield f"{where} has no password (a string; quote a number)."
     elif CONTROL.search(password):
-        yield f"{where}: a password has no line breaks or control characters."
+        yield f"{where}: a password must not contain line breaks or control characters."
     elif len(password.encode()) > 72:
-        yield f"{where}: the database looks at the first 72 bytes of a password only; take a shorter one."
+        yield f"{where}: the database uses only the first 72 bytes of a password; choose a shorter one."
 
 
 def _duplicates(where: str, names: list) -> Iterator[str]:
     for name in sorted({name for name in names if isinstance(name, str) and names.count(name) > 1}):
-        yield f"{where} {name!r} is declared twice; keep one of the two."
+        yield f"{where} {name!r} is declared twice; keep one entry."
 
 
 def _seconds(duration: object) -> float | None:
-    """A duration of InfluxQL in seconds; 0 is for ever, None what is none."""
+    """A duration of InfluxQL in seconds. 0 means for ever; None means that it is not a duration."""
     text = str(duration).strip()
     if text.lower() in ("inf", "0"):
         return 0.0
@@ -97,13 +97,13 @@ def _policy_problems(where: str, policy: Mapping) -> Iterator[str]:
     yield from _name_problems(where, policy.get("name"))
     duration = _seconds(policy.get("duration"))
     if duration is None:
-        yield f"{where}: {policy.get('duration')!r} is no duration; write 30d, 26w, 12h or 0s (for ever)."
+        yield f"{where}: {policy.get('duration')!r} is not a duration; write 30d, 26w, 12h or 0s (for ever)."
     elif 0 < duration < 3600:
         yield f"{where}: a duration of {policy['duration']} is too short; the shortest is 1h."
     if policy.get("shard_duration") is not None:
         shard = _seconds(policy["shard_duration"])
         if not shard:
-            yield f"{where}: the shard duration {policy['shard_duration']!r} is no duration; write 1d or 4w."
+            yield f"{where}: the shard duration {policy['shard_duration']!r} is not a duration; write 1d or 4w."
         elif duration and shard > duration:
             yield f"{where}: the shard duration {policy['shard_duration']} is longer than the duration itself."
 
@@ -116,7 +116,7 @@ def _query_problems(where: str, query: Mapping) -> Iterator[str]:
         return
     text = " ".join(str(query.get("query") or "").split()).lower()
     if not text.startswith("select ") or " into " not in text or not re.search(r"group by .*time\s*\(", text):
-        yield f"{where}: a query is a SELECT … INTO … FROM … GROUP BY time(…)."
+        yield f"{where}: a query must be SELECT … INTO … FROM … GROUP BY time(…)."
 
 
 def _user_problems(user: Mapping, databases: list, admin: Mapping) -> Iterator[str]:
@@ -124,7 +124,7 @@ def _user_problems(user: Mapping, databases: list, admin: Mapping) -> Iterator[s
     yield from _name_problems("influxdb_users", name)
     where = f"influxdb_users: user {name!r}"
     if name == admin.get("name"):
-        yield f"{where} is the administrator; leave it out here, or name the administrator otherwise."
+        yield f"{where} is the administrator; remove it here, or give the administrator another name."
     if user.get("state", "present") not in STATES:
         yield f"{where}: state {user['state']!r} is neither present nor absent."
     if user.get("state") != "absent":
@@ -133,9 +133,9 @@ def _user_problems(user: Mapping, databases: list, admin: Mapping) -> Iterator[s
     yield from _duplicates(f"{where}: a grant on", [grant.get("database") for grant in grants])
     for grant in grants:
         if grant.get("database") not in databases:
-            yield f"{where}: there is no database {grant.get('database')!r} in influxdb_databases to grant anything on."
+            yield f"{where}: influxdb_databases has no database {grant.get('database')!r} for this grant."
         if grant.get("privilege") not in PRIVILEGES:
-            yield f"{where}: privilege {grant.get('privilege')!r} is none of {', '.join(PRIVILEGES)}."
+            yield f"{where}: privilege {grant.get('privilege')!r} is not one of {', '.join(PRIVILEGES)}."
 
 
 class FilterModule:

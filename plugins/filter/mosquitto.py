@@ -1,4 +1,4 @@
-"""Accounts of the broker: what is wrong with them, their password file and their ACL file."""
+"""Accounts of the broker: their validation, their password file and their ACL file."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def mosquitto_problems(accounts: list[Mapping], listeners: list[Mapping]) -> list[str]:
-    """All that the broker could not work with, a sentence each; an empty list if nothing is wrong."""
+    """What the broker could not use, one sentence each."""
     return [*_listener_problems(listeners), *_account_problems(accounts)]
 
 
 def _listener_problems(listeners: list[Mapping]) -> list[str]:
     if not listeners:
-        return ["mosquitto_listeners is empty: the broker would listen nowhere. Give a port."]
+        return ["mosquitto_listeners is empty: the broker would not listen on any port. Add one."]
     problems = []
     seen = set()
     for listener in listeners:
@@ -49,19 +49,21 @@ def _account_problems(accounts: list[Mapping]) -> list[str]:
             continue
         where = f"mosquitto_accounts: account {name!r}"
         if not NAME.match(name):
-            problems.append(f"{where}: a name is made of letters, digits and . _ @ - only.")
+            problems.append(f"{where}: use letters, digits and . _ @ - only.")
         if name in seen:
-            problems.append(f"{where} is declared twice; keep one of the two.")
+            problems.append(f"{where} is declared twice; keep one entry.")
         seen.add(name)
         password = account.get("password")
         if not isinstance(password, str) or not password:
             problems.append(f"{where} has no password (a string; quote a number).")
         elif CONTROL.search(password) or len(password.encode()) > 1024:
-            problems.append(f"{where}: a password has no line breaks or control characters, and 1024 bytes at most.")
+            problems.append(
+                f"{where}: a password must not contain line breaks or control characters, and has at most 1024 bytes."
+            )
         for entry in account.get("topics") or []:
             topic, access = entry.get("topic"), entry.get("access")
             if access not in ACCESS:
-                problems.append(f"{where}: access {access!r} to {topic!r} is none of {', '.join(ACCESS)}.")
+                problems.append(f"{where}: access {access!r} to {topic!r} is not one of {', '.join(ACCESS)}.")
             problem = _topic_problem(topic)
             if problem:
                 problems.append(f"{where}: topic {topic!r} {problem}")
@@ -69,24 +71,24 @@ def _account_problems(accounts: list[Mapping]) -> list[str]:
 
 
 def _topic_problem(topic: object) -> str:
-    """What MQTT or the ACL file has against a topic filter; "" if nothing."""
+    """Why MQTT or the ACL file does not allow a topic filter; "" if it is allowed."""
     if not isinstance(topic, str) or not topic:
         return "is empty."
     if topic != topic.strip() or CONTROL.search(topic):
-        return "begins or ends with a space, or has a control character in it."
+        return "begins or ends with a space, or contains a control character."
     levels = topic.split("/")
     if any("#" in level for level in levels[:-1]) or ("#" in levels[-1] and levels[-1] != "#"):
-        return "uses # elsewhere than as its whole last level."
+        return "has a # that is not its whole last level."
     if any("+" in level and level != "+" for level in levels):
-        return "uses + as a part of a level; it stands for a whole one."
+        return "has a + that is not a whole level."
     return ""
 
 
 def mosquitto_password_file(accounts: list[Mapping], host: str, iterations: int) -> str:
     """The broker's password file: PBKDF2-HMAC-SHA512 (`$7$`), the same for the same input.
 
-    The salt is what Mosquitto 2.0 takes, 12 bytes. It comes of host and account, so that equal passwords differ and
-    a run that changes nothing writes nothing.
+    The salt has 12 bytes, as in Mosquitto 2.0. It is derived from host and account, so that the hashes of equal passwords
+    differ and a run that changes nothing writes nothing.
     """
     lines = []
     for account in sorted(accounts, key=lambda account: account["name"]):
@@ -107,8 +109,8 @@ def mosquitto_acl_file(accounts: list[Mapping]) -> str:
 
 
 def mosquitto_accounts_file(accounts: list[Mapping], host: str, iterations: int) -> str:
-    """What the plugin knows of the accounts: fingerprints of their passwords, their client ids, and what collectors read."""
-    # By this it is known that the three files are whole, and of the same run.
+    """The file for the broker's plugin: fingerprints of passwords, client ids, and the topics that collectors read."""
+    # Shows that the three files are complete and from the same run.
     others = mosquitto_password_file(accounts, host, iterations) + mosquitto_acl_file(accounts)
     lines = [f"files - {hashlib.sha256(others.encode()).hexdigest()}\n"]
     for account in sorted(accounts, key=lambda account: account["name"]):

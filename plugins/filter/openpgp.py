@@ -17,11 +17,11 @@ def openpgp_fingerprint(key: str) -> str:
     """Fingerprint of the first primary key in an ASCII-armoured public key block, in upper-case hexadecimal.
 
     Raises:
-        AnsibleFilterError: the text holds no such key.
+        AnsibleFilterError: the text contains no such key.
     """
     for fingerprint in openpgp_keys(key):
         return fingerprint
-    raise AnsibleFilterError("The text holds no OpenPGP public key.")
+    raise AnsibleFilterError("The text contains no OpenPGP public key.")
 
 
 def openpgp_keys(text: str) -> dict[str, str]:
@@ -71,7 +71,7 @@ def _dearmoured(text: str) -> bytes:
                 body = body[body.index("") + 1 :]
             data += base64.b64decode("".join(line for line in body if not line.startswith("=")), validate=True)
     except (ValueError, binascii.Error) as error:
-        raise AnsibleFilterError(f"This is no ASCII-armoured OpenPGP public key: {text[:60]!r}") from error
+        raise AnsibleFilterError(f"This is not an ASCII-armoured OpenPGP public key: {text[:60]!r}") from error
     return data
 
 

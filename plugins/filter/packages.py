@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 from fnmatch import fnmatchcase
 
-# What the feed makes where a vendor is out of reach has such a version, which sorts before the vendor's own.
+# A package that the feed builds because its vendor is out of reach has such a version, which sorts before the vendor's own.
 MADE_HERE = re.compile(r"~(standin|tigpi)\d+")
 
 
 def absent_packages(wanted: list[str], facts: dict) -> list[str]:
-    """Those packages of which no version is installed. Each is given as apt takes it: `name`, or `name=version` with
+    """The packages of which no version is installed. Each is given as for apt: `name`, or `name=version` with
     `*` for the rest (apt-get(8))."""
     return [package for package in wanted if not _versions(package, facts)]
 
 
 def unmet_packages(wanted: list[str], facts: dict) -> list[str]:
-    """Those packages of which the wanted version is not installed. A package that was made in place of the vendor's is wanted
-    only where its exact version is: apt takes the vendor's as soon as it can be had."""
+    """The packages of which the wanted version is not installed. A package that was built in place of the vendor's only meets its
+    exact version: apt installs the vendor's as soon as it is available."""
     return [
         package
         for package in wanted
@@ -29,7 +29,7 @@ def unmet_packages(wanted: list[str], facts: dict) -> list[str]:
 
 
 def newer_packages(wanted: list[str], facts: dict) -> list[str]:
-    """Those packages of which a newer version than the wanted one is installed, so that to meet it is to go back."""
+    """The packages of which a newer version than the wanted one is installed, so that installing that is a downgrade."""
     return [
         package
         for package in wanted
@@ -58,20 +58,20 @@ def _fits(version: str, package: str) -> bool:
 
 
 def _is_newer(version: str, wanted: str) -> bool:
-    if "-" not in wanted:  # no revision of the package was asked for
+    if "-" not in wanted:  # no revision of the package is wanted
         version = version.rpartition("-")[0] or version
     return debian_version(version) > debian_version(wanted)
 
 
 def debian_version(version: str) -> tuple:
-    """A key that sorts versions of packages as dpkg does (deb-version(7)), which a controller need not have."""
+    """A key that sorts versions of packages as dpkg does (deb-version(7)), which a controller may lack."""
     epoch, _, rest = version.rpartition(":")
     upstream, dash, revision = rest.rpartition("-")
     return int(epoch or 0), _part(upstream if dash else rest), _part(revision if dash else "")
 
 
 def _part(text: str) -> tuple:
-    """Characters that are no digits, and numbers, in turn; the end comes after a tilde, and before all else."""
+    """Non-digits and numbers in turn. The end sorts after a tilde and before everything else."""
     end = ((0,), 0)
     pairs = [
         ((*(_rank(character) for character in letters), 0), int(digits or 0))

@@ -1,4 +1,4 @@
-"""Telegraf's files: from templates to plugins' configuration, and secrets as systemd reads them."""
+"""Telegraf's files: the configuration of its plugins from templates, and secrets as systemd reads them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def telegraf_problems(templates: list[str], secrets: Mapping) -> list[str]:
-    """All that Telegraf could not work with, a sentence each; an empty list if nothing is wrong."""
+    """What Telegraf could not use, one sentence each."""
     problems = []
     if not templates:
-        problems.append("telegraf_config_templates is empty: Telegraf does not run without an output.")
+        problems.append("telegraf_config_templates is empty: Telegraf does not start without an output.")
     seen = {}
     for path in templates:
         name = os.path.basename(path)
@@ -27,11 +27,11 @@ def telegraf_problems(templates: list[str], secrets: Mapping) -> list[str]:
     for name, value in secrets.items():
         where = f"telegraf_secrets: {name}"
         if not NAME.match(name):
-            problems.append(f"{where}: a name is made of letters, digits and _ only.")
+            problems.append(f"{where}: use letters, digits and _ only.")
         if not isinstance(value, str) or not value:
             problems.append(f"{where} is empty, or not a string; quote a number.")
         elif CONTROL.search(value) or "@{" in value:
-            problems.append(f"{where}: a secret has no line breaks or control characters, and no @{{ in it.")
+            problems.append(f"{where}: a secret must not contain line breaks, control characters or @{{.")
     return problems
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: apt_source
-short_description: The file of an apt source, with the verified key of its repository
+short_description: Return the file of an apt source, with the verified key of its repository
 description:
   - Returns an entry for M(tig_pi.stack.tree), for C(/etc/apt/sources.list.d/<name>.sources).
 options:
@@ -14,7 +14,7 @@ options:
       is flat, C(suites) and C(components).
     required: true
   variable:
-    description: The inventory's variable that holds the repository, for the error messages.
+    description: The inventory's variable of the repository, for error messages.
     type: str
     required: true
 """
@@ -48,7 +48,7 @@ class LookupModule(LookupBase):
     def _file(self, repository: dict, variables: dict) -> dict:
         variable = self.get_option("variable")
         if missing := [key for key in REQUIRED if not repository.get(key)]:
-            raise AnsibleError(f"{variable} has no {missing[0]}; it needs {', '.join(REQUIRED)} and fingerprint.")
+            raise AnsibleError(f"{variable} has no {missing[0]}; it must have {', '.join(REQUIRED)} and fingerprint.")
         lookup = lookup_loader.get("tig_pi.stack.repository_key", loader=self._loader, templar=self._templar)
         fingerprint = repository.get("fingerprint", "")
         [key] = lookup.run([repository["key"]], variables, fingerprint=fingerprint, variable=f"{variable}.fingerprint")

@@ -1,15 +1,15 @@
-"""Render dashboards and alerting files on the controller, and prove them: Grafana is silent about most faults."""
+"""Render dashboards and alerting files on the controller, and check them: Grafana does not report most errors."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: grafana_content
-short_description: Dashboards and alerting files, rendered and checked
+short_description: Render and check dashboards and alerting files
 description:
-  - Renders every template, checks the results against each other and against what is provisioned beside them, and
-    returns the files to write. What Grafana would ignore or drop in silence is an error here, with the file's name.
+  - Renders every template, checks the results against each other and against the other provisioned objects, and returns the
+    files to write. What Grafana would silently ignore or drop is an error here, with the name of the file.
   - A dashboard is strict JSON (C(.json), C(.json.j2)) or YAML of the same shape (C(.yml.j2)), which is written as JSON.
-    Panels without a place are put side by side in their order (C(gridPos) needs C(w) and C(h) only), and get an id.
+    Panels without a place are placed side by side in their order (C(gridPos) needs C(w) and C(h) only), and get an id.
 options:
   _terms:
     description: Nothing.
@@ -29,7 +29,7 @@ options:
     elements: str
     default: []
   directory:
-    description: Where Grafana's configuration stands on the host.
+    description: Directory of Grafana's configuration on the host.
     type: path
     default: /etc/grafana
   receivers:
@@ -68,12 +68,12 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "general"
 
 
-def check_doubles(what: str, found: list[tuple[str, str]]) -> None:
-    """found: what shall be there once only, and the file in which it stands."""
+def check_duplicates(what: str, found: list[tuple[str, str]]) -> None:
+    """Refuse values that occur twice; `found` has each value with its file."""
     for value, count in Counter(value for value, _ in found).items():
         if count > 1:
             files = ", ".join(sorted({file for other, file in found if other == value}))
-            raise AnsibleError(f"{files}: {what} {value!r} stands there {count} times; Grafana would update neither.")
+            raise AnsibleError(f"{files}: {what} {value!r} occurs {count} times; Grafana would update none of them.")
 
 
 class LookupModule(LookupBase):
@@ -92,9 +92,9 @@ class LookupModule(LookupBase):
         for entry in self.get_option("dashboards"):
             folder, source = entry.get("folder") or "", entry.get("template") or entry.get("path")
             if not source or not entry.get("name"):
-                raise AnsibleError(f"grafana_dashboards: an entry needs a name, and a template or a path: {entry}")
+                raise AnsibleError(f"grafana_dashboards: an entry must have a name, and a template or a path: {entry}")
             is_json = source.removesuffix(".j2").endswith(".json")
-            model = self._proven(
+            model = self._checked(
                 source, "template" in entry, partial(dashboard, is_json=is_json, datasources=self._datasources)
             )
             uids.append((model["uid"], source))
@@ -107,16 +107,16 @@ class LookupModule(LookupBase):
             result["files"].append(
                 {"dest": f"{self._directory}/dashboards/{directory}/{entry['name']}.json", "content": content}
             )
-        check_doubles("the dashboard uid", uids)
-        check_doubles("the dashboard", titles)
-        check_doubles("the name", names)
+        check_duplicates("the dashboard uid", uids)
+        check_duplicates("the dashboard", titles)
+        check_duplicates("the name", names)
         result["dashboards"] = [uid for uid, _ in uids]
 
     def _alerting(self, result: dict) -> None:
         receivers = set(self.get_option("receivers"))
         uids, titles, names = [], [], []
         for source in self.get_option("alerting"):
-            model = self._proven(source, True, partial(alerting, datasources=self._datasources, receivers=receivers))
+            model = self._checked(source, True, partial(alerting, datasources=self._datasources, receivers=receivers))
             for group in model.get("groups") or []:
                 for rule in group.get("rules") or []:
                     uids.append((rule["uid"], source))
@@ -127,14 +127,14 @@ class LookupModule(LookupBase):
             names.append((name, source))
             content = yaml.safe_dump(model, allow_unicode=True, sort_keys=False, width=120)
             result["files"].append({"dest": f"{self._directory}/provisioning/alerting/{name}", "content": content})
-        check_doubles("the rule uid", uids)
-        check_doubles("the rule", titles)
-        check_doubles("the name", names)
+        check_duplicates("the rule uid", uids)
+        check_duplicates("the rule", titles)
+        check_duplicates("the name", names)
         result["rules"] = [uid for uid, _ in uids]
 
-    def _proven(self, source: str, is_template: bool, proof) -> dict:
+    def _checked(self, source: str, is_template: bool, check) -> dict:
         try:
-            return proof(self._text(source, is_template))
+            return check(self._text(source, is_template))
         except Fault as fault:
             raise AnsibleError(f"{source} {fault}") from fault
 

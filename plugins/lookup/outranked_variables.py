@@ -1,14 +1,14 @@
-"""Variables that the inventory sets in a place that ranks below the playbook's group_vars/all, so that they do not count."""
+"""Variables in places of the inventory that rank below the playbook's group_vars/all, where they have no effect."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: outranked_variables
-short_description: Name the inventory's variables that do not count, and where they would
+short_description: Find variables of the inventory that have no effect
 description:
   - Ansible ranks group_vars/all beside a playbook above the inventory's group V(all), and above what a file of hosts sets for any
-    group. What an inventory sets there loses in silence. group_vars/ and host_vars/ beside the inventory rank higher.
-  - Only variables that the playbook's group_vars/all sets are named.
+    group. What an inventory sets there is silently ignored. group_vars/ and host_vars/ beside the inventory rank higher.
+  - Only variables that the playbook's group_vars/all sets are reported.
 options:
   _terms:
     description: None.
@@ -21,7 +21,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _raw:
-  description: A sentence for each file and for each group in which there are some.
+  description: One sentence per file and per group with such variables, with the place where they take effect.
   type: list
   elements: str
 """
@@ -44,13 +44,13 @@ class LookupModule(LookupBase):
         for place, names, home in self._places(variables["ansible_inventory_sources"]):
             if lost := sorted(wired & names):
                 problems.append(
-                    f"{place} sets {', '.join(lost)}, where it does not count: Ansible ranks the playbook's "
+                    f"{place} sets {', '.join(lost)}, which has no effect there: Ansible ranks the playbook's "
                     f"group_vars/all above it. Move it to {home}."
                 )
         return problems
 
     def _places(self, sources: list[str]) -> Iterator[tuple[str, set[str], str]]:
-        """The places that rank lower: how to call each, the variables that it sets, and where they would count."""
+        """The places that rank lower: the name of each, the variables that it sets, and where to move them."""
         sources = [source for source in sources if os.path.exists(source)]
         for source in map(Path, sources):
             folder = source if source.is_dir() else source.parent

@@ -1,12 +1,12 @@
-"""The key that signs an apt repository: fetched once, and trusted for its fingerprint alone."""
+"""The key that signs an apt repository: downloaded once, and trusted only for its fingerprint."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: repository_key
-short_description: The key of an apt repository, proven by its fingerprint
+short_description: Return the key of an apt repository, verified by its fingerprint
 description:
-  - Returns the one key of a key file that has the recorded fingerprint, and leaves out whatever else is in the file.
+  - Returns the one key of a key file that has the recorded fingerprint, and ignores all other keys in the file.
   - A key from a URL is kept in the user's cache directory, so that a later run does not need the vendor's server.
     Nothing is written in check mode.
 options:
@@ -14,11 +14,11 @@ options:
     description: An ASCII-armoured public key block, or the URL of one.
     required: true
   fingerprint:
-    description: Fingerprint of the primary key, in hexadecimal; blanks do not matter.
+    description: Fingerprint of the primary key, in hexadecimal; spaces are ignored.
     type: str
     required: true
   variable:
-    description: The inventory's variable of the fingerprint, for the error messages.
+    description: The inventory's variable of the fingerprint, for error messages.
     type: str
     required: true
 """
@@ -73,13 +73,13 @@ class LookupModule(LookupBase):
         there = " and ".join(keys) or "no key"
         if not self._wanted:
             raise AnsibleError(
-                f"{self._variable} is not set, and a key that nobody has checked is not used. {where} has the "
-                f"fingerprint {there}. Compare that with the vendor's installation guide, over another connection if "
-                f"you can, and record it in the inventory: {self._variable}: <fingerprint>"
+                f"{self._variable} is not set, and an unverified key is not used. {where} has the "
+                f"fingerprint {there}. Compare it with the vendor's installation guide, over another connection if "
+                f"possible, and set it in the inventory: {self._variable}: <fingerprint>"
             )
         raise AnsibleError(
-            f"{where} has the fingerprint {there}, and {self._variable} is {self._wanted}. If the vendor has announced "
-            "a new key, record its fingerprint there; if not, do not go on."
+            f"{where} has the fingerprint {there}, but {self._variable} is {self._wanted}. If the vendor has announced "
+            "a new key, set its fingerprint there; if not, do not continue."
         )
 
     def _kept(self) -> Path:
@@ -91,9 +91,9 @@ def fetched(url: str) -> str:
     try:
         return open_url(url, timeout=30).read().decode("ascii")
     except (URLError, OSError) as error:
-        raise AnsibleError(f"The key of the repository can't be fetched from {url}: {error}.") from error
+        raise AnsibleError(f"The key of the repository cannot be downloaded from {url}: {error}.") from error
     except UnicodeError as error:
-        raise AnsibleError(f"What {url} answers is no ASCII-armoured key.") from error
+        raise AnsibleError(f"The answer of {url} is not an ASCII-armoured key.") from error
 
 
 def keep(path: Path, text: str) -> None:

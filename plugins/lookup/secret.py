@@ -1,4 +1,4 @@
-"""A secret of the site: read from the inventory's secrets directory, made there on first use."""
+"""A secret of the site: read from the inventory's secrets directory, generated there on first use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ short_description: Read a secret of the site, and generate it on first use
 description:
   - Secrets are kept in C(<inventory_dir>/secrets/), one file each, readable by their owner only. Keep the folder out of git, and
     out of the inventory with C(inventory_ignore_patterns = ^secrets$) in C(ansible.cfg).
-  - A secret that the variable C(site_secrets) holds under its name (from a vault, say) is taken from there.
+  - If the variable C(site_secrets) has a value under the name of a secret (from a vault, for example), that value is used.
   - In check mode nothing is written. A secret that does not exist yet gets a temporary value, the same throughout the run.
 options:
   _terms:
@@ -19,11 +19,11 @@ options:
     type: int
     default: 32
   chars:
-    description: The characters that a new secret is made of; it begins with a letter if there is one among them.
+    description: The characters of a new secret. It begins with a letter if there is one among them.
     type: str
     default: abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789
   create:
-    description: Whether a secret that is missing is made. One that only you know, such as the Wi-Fi's, is not.
+    description: Whether to generate a secret that is missing. Set it to V(false) for those that only you know, such as that of the Wi-Fi.
     type: bool
     default: true
 """
@@ -52,7 +52,7 @@ from pathlib import Path
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
 
-# The processes of one run share what is drawn here before they are forked.
+# The processes of one run share this value, since it is drawn before they are forked.
 _RUN = secrets.token_bytes(32)
 
 
@@ -75,13 +75,15 @@ class LookupModule(LookupBase):
 
     def _secret(self, folder: Path, name: str, check: bool) -> str:
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*", name):
-            raise AnsibleError(f"secret: {name!r} is no name of a secret; use letters, digits, '.', '_', '-' and '/'.")
+            raise AnsibleError(
+                f"secret: {name!r} is not a valid name of a secret; use letters, digits, '.', '_', '-' and '/'."
+            )
         path = folder / name
         try:
             if not path.exists():
                 if not self.get_option("create"):
                     raise AnsibleError(
-                        f"secret: only you know {name}: put it into {path} (or site_secrets) and run again."
+                        f"secret: {name} is missing, and only you know it: write it to {path} (or set it in site_secrets) and run again."
                     )
                 value = self._new(name, check)
                 if check:
@@ -91,15 +93,17 @@ class LookupModule(LookupBase):
         except OSError as error:
             raise AnsibleError(f"secret: {path}: {error.strerror}.") from error
         except UnicodeDecodeError:
-            # Not from the error, which has the secret in it.
+            # Without the original error, which contains the secret.
             raise AnsibleError(f"secret: {path} is not in UTF-8; save it in that encoding and run again.") from None
         if not value:
-            raise AnsibleError(f"secret: {path} is empty; put the secret into it, or remove it to have a new one made.")
+            raise AnsibleError(
+                f"secret: {path} is empty; write the secret to it, or remove it to have a new one generated."
+            )
         return value
 
     def _new(self, name: str, check: bool) -> str:
         chars, length = self.get_option("chars"), self.get_option("length")
-        # A program that guesses types (Grafana's provisioning does) shall not take it for a number.
+        # A program that guesses types, such as Grafana's provisioning, must not read it as a number.
         letters = "".join(char for char in chars if char.isalpha()) or chars
         choices = [letters, *[chars] * (length - 1)]
         if not check:
@@ -109,7 +113,7 @@ class LookupModule(LookupBase):
 
     @staticmethod
     def _keep(folder: Path, path: Path, value: str) -> None:
-        """Write a new secret so that it is there whole or not at all; whoever comes second takes the first one's."""
+        """Write a new secret atomically. If another process was faster, its secret is kept."""
         for parent in [folder, *reversed(path.relative_to(folder).parents[:-1])]:
             (folder / parent).mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent)  # mode 0600

@@ -91,7 +91,7 @@ def test_the_tutorial_s_almighty_user_is_reduced(database, converge):
         ({"influxdb_users": [{"name": "a", "grants": []}]}, "user 'a' has no password"),
         (
             {"influxdb_users": [{"name": "a", "password": "x", "grants": [{"database": "toi", "privilege": "read"}]}]},
-            "there is no database 'toi'",
+            "influxdb_databases has no database 'toi'",
         ),
         ({"influxdb_http_bind_address": "8086"}, "'8086' is not an address and a port"),
         ({"influxdb_cache_max_memory_size": "lots"}, "refuses the whole set"),

@@ -1,4 +1,4 @@
-"""Complete a dashboard and check it: panels get their place and number."""
+"""Complete a dashboard (places and ids of its panels) and check it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COLUMNS = 24
 
 
 def place(panels: list[dict]) -> None:
-    """Give a place to the panels that have only a size: side by side, in lines, below what is already placed."""
+    """Place the panels that have only a size: side by side, in rows, below those that have a place."""
     x = y = bottom = 0
     for panel in panels:
         grid = panel.get("gridPos")
@@ -26,7 +26,7 @@ def place(panels: list[dict]) -> None:
             if is_row:
                 place_below(panel, y + 1)
         else:
-            x = COLUMNS  # what has no place begins below
+            x = COLUMNS  # the next panel without a place begins below
         bottom = max(bottom, grid["y"] + grid["h"])
 
 
@@ -55,19 +55,19 @@ def name_of(panel: dict) -> str:
 
 
 def dashboard(text: str, is_json: bool, datasources: set[str]) -> dict:
-    """The dashboard in a rendered template: complete, placed and proven."""
+    """The dashboard in a rendered template, completed and checked."""
     model = parsed(text, is_json)
     if not isinstance(model, dict):
-        raise Fault("is no dashboard: an object with uid, title and panels is wanted.")
+        raise Fault("is not a dashboard, which is an object with uid, title and panels.")
     if "dashboard" in model and "panels" not in model:
-        raise Fault("is what Grafana's API answers; keep only what stands under 'dashboard'.")
+        raise Fault("is an answer of Grafana's API; keep only the content of 'dashboard'.")
     if "__inputs" in model:
         raise Fault("was exported for sharing; export it again without 'Export for sharing externally'.")
     if not isinstance(model.get("title"), str) or not model["title"].strip():
         raise Fault("has no title.")
     if not UID.fullmatch(str(model.get("uid") or "")):
-        raise Fault(f"has the uid {model.get('uid')!r}; it needs one of at most 40 letters, digits, '-' and '_'.")
-    model.pop("id", None)  # Grafana's own number
+        raise Fault(f"has the uid {model.get('uid')!r}; use at most 40 letters, digits, '-' and '_'.")
+    model.pop("id", None)  # assigned by Grafana
     model.setdefault("schemaVersion", 42)
     panels = model.setdefault("panels", [])
     place(panels)
@@ -94,7 +94,7 @@ def check_grid(panels: list[dict]) -> None:
             and a["y"] < b["y"] + b["h"]
             and b["y"] < a["y"] + a["h"]
         ):
-            raise Fault(f"panels {name_of(one)} and {name_of(other)} lie one upon the other.")
+            raise Fault(f"panels {name_of(one)} and {name_of(other)} overlap.")
 
 
 def check_datasources(node, datasources: set[str]) -> None:
@@ -102,7 +102,7 @@ def check_datasources(node, datasources: set[str]) -> None:
         source = node.get("datasource")
         uid = source.get("uid") if isinstance(source, dict) else source
         if isinstance(uid, str) and uid not in datasources | BUILT_IN and not uid.startswith("$"):
-            raise Fault(f"asks the data source {uid!r}; provisioned are {listed(datasources)}.")
+            raise Fault(f"uses the data source {uid!r}; the provisioned ones are {listed(datasources)}.")
         for value in node.values():
             check_datasources(value, datasources)
     elif isinstance(node, list):

@@ -1,4 +1,4 @@
-"""What dashboards and alerting files have in common: how they are parsed, and what their identifiers and data sources may be."""
+"""What dashboards and alerting files share: parsing, identifiers, and built-in data sources."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ BUILT_IN = {"-- Grafana --", "-- Mixed --", "-- Dashboard --", "grafana", "__exp
 
 
 class Fault(Exception):
-    """What is wrong, and what to do, without the file's name."""
+    """The problem and its solution, without the name of the file."""
 
 
 def parsed(text: str, is_json: bool):
-    """The document in a rendered template; strict JSON, or YAML without doubled keys."""
+    """The document in a rendered template; strict JSON, or YAML without duplicate keys."""
     if is_json:
         try:
-            return json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_no_constant)
+            return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
         except json.JSONDecodeError as error:
-            raise Fault(f"is no JSON: {error.msg} in line {error.lineno}, column {error.colno}.") from error
+            raise Fault(f"is not JSON: {error.msg} in line {error.lineno}, column {error.colno}.") from error
     try:
         return yaml.load(text, Loader=_Loader)  # a SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1} of the rendered file: {text.splitlines()[mark.line].strip()}" if mark else ""
-        raise Fault(f"is no YAML: {getattr(error, 'problem', error)}{where}.") from error
+        raise Fault(f"is not YAML: {getattr(error, 'problem', error)}{where}.") from error
 
 
 class _Loader(yaml.SafeLoader):
-    """JSON's types only, and no key twice."""
+    """Only the types of JSON, and no duplicate keys."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
-    return _without_doubles(
+    return _without_duplicates(
         [(str(loader.construct_object(key)), loader.construct_object(value, deep=True)) for key, value in node.value]
     )
 
@@ -45,7 +45,7 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_yaml_str)
 
 
-def _without_doubles(pairs: list[tuple]) -> dict:
+def _without_duplicates(pairs: list[tuple]) -> dict:
     for key, count in Counter(key for key, _ in pairs).items():
         if count > 1:
             raise Fault(f"has the key {key!r} twice in one object.")
@@ -53,7 +53,7 @@ def _without_doubles(pairs: list[tuple]) -> dict:
 
 
 def _no_constant(name: str):
-    raise Fault(f"is no JSON: {name} is no value of JSON.")
+    raise Fault(f"is not JSON: {name} is not allowed.")
 
 
 def listed(words) -> str:
