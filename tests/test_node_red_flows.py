@@ -627,7 +627,7 @@ class TestThreshold:
         assert steps[-1]["made"][0] == []
         said = [text for step in steps for text in step["said"]]
         assert len(said) == 1
-        assert "no more of them are watched" in said[0]
+        assert "further ones are not watched" in said[0]
 
     def test_a_time_that_was_remembered_from_the_future_hides_nothing(self, tab):
         made = tab.alerts(reading(time=time.time() + 80000, outsidetemp=10), reading(time=time.time(), outsidetemp=1))
@@ -639,7 +639,7 @@ class TestForward:
         tab = Tab(node, site_forward={"host": "example.org", "topic": "x/y", **settings})
         return tab.run("forward", message)[0]
 
-    def test_chosen_fields_of_chosen_devices(self, node):
+    def test_selected_fields_of_selected_devices(self, node):
         message = reading("lopy", soilhumidity=0.5, outsidetemp=1)
         made = self.forward(node, message, devices=["lopy"], fields=["soilhumidity"])["made"]
         assert made["topic"] == "x/y/lopy"
@@ -650,7 +650,7 @@ class TestForward:
         assert self.forward(node, reading("other", soilhumidity=1), devices=["lopy"])["made"] is None
         assert self.forward(node, reading("lopy", outsidetemp=1), fields=["soilhumidity"])["made"] is None
 
-    def test_everything_when_nothing_is_chosen(self, node):
+    def test_everything_is_forwarded_by_default(self, node):
         assert self.forward(node, reading("lopy", a=1, b=2))["made"]["payload"] == {
             "device": "lopy",
             "a": 1,
@@ -661,8 +661,8 @@ class TestForward:
     @pytest.mark.parametrize(
         ("topic", "device", "extra"), [("mats", "test", "mats/test"), ("a", "lopy", "a/#"), ("a", "x", "a/+")]
     )
-    def test_it_never_goes_in_circles(self, node, topic, device, extra):
+    def test_a_topic_that_readings_are_read_from_is_refused(self, node, topic, device, extra):
         tab = Tab(node, site_forward={"host": "127.0.0.1", "topic": topic}, site_extra_topics=[extra])
         step = tab.run("forward", reading(device, a=1))[0]
         assert step["made"] is None
-        assert "in circles" in step["said"][0]
+        assert "would create a loop" in step["said"][0]

@@ -1,7 +1,7 @@
-// In: a reading. Out: the chosen fields of a chosen device, on <topic>/<device> of the other broker.
+// In: a reading. Out: the selected fields of a selected device, on <topic>/<device> of the other broker.
 const { forward, subscriptions } = env.get("SITE");
 
-function chosen(list, name) {
+function selected(list, name) {
     return !list || list.length === 0 || list.includes(name);
 }
 
@@ -13,15 +13,15 @@ function matches(filter, topic) {
 }
 
 const topic = `${forward.topic}/${msg.device}`;
-if (!chosen(forward.devices, msg.device)) {
+if (!selected(forward.devices, msg.device)) {
     return null;
 }
-// The other broker may be this one, or hand its topics back to it.
+// The other broker may be this one, or forward its topics back to it.
 if (subscriptions.some((filter) => matches(filter, topic))) {
-    node.error(`site_forward: ${topic} is a topic that readings are taken from; forwarding to it would go in circles`);
+    node.error(`site_forward: readings are read from ${topic}; forwarding to it would create a loop`);
     return null;
 }
-const fields = Object.keys(msg.values).filter((field) => chosen(forward.fields, field));
+const fields = Object.keys(msg.values).filter((field) => selected(forward.fields, field));
 if (fields.length === 0) {
     return null;
 }

@@ -1,8 +1,8 @@
-// In: a reading, or the news that the connection to the broker is up.
+// In: a reading, or the state of the connection to the broker.
 // Out: {device, field, value, threshold, state, time}, retained, on <alert topic>/<device>/<field> whenever the state
-// changes between low, ok and high; all that is known when the connection comes up, so that no alert is lost with it.
+// changes between low, ok and high; all known alerts when the connection is established, so that none is lost.
 const site = env.get("SITE");
-const LARGEST = 1000; // pairs of device and field that are remembered of devices that nobody declared
+const LARGEST = 1000; // pairs of device and field that are remembered for undeclared devices
 const DAY = 86400;
 
 const known = context.get("known") || {};
@@ -11,8 +11,8 @@ function alert(key, payload) {
     return { topic: `${site.alerts}/${key}`, payload, qos: 1, retain: true };
 }
 
-// A value has to come back by so much before an alert is over: a reading at the limit would ring all day.
-function band({ low, high, minimum, maximum, hysteresis }) {
+// How far a value must return before its alert ends. Without it a reading near the limit would raise alerts all day.
+function hysteresisOf({ low, high, minimum, maximum, hysteresis }) {
     if (Number.isFinite(hysteresis)) {
         return hysteresis;
     }
@@ -21,8 +21,8 @@ function band({ low, high, minimum, maximum, hysteresis }) {
     return Number.isFinite(ofRange) ? Math.min(ofRange, Number.isFinite(room) ? room : ofRange) : 0;
 }
 
-function judge(reading, value, before) {
-    const margin = band(reading);
+function stateOf(reading, value, before) {
+    const margin = hysteresisOf(reading);
     if (Number.isFinite(reading.low) && value < reading.low + (before === "low" ? margin : 0)) {
         return "low";
     }
@@ -37,15 +37,15 @@ if (msg.status !== undefined) {
     return connected ? [Object.keys(known).map((key) => alert(key, known[key].alert))] : null;
 }
 
-// Its threshold was taken back, or its device: nobody shall find the old alert. A device that is not declared has a day.
-function gone({ alert: { device, field }, seen }) {
+// Whether to remove an alert, since its threshold was removed, or its device is not declared and has been silent for a day.
+function isObsolete({ alert: { device, field }, seen }) {
     return (
         !site.readings.some((reading) => reading.field === field) ||
         (!site.devices.includes(device) && msg.time - seen > DAY)
     );
 }
 
-function full() {
+function isFull() {
     const keys = Object.keys(known).filter((key) => !site.devices.includes(known[key].alert.device));
     if (keys.length < LARGEST) {
         context.set("warned", false);
@@ -53,16 +53,16 @@ function full() {
     }
     if (!context.get("warned")) {
         context.set("warned", true);
-        node.warn(`more than ${LARGEST} fields of devices that nobody declared; no more of them are watched`);
+        node.warn(`more than ${LARGEST} fields of undeclared devices; further ones are not watched`);
     }
     return true;
 }
 
-// A time further ahead than this was remembered before there was a limit to it.
+// Times further ahead were remembered before they were limited.
 const latest = Date.now() / 1000 + site.ahead;
 const out = [];
 for (const key of Object.keys(known)) {
-    if (gone(known[key])) {
+    if (isObsolete(known[key])) {
         out.push(alert(key, ""));
         delete known[key];
     }
@@ -71,15 +71,15 @@ for (const reading of site.readings) {
     const value = msg.values[reading.field];
     const key = `${msg.device}/${reading.field}`;
     const before = known[key];
-    // What a device held back while it was offline comes late; the newest reading counts.
+    // A device sends the readings that it kept while it was offline late; only the newest counts.
     if (value === undefined || (before && msg.time < before.seen && before.seen <= latest)) {
         continue;
     }
-    if (!before && !site.devices.includes(msg.device) && full()) {
+    if (!before && !site.devices.includes(msg.device) && isFull()) {
         continue;
     }
     const last = before ? before.alert.state : undefined;
-    const state = judge(reading, value, last);
+    const state = stateOf(reading, value, last);
     if (state === last) {
         before.seen = msg.time;
         continue;
