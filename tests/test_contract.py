@@ -283,7 +283,6 @@ ALLOWED = {
         "bin/fault": "runs without any package",
         "firmware/lib/tig/drivers/bme280.py": "a factor of the chip's formula",
         "firmware/lib/tig/settings.py": "on the device; compared above",
-        "plugins/modules/base_preflight.py": "an example",
         "plugins/modules/grafana_state.py": "on the Pi; compared above",
         "plugins/modules/influxdb_schema.py": "on the Pi; compared above",
         "plugins/modules/mqtt_message.py": "on any host; compared above",
