@@ -163,7 +163,7 @@ def fails_to_start(broken, converge: Converge):
             broken(how, unit)
             run = converge()
             assert run.returncode != 0, run.stdout
-            assert f"{unit}.service ends again and again" in run.stdout
+            assert f"{unit}.service does not stay up" in run.stdout
             assert f"sudo journalctl --unit={unit}.service" in run.stdout
 
     return check

@@ -236,7 +236,7 @@ def test_the_whole_as_text():
         "account": "admin",
         "password": "secrets/a",
         "restarts": 7,
-        "problem": "grafana.service sulks.\nIt said last:\n  no",
+        "problem": "grafana.service sulks.\nLast lines of its journal:\n  no",
     }
     text = status.status_text(
         {
@@ -253,7 +253,7 @@ def test_the_whole_as_text():
         "greenhouse  online, failed: dht11  sensor     5 s ago       airpressure=1013.25 light=1000.5\n"
         "\n"
         "* grafana.service sulks.\n"
-        "  It said last:\n"
+        "  Last lines of its journal:\n"
         "    no\n"
         "* One.\n"
         "* Two."
@@ -343,14 +343,14 @@ def test_a_proxy_in_the_environment_is_not_asked(said):
 def test_a_service_that_does_not_run_is_said_to_be_so_with_what_it_said_last(said):
     assert services(said)["Telegraf"] == "does not run"
     assert (
-        "* telegraf.service was stopped, or has ended without an error.\n  It said last:\n    I have had enough\n"
+        "* telegraf.service was stopped, or has ended without an error.\n  Last lines of its journal:\n    I have had enough\n"
         in said.stdout
     )
 
 
 def test_a_service_that_does_not_listen_is_said_to_be_so(said):
     assert services(said)["Mosquitto"] == "does not listen"
-    assert re.search(r"mosquitto.service runs and does not listen on port \d+/tcp", said.stdout)
+    assert re.search(r"mosquitto.service runs, but does not listen on port \d+/tcp", said.stdout)
 
 
 def test_what_does_not_run_makes_the_verb_fail(said):

@@ -69,7 +69,7 @@ SERVICE_STATES = {
     "starting": "does not become ready",
     "restarting": "keeps restarting",
     "ended": "does not run",
-    "deaf": "does not listen",
+    "not_listening": "does not listen",
     "missing": "is not installed",
     "unknown": "not known",
 }

@@ -1,31 +1,31 @@
 #!/usr/bin/python
-"""Bring what a running Grafana keeps in its database to the declared state, and see that it is all there."""
+"""Update what a running Grafana keeps in its database, and verify what was provisioned."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: grafana_state
-short_description: Converge a running Grafana, and prove what was provisioned
+short_description: Update a running Grafana, and verify what was provisioned
 description:
-  - Waits until Grafana is ready; says what its log says if it ends instead.
-  - Sets the administrator's password if it is another one. Grafana reads the one in its configuration only when it
-    makes its database.
-  - Has the provisioning files read again if they are younger than the last time that Grafana read them.
-  - Removes alert rules and contact points that came from files and are in no file any more; Grafana keeps them.
-  - Fails if an expected data source, dashboard, rule or contact point is not there, since Grafana leaves out what it
-    does not understand without a word.
-  - What people made by hand is neither changed nor removed.
+  - Waits until Grafana is ready. If it ends instead, the module fails with the last lines of its log.
+  - Sets the administrator's password if it differs. Grafana uses the one in its configuration only when it creates its
+    database.
+  - Makes Grafana read its provisioning files again if they are newer than the last time that it read them.
+  - Removes alert rules and contact points that were provisioned and are in no file any more, since Grafana keeps them.
+  - Fails if an expected data source, dashboard, rule or contact point is missing, since Grafana silently skips what it
+    does not understand.
+  - What people created by hand is neither changed nor removed.
 options:
   url:
-    description: Where Grafana answers on this host.
+    description: URL of Grafana on this host.
     type: str
     default: http://127.0.0.1:3000
   admin_user:
-    description: Login of the first administrator.
+    description: Name of the administrator.
     type: str
     default: admin
   admin_password_file:
-    description: The file on this host that holds the wanted password.
+    description: The file on this host that contains the password.
     type: path
     default: /etc/grafana/secrets/admin_password
   datasources:
@@ -49,17 +49,17 @@ options:
     elements: str
     default: []
   timeout:
-    description: Seconds that Grafana may take to be ready.
+    description: Seconds to wait until Grafana is ready.
     type: int
     default: 180
 attributes:
   check_mode:
     support: full
-    description: A Grafana that is not there yet counts as a change.
+    description: If Grafana is not running yet, that is reported as a change.
 """
 
 EXAMPLES = r"""
-- name: Bring Grafana's database to the declared state
+- name: Update Grafana's database and verify the provisioning
   tig_pi.stack.grafana_state:
     datasources: [influx]
     dashboards: [readings, pi]
@@ -67,7 +67,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 done:
-  description: What was changed, a sentence each.
+  description: What was changed, one sentence for each change.
   type: list
   elements: str
   returned: always
@@ -91,12 +91,12 @@ UNIT = "grafana-server.service"
 CONFIGURATION = "/etc/grafana/grafana.ini"
 HOME = "/usr/share/grafana"
 PROVISIONING = "/etc/grafana/provisioning"
-READ_AGAIN = (PROVISIONING, "/etc/grafana/dashboards", "/etc/grafana/secrets/provisioning")
+PROVISIONED = (PROVISIONING, "/etc/grafana/dashboards", "/etc/grafana/secrets/provisioning")
 STAMP = "/var/lib/grafana/.provisioned"  # touched when the provisioning files have been read
 LEFTOVERS = f"{PROVISIONING}/alerting/leftovers.yaml"
-TOLD = re.compile(r'\b(?:msg|error|err)=("(?:[^"\\]|\\.)*"|\S+)')
-PAUSE = 0.2  # Grafana tells nobody when it is ready
-PATIENCE = 15  # seconds until a dashboard that was just read is found
+MESSAGE = re.compile(r'\b(?:msg|error|err)=("(?:[^"\\]|\\.)*"|\S+)')
+INTERVAL = 0.2  # seconds between two requests
+SEARCH_TIMEOUT = 15  # seconds until a dashboard that was just read is found
 
 
 class Refused(Exception):
@@ -114,10 +114,10 @@ class Grafana:
     def fail(self, message: str) -> None:
         self.module.fail_json(msg=message, done=self.done, changed=bool(self.done))
 
-    # Asking
+    # --- requests
 
-    def ask(self, path: str, method: str = "GET"):
-        """The JSON that Grafana answers; raises Refused, HTTPError, OSError."""
+    def request(self, path: str, method: str = "GET"):
+        """Grafana's answer, from JSON; raises Refused, HTTPError or OSError."""
         try:
             answer = open_url(
                 self.wanted["url"] + path,
@@ -141,37 +141,37 @@ class Grafana:
         return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
 
     def log(self, count: int = 3) -> str:
-        """The last different warnings and errors, without what surrounds them in each line."""
+        """The last warnings and errors in its log, each once, without the other fields of their lines."""
         _, out, _ = self.module.run_command(["journalctl", "--unit", UNIT, "--output=cat", "--no-pager", "--lines=300"])
         found: list[str] = []
         for line in reversed(out.splitlines()):
             if "level=error" in line or "level=warn" in line or line.startswith("Error"):
-                told = ": ".join(part.strip('"').replace('\\"', '"') for part in TOLD.findall(line)) or line
+                told = ": ".join(part.strip('"').replace('\\"', '"') for part in MESSAGE.findall(line)) or line
                 if told not in found:
                     found.append(told)
-        return " | ".join(reversed(found[:count])) or "nothing"
+        return " | ".join(reversed(found[:count])) or "(no errors)"
 
-    # Getting ready
+    # --- until it is ready
 
     def wait(self) -> None:
-        """Until the server answers, knows its administrator and has provisioned the data sources."""
+        """Until the server answers, accepts its administrator and has provisioned the data sources."""
         end = time.monotonic() + self.wanted["timeout"]
         before = self.unit().get("NRestarts")
         tried = False
         while True:
             try:
-                self.version = self.ask("/api/health").get("version")
-                self.ask("/api/user")
+                self.version = self.request("/api/health").get("version")
+                self.request("/api/user")
                 missing = self.missing_datasources()
                 if not missing:
                     return
-                state = f"the data source {missing[0]} is not there"
+                state = f"the data source {missing[0]} is missing"
             except Refused:
                 if tried:
                     self.fail(
-                        f"Grafana refuses {self.wanted['admin_user']} with the password that was just set. Its first "
-                        "administrator may have another login (grafana_admin_user counts only when Grafana makes its "
-                        "database), or too many wrong logins have locked it for five minutes."
+                        f"Grafana refuses the login of {self.wanted['admin_user']}, although the password was just set. Its "
+                        "administrator may have another name (grafana_admin_user has no effect once Grafana has created its "
+                        "database), or too many failed logins have locked the account for five minutes."
                     )
                 tried = True
                 self.set_password()
@@ -181,26 +181,26 @@ class Grafana:
             except (HTTPError, URLError, OSError, ValueError) as error:
                 state = str(error)
             if self.module.check_mode:
-                self.done.append(f"Grafana does not serve yet what is declared: {state}.")
+                self.done.append(f"Grafana is not ready yet: {state}.")
                 return
             unit = self.unit()
             if unit.get("ActiveState") in ("failed", "inactive") or unit.get("NRestarts") != before:
-                self.fail(f"Grafana does not stay up ({unit.get('ActiveState')}). It says: {self.log()}")
+                self.fail(f"Grafana does not stay up ({unit.get('ActiveState')}). Its log says: {self.log()}")
             if time.monotonic() > end:
                 self.fail(
-                    f"Grafana was not ready after {self.wanted['timeout']} seconds: {state}. It says: {self.log()}"
+                    f"Grafana was not ready after {self.wanted['timeout']} seconds: {state}. Its log says: {self.log()}"
                 )
-            time.sleep(PAUSE)
+            time.sleep(INTERVAL)
 
     def missing_datasources(self) -> list[str]:
-        there = {source["uid"] for source in self.ask("/api/datasources")}
+        there = {source["uid"] for source in self.request("/api/datasources")}
         return [uid for uid in self.wanted["datasources"] if uid not in there]
 
     def set_password(self) -> None:
         self.done.append("The administrator's password was set.")
         if self.module.check_mode:
             return
-        # As the service's own account: what it writes has to stay the service's.
+        # With the account of the service, which has to own the files that are written.
         command = [
             "runuser",
             "-u",
@@ -217,17 +217,17 @@ class Grafana:
             [*command, "admin", "reset-admin-password", "--password-from-stdin"], data=self.password, cwd=HOME
         )
         said = f"{out}\n{err}"
-        # It tells of a refused password in words, too.
+        # It may report a refused password without a return code.
         if code != 0 or "Error:" in said or "✗" in said:
             words = [line for line in said.splitlines() if "Error" in line or "✗" in line] or said.split("\n")
-            self.fail(f"Grafana does not take grafana_admin_password: {' '.join(words).strip()[:500]}")
+            self.fail(f"Grafana refuses grafana_admin_password: {' '.join(words).strip()[:500]}")
 
-    # Provisioning
+    # --- provisioning
 
     def read_again(self) -> None:
-        if youngest(READ_AGAIN) <= max(modified(STAMP), self.started()):
+        if newest(PROVISIONED) <= max(modified(STAMP), self.started()):
             return
-        self.done.append("The provisioning files were read.")
+        self.done.append("The provisioning files were read again.")
         if self.module.check_mode:
             return
         now = time.time()
@@ -237,12 +237,12 @@ class Grafana:
 
     def reload(self, what: str) -> None:
         try:
-            self.ask(f"/api/admin/provisioning/{what}/reload", "POST")
+            self.request(f"/api/admin/provisioning/{what}/reload", "POST")
         except HTTPError as error:
-            self.fail(f"Grafana refuses its {what} files ({error.code}: {said_in(error)}). It says: {self.log()}")
+            self.fail(f"Grafana refuses its {what} files ({error.code}: {said_in(error)}). Its log says: {self.log()}")
 
     def started(self) -> float:
-        """When the server was started, in whole seconds; files of the same second may have come after it."""
+        """When the server was started, in whole seconds: files of the same second may be newer."""
         stamp = self.unit().get("ExecMainStartTimestamp", "").lstrip("@")
         return float(stamp) if stamp.isdigit() else 0.0
 
@@ -255,7 +255,7 @@ class Grafana:
         self.done += [f"The contact point {uid} was removed." for uid in points]
         if self.module.check_mode:
             return
-        # What came from a file goes by a file only.
+        # What was provisioned from a file can only be deleted by a file.
         deletion = {
             "apiVersion": 1,
             "deleteRules": [{"orgId": 1, "uid": uid} for uid in rules],
@@ -272,27 +272,27 @@ class Grafana:
             touch(STAMP, time.time())
 
     def leftovers(self, what: str, wanted: list[str]) -> list[str]:
-        there = self.ask(f"/api/v1/provisioning/{what}")
+        there = self.request(f"/api/v1/provisioning/{what}")
         return sorted(one["uid"] for one in there if one.get("provenance") == "file" and one["uid"] not in wanted)
 
-    def prove(self) -> None:
-        end = time.monotonic() + PATIENCE
+    def verify(self) -> None:
+        end = time.monotonic() + SEARCH_TIMEOUT
         while missing := self.missing():
             if self.module.check_mode:
                 return
             if time.monotonic() > end:
                 self.fail(
-                    f"Grafana has read its files, and there is no {', no '.join(missing)}. It leaves out what it does "
-                    f"not understand. It says: {self.log()}"
+                    f"Grafana has read its provisioning files, but there is no {', no '.join(missing)}. It skips what it "
+                    f"does not understand. Its log says: {self.log()}"
                 )
-            time.sleep(PAUSE)
+            time.sleep(INTERVAL)
 
     def missing(self) -> list[str]:
         there = {
-            "data source": {one["uid"] for one in self.ask("/api/datasources")},
-            "dashboard": {one["uid"] for one in self.ask("/api/search?type=dash-db&limit=5000")},
-            "alert rule": {one["uid"] for one in self.ask("/api/v1/provisioning/alert-rules")},
-            "contact point": {one["uid"] for one in self.ask("/api/v1/provisioning/contact-points")},
+            "data source": {one["uid"] for one in self.request("/api/datasources")},
+            "dashboard": {one["uid"] for one in self.request("/api/search?type=dash-db&limit=5000")},
+            "alert rule": {one["uid"] for one in self.request("/api/v1/provisioning/alert-rules")},
+            "contact point": {one["uid"] for one in self.request("/api/v1/provisioning/contact-points")},
         }
         wanted = {
             "data source": self.wanted["datasources"],
@@ -304,7 +304,7 @@ class Grafana:
 
     def converge(self) -> None:
         if self.module.check_mode and self.unit().get("ActiveState") != "active":
-            self.done.append("Grafana does not run yet.")
+            self.done.append("Grafana is not running yet.")
             return
         with open(self.wanted["admin_password_file"], encoding="utf-8") as file:
             self.password = file.read().strip()
@@ -313,7 +313,7 @@ class Grafana:
             return
         self.read_again()
         self.remove_leftovers()
-        self.prove()
+        self.verify()
 
 
 def said_in(error: HTTPError) -> str:
@@ -334,7 +334,7 @@ def touch(path: str, when: float) -> None:
         os.utime(path, (when, when))
 
 
-def youngest(folders: tuple[str, ...]) -> float:
+def newest(folders: tuple[str, ...]) -> float:
     """When something in these folders was last written, added or removed."""
     paths = [
         path
@@ -365,13 +365,13 @@ def main() -> None:
         grafana.converge()
     except Refused:
         grafana.fail(
-            f"Grafana refuses {module.params['admin_user']}, who was let in a moment ago; did somebody change the "
-            "password?"
+            f"Grafana refuses the login of {module.params['admin_user']}, which it accepted a moment ago. If somebody "
+            "has just changed the password, run the playbook again."
         )
     except FileNotFoundError as error:
-        grafana.fail(f"There is no {error.filename}; run the role's configuration first (tag grafana_configure).")
+        grafana.fail(f"There is no {error.filename}: configure Grafana first (tag grafana_configure).")
     except (HTTPError, URLError, OSError) as error:
-        grafana.fail(f"Grafana stopped answering: {error}. It says: {grafana.log()}")
+        grafana.fail(f"Grafana stopped answering: {error}. Its log says: {grafana.log()}")
     module.exit_json(changed=bool(grafana.done), done=grafana.done, version=grafana.version)
 
 

@@ -8,8 +8,8 @@ module: service_state
 short_description: Start or restart services, wait until they run, and report why one does not
 description:
   - M(ansible.builtin.systemd_service) is satisfied with a service that is starting, even for the hundredth time. Here a service
-    runs when it is active, listens on its ports, has been up for O(settle) seconds, and is not restarted again and again.
-  - The module waits for services that are starting. It fails for a service that has ended, is restarted again and again, or
+    runs when it is active, listens on its ports, has been up for O(settle) seconds, and does not keep restarting.
+  - The module waits for services that are starting. It fails for a service that has ended, keeps restarting, or
     does not listen on its ports, and reports the last lines of its journal and what to do.
   - One call does all of that for all services of a host, and returns at once if they have been up for long.
 options:
@@ -101,7 +101,7 @@ services:
       type: str
     state:
       description: >-
-        V(running), V(starting), V(restarting) (again and again), V(ended), V(deaf) (it does not listen), V(missing) (there is
+        V(running), V(starting), V(restarting) (it does not stay up), V(ended), V(not_listening), V(missing) (there is
         no such unit) or V(unknown) (systemd does not answer).
       type: str
     since:
@@ -249,7 +249,7 @@ class Service:
         if self.has_job:
             return "starting"
         active = found["ActiveState"] in UP
-        if self.restarts >= self.first_restarts + 2 or self.is_restarted_again_and_again(active):
+        if self.restarts >= self.first_restarts + 2 or self.keeps_restarting(active):
             return "restarting"
         if is_queued(found):
             return "starting"
@@ -258,10 +258,10 @@ class Service:
         if active and not self.closed:
             return "running"
         if active and self.age > self.wanted["timeout"]:
-            return "deaf"
+            return "not_listening"
         return "starting"
 
-    def is_restarted_again_and_again(self, active: bool) -> bool:
+    def keeps_restarting(self, active: bool) -> bool:
         if self.restarts < 2:
             return False
         _code, out, _err = self.module.run_command(
@@ -280,7 +280,7 @@ class Service:
         return (self.up if active else 0.0) < min(2 * (moments[1] - moments[0]), FORGIVEN)
 
     def is_settled(self, settle: float) -> bool:
-        """Whether a further look would tell nothing else."""
+        """Whether a further look would show the same."""
         if self.state == "running":
             return self.up >= settle
         return self.state != "starting" or self.age > self.wanted["timeout"]
@@ -297,7 +297,7 @@ class Service:
             return "\n".join(files)
         lines = [f"{self.unit} {what}.", *files]
         if said:
-            lines += ["It said last:", *(f"  {line}" for line in said)]
+            lines += ["Last lines of its journal:", *(f"  {line}" for line in said)]
         return "\n".join([*lines, self.advice()])
 
     def what_is_wrong(self) -> str:
@@ -306,17 +306,17 @@ class Service:
         return {
             "running": "",
             "starting": (
-                f"has been starting since {clock(time.time() - self.age)}, longer than the {self.wanted['timeout']} s that it may take"
+                f"has been starting since {clock(time.time() - self.age)}, longer than its timeout of {self.wanted['timeout']} s"
                 if self.age > self.wanted["timeout"]
                 else ""
             ),
-            "restarting": f"ends again and again: systemd has restarted it {self.restarts} times",
+            "restarting": f"does not stay up: systemd has restarted it {self.restarts} times",
             "ended": (
-                "was not started, since a condition of its unit is not met"
+                "was not started, because a condition of its unit is not met"
                 if found.get("ConditionResult") == "no"
                 else ENDED.get(found.get("Result", ""), f"does not run ({found.get('Result')})")
             ),
-            "deaf": f"runs and does not listen on port {', '.join(self.closed)}",
+            "not_listening": f"runs, but does not listen on port {', '.join(self.closed)}",
             "missing": f"cannot be started: its unit is {found.get('LoadState')}",
             "unknown": "cannot be checked: systemd does not answer",
         }[self.state]
@@ -325,12 +325,12 @@ class Service:
         if self.state == "missing" and self.properties["LoadState"] == "masked":
             return f"Unmask it: sudo systemctl unmask {self.unit}"
         if self.state == "missing":
-            return "Install it: run the playbook again, with all of its tags."
+            return "Install it: run the playbook again without --tags."
         if self.state == "unknown":
-            return "More, on the host: systemctl status"
+            return "See `systemctl status` on the host."
         if self.state == "ended" and self.properties.get("Result") == "success":
-            return f"Start it: sudo systemctl start {self.unit}. More: sudo journalctl --unit={self.unit}"
-        return f"More: sudo journalctl --unit={self.unit}. Fix what it reports; systemd keeps trying, or run the playbook again."
+            return f"Start it: sudo systemctl start {self.unit}. See also: sudo journalctl --unit={self.unit}"
+        return f"See also: sudo journalctl --unit={self.unit}. Fix what it reports; systemd keeps trying, or run the playbook again."
 
     def said(self) -> list[str]:
         """The last lines of the journal that tell something, each once, of its last two starts."""
