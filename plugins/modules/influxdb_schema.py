@@ -1,11 +1,11 @@
 #!/usr/bin/python
-"""Make users, databases, retention policies and continuous queries of an InfluxDB 1.x equal to what is declared."""
+"""Configure users, databases, retention policies and continuous queries of InfluxDB 1.x as declared."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: influxdb_schema
-short_description: Converge users, databases, retention policies and continuous queries of InfluxDB 1.x
+short_description: Configure users, databases, retention policies and continuous queries of InfluxDB 1.x
 description:
   - Everything is compared and changed in one call, over HTTP and on the database's own host.
   - Passwords are compared by logging in with them. Where the administrator's password is not the declared one and
@@ -138,13 +138,13 @@ options:
 attributes:
   check_mode:
     support: full
-    description: A server that is not there yet is taken for an empty one.
+    description: A server that is not running yet is treated as an empty one.
   diff_mode:
     support: full
 """
 
 EXAMPLES = r"""
-- name: Converge the schema
+- name: Configure databases and users
   tig_pi.stack.influxdb_schema:
     admin: {name: admin, password: "{{ vault_admin }}"}
     databases:

@@ -1,13 +1,13 @@
 #!/usr/bin/python
-"""Publish a message over MQTT, wait for one, or see that a client is refused."""
+"""Publish a message over MQTT, wait for one, or check that a client is refused."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: mqtt_message
-short_description: Publish a message over MQTT, wait for one, or see that a client is refused
+short_description: Publish a message over MQTT, wait for one, or check that a client is refused
 description:
-  - Speaks to a broker as any client does, to see from outside whether it does what it shall.
+  - Connects to a broker as any client does, to check its behaviour from outside.
   - Publishing with QoS 1 succeeds only when the broker has acknowledged the message.
 options:
   host:
@@ -41,11 +41,11 @@ options:
     type: bool
     default: false
   refused:
-    description: The client has to be refused; to be let in is the failure.
+    description: Whether the broker has to refuse the client; the module fails if it does not.
     type: bool
     default: false
   timeout:
-    description: Seconds to wait at the most.
+    description: Maximum number of seconds to wait.
     type: int
     default: 30
 requirements: [paho-mqtt >= 2]
@@ -55,7 +55,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: See that a client without an account is refused
+- name: Check that a client without an account is refused
   tig_pi.stack.mqtt_message:
     host: raspberrypi.local
     client_id: nobody
