@@ -301,6 +301,15 @@ def test_go_heeds_the_settings_of_the_user(seen_by, monkeypatch):
     assert environment["GOENV"] == "/mine/go/env"
 
 
+def test_go_module_with_another_hash_is_refused(tmp_path):
+    go = tmp_path / "go"
+    go.write_text(f"""#!/bin/sh\necho '{{"Sum": "h1:one=", "Dir": "{tmp_path}"}}'\n""")
+    go.chmod(0o755)
+    assert tools.go_module(go, "example.org/x@v1", "h1:one=", dict(os.environ), tmp_path) == tmp_path
+    with pytest.raises(deb.FeedError, match=r"example\.org/x@v1 has the hash h1:one=; expected h1:two="):
+        tools.go_module(go, "example.org/x@v1", "h1:two=", dict(os.environ), tmp_path)
+
+
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     """A machine with only these programs: {name: shell script}."""
@@ -450,6 +459,16 @@ def test_a_missing_file_is_put_back(new_feed, tmp_path):
     (tmp_path / "feed/node-red_4.1.15-1_amd64.deb").unlink()
     new_feed().fill()
     assert (tmp_path / "feed/node-red_4.1.15-1_amd64.deb").exists()
+
+
+def test_a_truncated_file_is_replaced(new_feed, tmp_path):
+    new_feed().fill()
+    package = tmp_path / "feed/node-red_4.1.15-1_amd64.deb"
+    whole = package.read_bytes()
+    package.unlink()  # it may be a hard link to the file in the cache
+    package.write_bytes(whole[:-100])
+    new_feed().fill()
+    assert package.read_bytes() == whole
 
 
 def test_drop_in_wins(new_feed, tmp_path):

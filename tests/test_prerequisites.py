@@ -193,3 +193,16 @@ class TestVenv:
         venv(clone)
         assert not (clone / ".venv/.test").exists()
         subprocess.run([clone / ".venv/bin/pip", "--version"], check=True, capture_output=True)
+
+    @pytest.mark.parametrize(("version", "is_accepted"), [("3, 10", False), ("3, 11", True)])
+    def test_needs_python_3_11(self, tmp_path, version, is_accepted):
+        """With a Python that takes itself for another version."""
+        python = tmp_path / "python"
+        real = f'exec {sys.executable} -c "import sys; sys.version_info = ({version}, 0); exec(sys.argv[1])" "$2"'
+        python.write_text(f"#!/bin/sh\n{real}\n")
+        python.chmod(0o755)
+        environment = {**os.environ, "PYTHON": str(python)}
+        command = [REPOSITORY / "bin/venv", "--which"]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert (result.returncode == 0) is is_accepted
+        assert ("Python 3.11 or newer is needed" in result.stderr) is not is_accepted

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 from conftest import REPOSITORY
+from project import load
 
 SYNTAX_CHECK = ("ARGS=--syntax-check", "INVENTORY=inventories/home")
 
@@ -62,3 +63,36 @@ def test_a_playbook_runs_to_its_end_if_nobody_reads_its_output(tmp_path):
         play.stdout.close()
         assert play.wait(60) == 2
     assert (tmp_path / "done").exists()
+
+
+def test_format_needs_a_device():
+    """Without one, it would delete the files of all devices. With --list-tasks, nothing is run even if it does not stop."""
+    result = make("format", "ARGS=--list-tasks", "INVENTORY=inventories/home")
+    assert result.returncode == 2
+    assert "Name the device: make format DEVICE=greenhouse." in result.stderr
+
+
+class TestRunner:
+    """bin/test"""
+
+    @pytest.fixture
+    def runner(self, monkeypatch, tmp_path):
+        runner = load("bin/test")
+        monkeypatch.setattr(runner, "PROJECT", tmp_path)
+        monkeypatch.setattr(runner, "RESULTS", tmp_path)
+        return runner
+
+    def test_unknown_scenario_is_an_error(self, runner, tmp_path):
+        (tmp_path / "molecule/base").mkdir(parents=True)
+        (tmp_path / "molecule/base/molecule.yml").touch()
+        assert list(runner.jobs(["base"])) == ["molecule-base"]
+        with pytest.raises(SystemExit, match=r"There is no scenario nothing\. Scenarios are: base"):
+            runner.jobs(["base", "nothing"])
+
+    @pytest.mark.parametrize(("code", "expected"), [(0, {"passed": 1}), (3, {"failed": 1})])
+    def test_a_job_without_tests_counts_as_one(self, runner, code, expected):
+        assert runner.run("job", ["sh", "-c", f"exit {code}"]) == expected
+
+    def test_a_failure_outside_of_the_tests_is_counted(self, runner, tmp_path):
+        (tmp_path / "job.xml").write_text("<testsuite><testcase/><testcase><skipped/></testcase></testsuite>")
+        assert runner.run("job", ["false"]) == {"passed": 1, "skipped": 1, "failed": 1}

@@ -265,6 +265,22 @@ class TestUp:
         assert up("one") == ["rm", "create"]
 
 
+def test_the_last_pi_of_a_state_directory_takes_its_network_along(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    calls = []
+    containers = SimpleNamespace(run=lambda *arguments, **options: calls.append(arguments[:2]))
+    state = tmp_path / "state"
+    state.mkdir()
+    for name in ("one", "two"):
+        (state / f"{name}.json").write_text(f'{{"name": "{name}", "alias": "{name}", "ports": {{"22": 1}}}}')
+    Pi(containers, tmp_path, "one", state).remove(harvest=False)
+    assert ("network", "rm") not in calls
+    assert state.exists()
+    Pi(containers, tmp_path, "two", state).remove(harvest=False)
+    assert ("network", "rm") in calls
+    assert not state.exists()
+
+
 class TestRoot:
     @pytest.fixture
     def prefix(self, monkeypatch, tmp_path):
