@@ -229,7 +229,7 @@ def test_a_broken_dashboard_is_refused_before_anything_is_written(host, converge
     before = host.check_output("find /etc/grafana -type f | sort | xargs sha256sum")
     run = converge(grafana_dashboards=[{"name": "broken", "path": str(path)}], grafana_min_refresh_interval="1m")
     assert run.returncode != 0
-    assert f"{path} is no JSON: Extra data" in run.stdout, run.stdout
+    assert f"{path} is not JSON: Extra data" in run.stdout, run.stdout
     assert host.check_output("find /etc/grafana -type f | sort | xargs sha256sum") == before
 
 
