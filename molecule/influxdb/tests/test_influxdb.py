@@ -85,7 +85,7 @@ def test_the_tutorial_s_almighty_user_is_reduced(database, converge):
     [
         (
             {"influxdb_databases": [{"name": "iot", "retention_policies": [{"name": "a", "duration": "1 year"}]}]},
-            "no duration",
+            "'1 year' is not a duration",
         ),
         ({"influxdb_databases": [{"name": "iot"}, {"name": "iot"}]}, "database 'iot' is declared twice"),
         ({"influxdb_users": [{"name": "a", "grants": []}]}, "user 'a' has no password"),
@@ -93,7 +93,7 @@ def test_the_tutorial_s_almighty_user_is_reduced(database, converge):
             {"influxdb_users": [{"name": "a", "password": "x", "grants": [{"database": "toi", "privilege": "read"}]}]},
             "influxdb_databases has no database 'toi'",
         ),
-        ({"influxdb_http_bind_address": "8086"}, "'8086' is not an address and a port"),
+        ({"influxdb_http_bind_address": "8086"}, "'8086' is not an address with a port"),
         ({"influxdb_cache_max_memory_size": "lots"}, "refuses the whole set"),
         ({"influxdb_version": "1.5*"}, "Raise influxdb_version to keep it"),
         ({"influxdb_repository": {**REPOSITORY, "fingerprint": "0" * 40}}, "has the fingerprint"),

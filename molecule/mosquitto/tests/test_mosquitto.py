@@ -172,17 +172,17 @@ def test_a_changed_password_converges_and_throws_nobody_out(client, converge, in
         ({"mosquitto_log_types": ["shout"]}, "Invalid log_type value (shout)"),
         ({"mosquitto_listeners": [{"port": 1883, "address": "192.0.2.1"}]}, "this host has no such address"),
         ({"mosquitto_listeners": [{"port": 70000}]}, "port 70000 is not a number from 1 to 65535"),
-        ({"mosquitto_accounts": [{"name": "a b", "password": "x"}]}, "account 'a b': a name is made of"),
-        ({"mosquitto_accounts": [{"name": "a:b", "password": "x"}]}, "account 'a:b': a name is made of"),
+        ({"mosquitto_accounts": [{"name": "a b", "password": "x"}]}, "account 'a b': use letters, digits and"),
+        ({"mosquitto_accounts": [{"name": "a:b", "password": "x"}]}, "account 'a:b': use letters, digits and"),
         ({"mosquitto_accounts": [{"name": "a"}]}, "account 'a' has no password"),
         ({"mosquitto_accounts": [{"name": "a", "password": "x"}] * 2}, "account 'a' is declared twice"),
         (
             {"mosquitto_accounts": [{"name": "a", "password": "x", "topics": [{"topic": "a/#/b", "access": "read"}]}]},
-            "topic 'a/#/b' uses # elsewhere",
+            "topic 'a/#/b' has a # that is not its whole last level",
         ),
         (
             {"mosquitto_accounts": [{"name": "a", "password": "x", "topics": [{"topic": "a/b", "access": "both"}]}]},
-            "access 'both' to 'a/b' is none of",
+            "access 'both' to 'a/b' is not one of",
         ),
     ],
 )
