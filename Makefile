@@ -79,7 +79,7 @@ test: ## run all tests, up to 45 minutes (SCENARIO="base mosquitto": only these 
 	@$(MAKE) --silent --jobs=2 RELEASE=bookworm image demo-feed # for scenario takeover
 	@$(bin)/python bin/test --jobs $(JOBS) $(SCENARIO)
 
-bench: ## measure speed and memory, and inject faults, an hour (ARGS="again memory": only these parts of bench/stack)
+bench: .venv/.test ## measure speed and memory, and inject faults, an hour (ARGS="again memory": only these parts of bench/stack)
 	@bin/prerequisites test
 	@bench/stack $(ARGS)
 	@$(if $(ARGS),,bench/sessions && bench/state-files && bench/cuts)
