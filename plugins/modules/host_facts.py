@@ -90,6 +90,7 @@ system:
 """
 
 import fcntl
+import functools
 import os
 import re
 import shutil
@@ -149,13 +150,14 @@ class Host:
 
     def clock_is_right(self) -> bool:
         return (
-            bool(self.container())  # which has its host's clock
+            bool(self.container)  # which has its host's clock
             or os.path.exists(TIMESYNC_DONE)
             or self.output("timedatectl", "show", "-p", "NTPSynchronized", "--value") == "yes"
         )
 
     # --- facts
 
+    @functools.cached_property
     def container(self) -> str:
         return self.output("systemd-detect-virt", "--container").removeprefix("none")
 
@@ -273,7 +275,7 @@ def main() -> None:
             "services": host.services(),
             "listeners": listeners(),
             "timezone": timezone(),
-            "container": host.container(),
+            "container": host.container,
         },
         system=host.system(),
     )
