@@ -6,8 +6,8 @@ import time
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.tig_pi.stack.plugins.action.tree import packed
 from ansible_collections.tig_pi.stack.plugins.filter.packages import absent_packages, unmet_packages
+from ansible_collections.tig_pi.stack.plugins.module_utils.packing import pack
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.this_run import done, with_done
 
 OPTIONS = {
@@ -52,7 +52,7 @@ class ActionModule(ActionBase):
         written = done(facts, "apt_sources")
         missing = [source for source in sources if source not in written]
         if missing:
-            tree = self._execute_module("tig_pi.stack.tree", {"packed": packed(missing)}, task_vars=task_vars)
+            tree = self._execute_module("tig_pi.stack.tree", {"packed": pack(missing)}, task_vars=task_vars)
             self._add(result, tree)
             if not tree.get("failed"):
                 result["ansible_facts"] = with_done(facts, "apt_sources", missing)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import re
-import zlib
 from pathlib import Path
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.tig_pi.stack.plugins.module_utils.packing import pack
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.program import tree, version
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.progress import Progress
 
@@ -42,7 +42,7 @@ class ActionModule(ActionBase):
             "version": version(files),
             "files": {path: base64.b64encode(data).decode() for path, data in files.items()},
         }
-        args["packed"] = base64.b64encode(zlib.compress(json.dumps(payload).encode())).decode()
+        args["packed"] = pack(payload)
         with Progress(self, args["name"], task_vars) as path:
             args["progress"] = path
             result.update(

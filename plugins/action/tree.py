@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import zlib
 from pathlib import Path
 
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
+from ansible_collections.tig_pi.stack.plugins.module_utils.packing import pack
 
 SOURCES = ("content", "template", "src", "directory", "absent")
 # As ansible.builtin.template has it, but a block's indentation never reaches the file.
 OVERRIDES = {"trim_blocks": True, "lstrip_blocks": True}
 KEYS = {*SOURCES, "dest", "copy_to", "owner", "group", "mode", "validate", "secret", "vars"}
-
-
-def packed(files: list[dict]) -> str:
-    """The files as the module takes them."""
-    return base64.b64encode(zlib.compress(json.dumps(files).encode())).decode()
 
 
 def with_copy(spec: dict) -> list[dict]:
@@ -44,7 +37,7 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail("tree: 'files' has to be a list of files.")
         del args["files"]
         resolved = [self._resolved(dict(spec), task_vars) for spec in files]
-        args["packed"] = packed([entry for spec in resolved for entry in with_copy(spec)])
+        args["packed"] = pack([entry for spec in resolved for entry in with_copy(spec)])
         result.update(self._execute_module(module_name="tig_pi.stack.tree", module_args=args, task_vars=task_vars))
         return result
 

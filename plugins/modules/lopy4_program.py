@@ -97,15 +97,14 @@ firmware:
 """
 
 import base64
-import json
 import time
-import zlib
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.progress import Progress
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.session import check_mac, port_of, visit, written
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.transport import PYSERIAL, DeviceError
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.upload import ROOT_FILES, SETTINGS, Upload
+from ansible_collections.tig_pi.stack.plugins.module_utils.packing import unpack
 
 
 def difference(upload: Upload, name: str) -> list[dict]:
@@ -129,7 +128,7 @@ def difference(upload: Upload, name: str) -> list[dict]:
 
 def run(module: AnsibleModule, progress: Progress) -> dict:
     asked = module.params
-    payload = json.loads(zlib.decompress(base64.b64decode(asked["packed"])))
+    payload = unpack(asked["packed"])
     files = {path: base64.b64decode(data) for path, data in payload["files"].items()}
     root = {path: files.pop(path) for path in ROOT_FILES}
     path = asked["port"] or port_of(asked["mac"], asked["name"])

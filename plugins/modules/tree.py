@@ -88,11 +88,9 @@ changed_files:
   returned: always
 """
 
-import base64
 import contextlib
 import fnmatch
 import grp
-import json
 import os
 import pwd
 import shlex
@@ -100,10 +98,10 @@ import shutil
 import stat
 import tempfile
 import time
-import zlib
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.text.converters import to_bytes, to_text
+from ansible_collections.tig_pi.stack.plugins.module_utils.packing import unpack
 
 DEFAULT_MODE = {"file": 0o644, "directory": 0o755}
 
@@ -189,7 +187,7 @@ class Tree:
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
         packed = module.params["packed"]
-        self.entries = [Entry(spec) for spec in json.loads(zlib.decompress(base64.b64decode(packed)))]
+        self.entries = [Entry(spec) for spec in unpack(packed)]
         self.staging: str | None = None
 
     def fail(self, message: str) -> None:
