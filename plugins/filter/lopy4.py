@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.conflicts import lopy4_conflicts
-from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.inventory import lopy4_choice, lopy4_with_host
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.inventory import (
+    lopy4_choice,
+    lopy4_known,
+    lopy4_with_host,
+)
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.network import lopy4_address, posix_timezone
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.settings import lopy4_problems
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.summary import lopy4_summary
@@ -15,6 +19,7 @@ class FilterModule:
             "lopy4_address": lopy4_address,
             "lopy4_choice": lopy4_choice,
             "lopy4_conflicts": lopy4_conflicts,
+            "lopy4_known": lopy4_known,
             "lopy4_problems": lopy4_problems,
             "lopy4_summary": lopy4_summary,
             "lopy4_with_host": lopy4_with_host,

@@ -101,25 +101,23 @@ def sensor_fields(sensor: Mapping, readings: list[Mapping]) -> dict[str, str]:
     return {r["quantity"]: r["field"] for r in readings if r.get("sensor") == sensor.get("driver") and "quantity" in r}
 
 
-def site_sensors(sensors: list[Mapping], readings: list[Mapping]) -> list[dict]:
-    """The sensors of a device for its settings: each with the fields that it fills."""
-    return [{**sensor, "fields": sensor_fields(sensor, readings)} for sensor in sensors]
-
-
 def site_devices(hosts: list[str], hostvars: Mapping, readings: list[Mapping], prefix: str) -> list[dict]:
-    """The devices of the site: name, host, topic, and the readings that each one sends, in the order of site_readings."""
+    """The devices of the site: name, host, topic, sensors (each with the fields that it fills), and the readings that each
+    one sends, in the order of site_readings."""
     devices = []
     for host in hosts:
         variables = hostvars[host]
         name = variables.get("lopy4_name", host)
-        measured = {
-            field for sensor in variables.get("lopy4_sensors", []) for field in sensor_fields(sensor, readings).values()
-        }
+        sensors = [
+            {**sensor, "fields": sensor_fields(sensor, readings)} for sensor in variables.get("lopy4_sensors", [])
+        ]
+        measured = {field for sensor in sensors for field in sensor["fields"].values()}
         devices.append(
             {
                 "name": name,
                 "host": host,
                 "topic": f"{prefix}/{name}",
+                "sensors": sensors,
                 "fields": [reading for reading in readings if reading["field"] in measured],
             }
         )
@@ -509,6 +507,5 @@ class FilterModule:
             "service_ports": service_ports,
             "site_devices": site_devices,
             "site_problems": site_problems,
-            "site_sensors": site_sensors,
             "with_passwords": with_passwords,
         }

@@ -9,6 +9,14 @@ import yaml
 from ansible.errors import AnsibleFilterError
 
 
+def lopy4_known(hosts: list[str], hostvars: Mapping) -> dict[str, list[str]]:
+    """The ports, chips and Wi-Fi networks of the devices that the inventory has already."""
+    variables = {"ports": "lopy4_port", "macs": "lopy4_mac", "wifi_ssids": "lopy4_wifi_ssid"}
+    return {
+        key: [hostvars[host][name] for host in hosts if hostvars[host].get(name)] for key, name in variables.items()
+    }
+
+
 def lopy4_choice(found: list[Mapping], port: str, known: list[str]) -> dict:
     """The new device among the ports that were found: the one on `port`, or the only one that is not known yet.
 
