@@ -201,10 +201,26 @@ def test_a_service_that_nobody_asks_has_a_row_too():
 
 
 @pytest.mark.parametrize(
-    ("elsewhere", "place"), [({}, "s/grafana/admin"), ({"grafana/admin": "x"}, 'site_secrets["grafana/admin"]')]
+    ("password", "site_secrets", "place"),
+    [
+        ("in-the-file", {}, "secrets/grafana/admin"),
+        ("in-a-vault", {"grafana/admin": "in-a-vault"}, 'site_secrets["grafana/admin"]'),
+        ("set-for-the-role", {}, "grafana_admin_password"),
+        ("set-for-the-role", {"grafana/admin": "in-a-vault"}, "grafana_admin_password"),
+    ],
 )
-def test_a_password_is_said_to_be_where_it_is(elsewhere, place):
-    assert status.secret_location("grafana/admin", elsewhere, "s") == place
+def test_a_password_is_said_to_be_where_it_is(tmp_path, monkeypatch, password, site_secrets, place):
+    (tmp_path / "secrets/grafana").mkdir(parents=True)
+    (tmp_path / "secrets/grafana/admin").write_text("in-the-file\n")
+    monkeypatch.setenv("PWD", str(tmp_path))
+    found = status.secret_location(password, "grafana/admin", "grafana_admin_password", site_secrets, str(tmp_path))
+    assert found == place
+
+
+def test_a_password_without_a_file_is_in_the_variable_of_the_role(tmp_path):
+    assert status.secret_location("x", "grafana/admin", "grafana_admin_password", {}, str(tmp_path)) == (
+        "grafana_admin_password"
+    )
 
 
 @pytest.mark.parametrize(
@@ -305,6 +321,7 @@ def said(tmp_path_factory):
             "ansible_connection": "local",
             "grafana_http_port": server.server_port,
             "node_red_http_port": server.server_port,
+            "node_red_admin_password": "set-for-the-role",
             "mosquitto_listeners": [{"port": free_port()}],
         }
         functions = {name: {"hosts": {"pi": None}} for name in FUNCTIONS}
@@ -338,6 +355,13 @@ def services(said):
 def test_a_proxy_in_the_environment_is_not_asked(said):
     states = services(said)
     assert (states["Grafana"], states["Node-RED"]) == ("runs", "runs")
+
+
+def test_a_password_is_said_to_be_where_the_site_has_it(said):
+    places = {cells[0]: cells[-1] for cells in words(said.stdout.partition("\n\n")[0])}
+    assert places["Grafana"].endswith("/secrets/grafana/admin")
+    assert places["Node-RED"] == "node_red_admin_password"
+    assert "set-for-the-role" not in said.stdout
 
 
 def test_a_service_that_does_not_run_is_said_to_be_so_with_what_it_said_last(said):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.contract import CONTRACT
 
@@ -75,9 +77,22 @@ SERVICE_STATES = {
 }
 
 
-def secret_location(secret: str, site_secrets: Mapping, folder: str) -> str:
-    """Where people find the value of a secret."""
-    return f'site_secrets["{secret}"]' if secret in site_secrets else f"{folder}/{secret}"
+def secret_location(value: str, secret: str, variable: str, site_secrets: Mapping, inventory: str) -> str:
+    """Where people find the password that a service has.
+
+    Args:
+        value: the password.
+        secret: the name of the secret that it is by default.
+        variable: the role variable that a site may have set to another password.
+        site_secrets: secrets from elsewhere.
+        inventory: the inventory's directory.
+    """
+    if secret in site_secrets:
+        return f'site_secrets["{secret}"]' if site_secrets[secret] == value else variable
+    path = Path(inventory, "secrets", secret)
+    if path.is_file() and path.read_text(encoding="utf-8").rstrip("\n") == value:
+        return os.path.relpath(path, os.environ.get("PWD"))
+    return variable
 
 
 def service_states(services: list[Mapping], found: Mapping[str, list[Mapping]]) -> list[dict]:
