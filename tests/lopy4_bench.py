@@ -17,7 +17,7 @@ from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.flash_layout im
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.raw_repl import Repl
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.session import visit
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.transport import DeviceError, Gone, Line
-from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.upload import Upload
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.upload import Damaged, Upload
 from ansible_collections.tig_pi.stack.plugins.modules import lopy4_interpreter as interpreter_module
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.program import root_files
 from project import REPOSITORY
@@ -247,7 +247,7 @@ def power_cut(state: Path, directory: Path, number: int, torn: str, make_format=
                 running = boots(device)
                 assert running == version, f"{running!r} runs, not {version}"
         except DeviceError as error:
-            if not re.match(r"The file system of the device is damaged.* `make format DEVICE=…`", str(error)):
+            if not isinstance(error, Damaged):
                 raise
             make_format(device, directory / "backups")
             visit = Visit(device, CUT, "2", CUT_ROOT, patience=60)

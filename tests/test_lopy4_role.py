@@ -13,9 +13,11 @@ import jinja2
 import pytest
 import yaml
 from ansible.errors import AnsibleActionFail, AnsibleFilterError
+from ansible.module_utils.testing import patch_module_args
 from ansible_collections.tig_pi.stack.plugins.action.lopy4_program import PAIR
 from ansible_collections.tig_pi.stack.plugins.filter import lopy4 as filters
-from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4 import image, ports
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4 import image, ports, transport
+from ansible_collections.tig_pi.stack.plugins.modules import lopy4_interpreter, lopy4_ports, lopy4_program
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4 import inventory, network
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.program import tree
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.shelf import Shelf
@@ -362,20 +364,20 @@ def test_the_summary_says_what_was_repaired_and_what_is_waited_for():
         "seconds": 4,
         "files": {"sent": ["x"], "copied": []},
     }
-    [line] = filters.lopy4_summary(["a"], {"a": {"__lopy4_program": done | {"repaired": ["settings.json"]}}}, ["a"])
+    [line] = filters.lopy4_summary(["a"], {"a": {"lopy4_result": done | {"repaired": ["settings.json"]}}}, ["a"])
     assert line.endswith("; repaired what was damaged or missing: settings.json")
-    [line] = filters.lopy4_summary(["a"], {"a": {"__lopy4_program": done | {"waits": True}}}, ["a"])
+    [line] = filters.lopy4_summary(["a"], {"a": {"lopy4_result": done | {"waits": True}}}, ["a"])
     assert line.endswith("; it has not reached the broker yet, and if it does not in ten minutes it goes back to 1")
 
 
-def test_the_summary_names_the_device_in_the_command_that_repairs():
-    [line] = filters.lopy4_summary(["a"], {"a": {"__lopy4_failure": "a: damaged. `make format DEVICE=…` does"}}, ["a"])
-    assert line == "a: FAILED. damaged. `make format DEVICE=a` does"
+def test_the_summary_of_a_failure_names_the_device_once():
+    [line] = filters.lopy4_summary(["a"], {"a": {"flash_failure": "a: the port is in use."}}, ["a"])
+    assert line == "a: FAILED. the port is in use."
 
 
 def test_a_connection_that_broke_is_a_failure_with_advice():
     done = {"changed": False, "version": "1.0.0", "seconds": 0.4}
-    hostvars = {"a": {"__lopy4_program": done}, "b": {"__lopy4_where": "pi"}, "c": {}}
+    hostvars = {"a": {"lopy4_result": done}, "b": {"lopy4_serial_host": "pi"}, "c": {}}
     lines = filters.lopy4_summary(["a", "b", "c"], hostvars, ["a", "c"])
     assert lines[0] == "a: version 1.0.0 as declared, nothing written, 0.4 s"
     assert lines[1].startswith("b: FAILED. The connection to pi was lost")
@@ -535,3 +537,28 @@ def test_a_config_block_is_kept_and_never_written_over(shelf):
     assert shelf.block() == second
     assert sorted(path.read_bytes() for path in shelf.path.parent.iterdir()) == [first, second]
     assert {path.stat().st_mode & 0o777 for path in shelf.path.parent.iterdir()} == {0o600}
+
+
+# --- pyserial
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        (lopy4_interpreter, {"name": "a", "port": "/dev/x", "step": "compare", "esptool": "/x/esptool"}),
+        (lopy4_ports, {}),
+        (lopy4_program, {"name": "a", "port": "/dev/x", "packed": "", "format_command": "format"}),
+    ],
+)
+def test_a_missing_pyserial_fails_a_module_but_not_in_check_mode(module, arguments, monkeypatch, capsys):
+    """A check on a blank host goes on: the run would install it first."""
+    monkeypatch.setattr(transport, "PYSERIAL", False)
+    results = []
+    for check in (False, True):
+        with patch_module_args({**arguments, "_ansible_check_mode": check}), pytest.raises(SystemExit):
+            module.main()
+        results.append(json.loads(capsys.readouterr().out))
+    assert results[0]["failed"]
+    assert "pyserial (Debian: python3-serial)" in results[0]["msg"]
+    assert "failed" not in results[1]
+    assert results[1]["msg"].startswith("python3-serial is not installed yet")

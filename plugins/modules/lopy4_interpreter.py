@@ -94,13 +94,13 @@ import base64
 import contextlib
 import time
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.flash_layout import CONFIG, FILE_SYSTEM, SECTOR
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.image import ImageError, load
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.progress import Progress
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.rom_loader import Loader
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.session import check_mac, identified, port_of
-from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.transport import PYSERIAL, DeviceError
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.transport import DeviceError, require_pyserial
 
 # On a board without a PIC only the reset button restarts the chip.
 SILENT = (
@@ -224,10 +224,7 @@ def main() -> None:
         required_one_of=[("port", "mac")],
         supports_check_mode=True,
     )
-    if not PYSERIAL:
-        if module.check_mode:  # the run would install it first
-            module.exit_json(changed=True, release="", previous_release="", platform="")
-        module.fail_json(msg=missing_required_lib("pyserial (Debian: python3-serial)"))
+    require_pyserial(module, changed=True, release="", previous_release="", platform="")
     progress = Progress(module.params["progress"])
     try:
         result = getattr(Interpreter(module, progress), module.params["step"])()

@@ -38,10 +38,10 @@ ports:
   returned: success
 """
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.ports import DFU, foreign, ports, waiting
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.session import identified
-from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.transport import PYSERIAL, DeviceError
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.transport import DeviceError, require_pyserial
 
 
 def main() -> None:
@@ -49,8 +49,7 @@ def main() -> None:
         argument_spec={"skip": {"type": "list", "elements": "str", "default": []}, "port": {"type": "str"}},
         supports_check_mode=True,
     )
-    if not PYSERIAL:
-        module.fail_json(msg=missing_required_lib("pyserial (Debian: python3-serial)"))
+    require_pyserial(module, changed=False, ports=[])
     found = []
     only = module.params["port"]
     for path in [*([only] if only else []), *(path for path in ports() if path != only)]:

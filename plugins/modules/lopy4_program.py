@@ -28,6 +28,10 @@ options:
     description: Seconds that the new program has to report that it works, or that it is waiting for the broker; 0 does not wait.
     type: int
     default: 150
+  format_command:
+    description: Command that formats the device and installs the program, for messages.
+    type: str
+    required: true
 requirements: [pyserial]
 attributes:
   check_mode:
@@ -43,6 +47,7 @@ EXAMPLES = r"""
     port: /dev/ttyACM0
     program: firmware
     settings: "{{ lookup('template', 'settings.json.j2') }}"
+    format_command: ansible-playbook devices.yml --limit greenhouse --tags lopy4_erase_fs,lopy4
   delegate_to: pi
 """
 
@@ -99,12 +104,19 @@ firmware:
 import base64
 import time
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.progress import Progress
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.session import check_mac, port_of, visit, written
-from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.transport import PYSERIAL, DeviceError
-from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.upload import ROOT_FILES, SETTINGS, Upload
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.transport import DeviceError, require_pyserial
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.upload import (
+    ROOT_FILES,
+    SETTINGS,
+    FormatNeeded,
+    Upload,
+)
 from ansible_collections.tig_pi.stack.plugins.module_utils.packing import unpack
+
+FORMAT = " `{}` creates a new file system (LittleFS, which survives power cuts) and installs the program; the LoRa and Sigfox keys are kept."
 
 
 def difference(upload: Upload, name: str) -> list[dict]:
@@ -184,6 +196,7 @@ def main() -> None:
             "port": {"type": "str"},
             "mac": {"type": "str"},
             "start_timeout": {"type": "int", "default": 150},
+            "format_command": {"type": "str", "required": True},
             # The action plugin packs O(program) and O(settings), and reads the progress from a file.
             "packed": {"type": "str", "required": True, "no_log": True},
             "progress": {"type": "str"},
@@ -191,17 +204,13 @@ def main() -> None:
         required_one_of=[("port", "mac")],
         supports_check_mode=True,
     )
-    if not PYSERIAL:
-        if module.check_mode:  # the run would install it first
-            module.exit_json(
-                changed=True, msg="python3-serial is not installed yet: the program on the device is unknown."
-            )
-        module.fail_json(msg=missing_required_lib("pyserial (Debian: python3-serial)"))
+    require_pyserial(module, changed=True)
     progress = Progress(module.params["progress"])
     try:
         result = run(module, progress)
     except DeviceError as error:
-        module.fail_json(msg=f"{module.params['name']}: {error}")
+        advice = FORMAT.format(module.params["format_command"]) if isinstance(error, FormatNeeded) else ""
+        module.fail_json(msg=f"{module.params['name']}: {error}{advice}")
     finally:
         progress.end()
     module.exit_json(**result)

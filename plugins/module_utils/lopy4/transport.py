@@ -14,9 +14,10 @@ try:
     import serial
 
     PYSERIAL = True
-except ImportError:  # the module says so
+except ImportError:
     PYSERIAL = False
 
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.ports import listed
 
 BAUD = 115200
@@ -28,6 +29,19 @@ class DeviceError(Exception):
 
 class Gone(DeviceError):
     """The connection was lost, as when the cable is pulled."""
+
+
+def require_pyserial(module: AnsibleModule, **unknown: object) -> None:
+    """End the module if pyserial is missing. In check mode it does not fail, because the run would install pyserial first.
+
+    Args:
+        unknown: the module's result in check mode.
+    """
+    if PYSERIAL:
+        return
+    if module.check_mode:
+        module.exit_json(msg="python3-serial is not installed yet, so the devices cannot be read.", **unknown)
+    module.fail_json(msg=missing_required_lib("pyserial (Debian: python3-serial)"))
 
 
 def holders(path: str) -> list[str]:

@@ -28,21 +28,27 @@ CHUNKS = {"pycom": 1024, "mainline": 64}
 BATCH = 24576  # bytes of the stream that the device holds in memory at a time, at the most
 ATTEMPTS = 4
 MARGIN = 32  # blocks that a sound file system may take for itself
-FULL = (
-    "The device is full: the program needs {}, and {} of {} is left for it. Remove files of yours, or format it with "
-    "`make format DEVICE=…`."
-)
 
 
-class Damaged(DeviceError):
+class FormatNeeded(DeviceError):
+    """The program cannot be installed until the device is formatted. The module adds the command that does so."""
+
+
+class Full(FormatNeeded):
+    def __init__(self, needed: str, left: str, root: str) -> None:
+        super().__init__(
+            f"The device is full: the program needs {needed}, and {left} of {root or '/'} is left for it. Remove files of yours, or "
+            "format the device."
+        )
+
+
+class Damaged(FormatNeeded):
     """The file system of the device does not hold what was written to it."""
 
     def __init__(self, reason: str, more: str = "") -> None:
         super().__init__(
             f"The file system of the device is damaged ({reason}). This happens to a FAT when power fails during a write, or when "
-            "the flash wears out. `make format DEVICE=…` creates a new file system (LittleFS, which survives power cuts) and "
-            "installs the program; the LoRa and Sigfox keys are kept. In a playbook of your own: "
-            f"`--tags lopy4_erase_fs,lopy4`. {more}".rstrip()
+            f"the flash wears out. {more}".rstrip()
         )
 
 
@@ -105,7 +111,7 @@ class Upload:
             if not FILE_ERROR.search(str(error)):
                 raise
             if NO_ROOM.search(str(error)) and self.repl.ask(f"lost({self.block})", 120) < MARGIN * self.block:
-                raise DeviceError(FULL.format("more than it seemed", "nothing", self.root or "/")) from error
+                raise Full("more than it seemed", "nothing", self.root) from error
             raise Damaged(str(error).removeprefix("The device says: ")) from error
 
     # --- looking
@@ -265,7 +271,7 @@ class Upload:
         if needed > there:
             if self.repl.ask(f"lost({self.block})", 120) > max(needed, MARGIN * self.block):
                 raise Damaged("it has used blocks that belong to no file")
-            raise DeviceError(FULL.format(f"{needed // 1024} kB", f"{there // 1024} kB", self.root or "/"))
+            raise Full(f"{needed // 1024} kB", f"{there // 1024} kB", self.root)
 
     def _fill(self, slot: str) -> None:
         self._check_room(slot)

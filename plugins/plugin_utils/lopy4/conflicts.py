@@ -6,6 +6,8 @@ import os
 import re
 from collections.abc import Mapping
 
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.ports import BY_ID
+
 
 def lopy4_conflicts(host: str, hostvars: Mapping, port: str, mac: str, where: str) -> list[str]:
     """What other hosts of the inventory claim of this one's: its port, or its chip.
@@ -30,8 +32,8 @@ def lopy4_conflicts(host: str, hostvars: Mapping, port: str, mac: str, where: st
             continue
         if port and other.get("lopy4_port") and real(str(other["lopy4_port"])) == real(port) and same_place(other):
             problems.append(
-                f"{host}: lopy4_port: {name} also uses {other['lopy4_port']} on {where}. Correct the wrong one; `make device` lists the "
-                "ports."
+                f"{host}: lopy4_port: {name} also uses {other['lopy4_port']} on {where}. Correct the wrong one; `ls {BY_ID}` lists the "
+                "ports there."
             )
         if mac and _digits(other.get("lopy4_mac")) == _digits(mac):
             problems.append(

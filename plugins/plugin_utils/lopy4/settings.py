@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.ports import BY_ID
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.contract import CONTRACT
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.drivers import drivers
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.network import lopy4_address, posix_timezone
@@ -50,7 +51,10 @@ def _plain(settings: Mapping) -> Iterator[str]:
     if not NAME.fullmatch(str(settings["name"])) or len(str(settings["name"])) > longest:
         yield f"lopy4_name has to be letters, digits, '-' and '_', {longest} at the most."
     if not settings["port"] and not settings["mac"]:
-        yield "lopy4_port and lopy4_mac are both missing: one of them has to say which device it is. `make device` lists the ports."
+        yield (
+            "lopy4_port and lopy4_mac are both missing: one of them has to say which device it is. On the serial host "
+            f"`ls {BY_ID}` lists the ports."
+        )
     if settings["mac"] and not MAC.fullmatch(str(settings["mac"])):
         yield f'lopy4_mac: {settings["mac"]!r} is no MAC; quote it, such as "24:0a:c4:00:00:00".'
     for key in NUMBERS:

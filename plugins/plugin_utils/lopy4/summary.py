@@ -15,10 +15,10 @@ def lopy4_summary(hosts: list[str], hostvars: Mapping, left: list[str]) -> list[
     """
     lines = []
     for host in hosts:
-        done, failure = hostvars[host].get("__lopy4_program") or {}, hostvars[host].get("__lopy4_failure")
+        done, failure = hostvars[host].get("lopy4_result") or {}, hostvars[host].get("flash_failure")
         if failure:
             sentences = " ".join(failure) if isinstance(failure, list) else str(failure)
-            sentences = sentences.removeprefix(host + ": ").replace("DEVICE=…", f"DEVICE={host}")
+            sentences = sentences.removeprefix(host + ": ")
             lines.append(f"{host}: FAILED. {sentences.strip()}")
         elif done.get("changed") and "files" in done:
             before = done["previous_version"]
@@ -41,7 +41,7 @@ def lopy4_summary(hosts: list[str], hostvars: Mapping, left: list[str]) -> list[
             lines.append(f"{host}: version {done['version']} as declared, nothing written, {done['seconds']} s")
         elif host not in left:
             lines.append(
-                f"{host}: FAILED. The connection to {hostvars[host].get('__lopy4_where', 'its serial host')} was lost during the run. "
+                f"{host}: FAILED. The connection to {hostvars[host].get('lopy4_serial_host', 'its serial host')} was lost during the run. "
                 "Check its power and network, and run again. A complete program starts on the device in any case."
             )
         else:
