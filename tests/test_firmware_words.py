@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import pytest
 from project import CONTRACT
@@ -13,7 +14,7 @@ DRIVERS = sorted(path.stem for path in (FIRMWARE / "lib/tig/drivers").glob("[!_]
 RGB = {state["word"]: state["rgb"] for state in CONTRACT["waiting_for"]}
 KEYS = {  # what a setting may have, by its kind
     "pin": {"direction", "bus"},
-    "text": set(),
+    "text": {"pattern"},
     "integer": {"smallest", "largest", "choices", "apart", "takes_ms", "with"},
     "number": {"smallest", "largest", "choices", "apart", "takes_ms", "with"},
 }
@@ -94,17 +95,22 @@ def test_every_driver_declares_its_settings_and_the_readme_has_them(name):
         assert not ("default" in setting and "optional" in setting), key
         if setting["kind"] == "pin":
             assert setting["direction"] in ("input", "output", "both", "analogue"), key
+        elif setting["kind"] == "text":
+            re.compile(setting.get("pattern", ""))
         else:
             assert "choices" in setting or setting["smallest"] < setting["largest"], key
             default = setting.get("default", setting.get("smallest"))
             assert default in setting["choices"] if "choices" in setting else default <= setting["largest"], key
         assert {setting.get("with", key), *setting.get("apart", ())} <= set(settings), key
-    if any(setting.get("bus") == "i2c" for setting in settings.values()):
-        assert {"sda", "scl"} <= set(settings)
+    buses = {setting["bus"] for setting in settings.values() if "bus" in setting}
+    if buses:
         assert ("ADDRESS" in driver) != ("address" in settings)
+        assert len(buses) == 1
+    if "i2c" in buses:
+        assert {"sda", "scl"} <= set(settings)
     entries = []
     for key, setting in settings.items():
         default = setting.get("default", "none" if "optional" in setting else "")
-        text = hex(default) if key == "address" else str(default)
+        text = hex(default) if key == "address" and isinstance(default, int) else str(default)
         entries.append(f"`{key}`" + (f" ({text})" if text else ""))
     assert f"| `{name}` | {', '.join(entries)} |" in (FIRMWARE / "README.md").read_text()

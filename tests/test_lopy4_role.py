@@ -139,7 +139,7 @@ def test_good_settings_are_good():
         ({"sensors": buses(("P6", "P7"), ("P6", "P7"))}, "entry 2 (bmp180): entry 1 is on P6 and P7, too"),
         (
             {"sensors": chips(("bme280", {}), ("bme280", {}))},
-            "the same I2C address; take another address, or other pins",
+            "the same address; take another address, or other pins",
         ),
         (
             {"sensors": chips(("bmp180", {}), ("bme280", {"address": 0x77}))},
@@ -151,7 +151,7 @@ def test_good_settings_are_good():
         ({"sensors": chips(("bme280", {"oversampling": 1}))}, "there is no key oversampling"),
         ({"sensors": chips(("sht31", {"address": None}))}, "address is None"),
         ({"sensors": [{"driver": "dht11", "pin": None, "fields": {"humidity": "h"}}]}, "pin is missing"),
-        ({"sensors": buses(("P6", "P7"), ("P6", "P9"))}, "P6 or P9 belongs to the I2C bus of another sensor"),
+        ({"sensors": buses(("P6", "P7"), ("P6", "P9"))}, "P6 or P9 belongs to the bus of another sensor"),
         ({"sensors": buses(("P6", "P7"), ("P9", "P10"), ("P3", "P4"))}, "3 pairs of sda and scl"),
     ],
 )

@@ -54,6 +54,8 @@ def evaluate(
             check=False,
         )
         assert ran.returncode == 0, ran.stdout + ran.stderr
+        violations = {name: sensor.violations for name, sensor in board.hardware.sensors.items() if sensor.violations}
+        assert not violations, f"not as the sensors' data sheets have it: {violations}"
         return json.loads(Path(folder, "result.json").read_text(), parse_float=_single)
 
 

@@ -10,6 +10,7 @@ A platform module has
     led(colour)                     0xRRGGBB; 0 is off
     quiet()                         switch off what the platform starts by itself: access point, telnet, FTP, Pybytes
     output(pin)                     a function of 0 or 1 that drives the pin
+    open_drain(pin)                 a pin with an open drain: pin(0) pulls the line low, pin(1) lets it go, pin() reads its level
     adc(pin)                        a function that reads the pin in mV
     i2c(sda, scl, frequency)        an object with readfrom_mem(address, register, length), writeto_mem(address, register, bytes),
                                     readfrom(address, length), writeto(address, bytes); for two pairs of pins at the most, a

@@ -73,6 +73,10 @@ def output(pin):
     return Pin(_gpio(pin), Pin.OUT)
 
 
+def open_drain(pin):
+    return Pin(_gpio(pin), Pin.OPEN_DRAIN, value=1)
+
+
 def adc(pin):
     channel = ADC(Pin(_gpio(pin)), atten=ADC.ATTN_11DB)
     return lambda: channel.read_uv() // 1000

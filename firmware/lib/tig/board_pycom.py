@@ -72,6 +72,10 @@ def output(pin):
     return Pin(pin, mode=Pin.OUT)
 
 
+def open_drain(pin):
+    return Pin(pin, mode=Pin.OPEN_DRAIN, value=1)
+
+
 def adc(pin):
     # 11 dB: up to about 3.2 V, nearly linear from 150 to 2450 mV.
     return ADC().channel(pin=pin, attn=ADC.ATTN_11DB).voltage
@@ -82,7 +86,7 @@ def i2c(sda, scl, frequency):
 
 
 def dht(pin):
-    line = Pin(pin, mode=Pin.OPEN_DRAIN)
+    line = open_drain(pin)
     line(0)
     time.sleep_ms(20)
     # Recording makes the pin an input, which lets the line go: that is what the sensor answers to.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ SETTING_KEYS = {
     "smallest",
     "largest",
     "choices",
+    "pattern",
     "apart",
     "takes_ms",
     "with",
@@ -34,7 +36,7 @@ class Driver:
     quantities: tuple[str, ...]
     settings: Mapping[str, Mapping]
     takes_ms: int = 0  # that a reading may take, beside what its settings say
-    address: int | None = None  # on the I2C bus, where it is fixed
+    address: int | None = None  # on its bus, where it is fixed
 
     def complete(self, sensor: Mapping) -> dict:
         """A sensor's entry with the driver's defaults."""
@@ -96,7 +98,7 @@ def fits(value: object, setting: Mapping) -> bool:
     if setting["kind"] == "pin":
         return True  # whether it exists, is free and has what it takes is checked with the wiring
     if setting["kind"] == "text":
-        return bool(byte_size(value))
+        return bool(byte_size(value)) and re.fullmatch(setting.get("pattern", ".*"), value) is not None
     kinds = (int, float) if setting["kind"] == "number" else int
     if isinstance(value, bool) or not isinstance(value, kinds):
         return False

@@ -68,24 +68,30 @@ def _wiring(where: str, sensor: Mapping, driver: Driver, used: dict[str, str]) -
 
 
 def bus_problems(sensors: list, catalogue: Mapping[str, Driver]) -> Iterator[str]:
-    """I2C: a pair of pins is a bus, on which each sensor has an address of its own; the chip has two controllers."""
-    found: dict[tuple, dict[object, int]] = {}
+    """A bus is its kind and its pins; each sensor on it has an address of its own. The chip has two I2C controllers."""
+    found: dict[str, dict[tuple, dict[object, int]]] = {}  # kind -> pins -> address -> place of the entry
     for place, sensor in enumerate(sensors, start=1):
         driver = catalogue.get(sensor.get("driver"))
-        if not driver or "i2c" not in [setting.get("bus") for setting in driver.settings.values()]:
+        lines = {
+            name: setting["bus"] for name, setting in (driver.settings if driver else {}).items() if "bus" in setting
+        }
+        if not lines:
             continue
         entry = driver.complete(sensor)
-        where, pair = f"lopy4_sensors, entry {place} ({sensor['driver']})", (entry.get("sda"), entry.get("scl"))
-        address = entry.get("address", driver.address)
-        other = found.get(pair, {}).get(address)
-        if other:
-            choice = "another address, or other pins" if "address" in driver.settings else "other pins"
-            yield f"{where}: entry {other} is on {pair[0]} and {pair[1]}, too, and has the same I2C address; take {choice}."
-        elif any(pair != bus and set(pair) & set(bus) for bus in found):
-            yield f"{where}: {pair[0]} or {pair[1]} belongs to the I2C bus of another sensor; take two other pins."
-        found.setdefault(pair, {}).setdefault(address, place)
-    if len(found) > I2C_BUSES:
-        yield f"lopy4_sensors: {len(found)} pairs of sda and scl, and the chip has {I2C_BUSES} I2C controllers."
+        where, pins = f"lopy4_sensors, entry {place} ({sensor['driver']})", tuple(entry.get(name) for name in lines)
+        buses = found.setdefault(next(iter(lines.values())), {})
+        there, address = buses.setdefault(pins, {}), entry.get("address", driver.address)
+        others = "another pin" if len(pins) == 1 else "other pins"
+        if there and None in (address, *there):
+            yield f"{where}: entry {next(iter(there.values()))} is on {' and '.join(pins)}, too; give each of them its address."
+        elif address in there:
+            choice = f"another address, or {others}" if "address" in driver.settings else others
+            yield f"{where}: entry {there[address]} is on {' and '.join(pins)}, too, and has the same address; take {choice}."
+        elif any(pins != other and set(pins) & set(other) for other in buses):
+            yield f"{where}: {' or '.join(pins)} belongs to the bus of another sensor; take {others}."
+        there.setdefault(address, place)
+    if len(found.get("i2c", ())) > I2C_BUSES:
+        yield f"lopy4_sensors: {len(found['i2c'])} pairs of sda and scl, and the chip has {I2C_BUSES} I2C controllers."
 
 
 def _keys(where: str, sensor: Mapping, driver: Driver) -> Iterator[str]:
@@ -98,12 +104,14 @@ def _keys(where: str, sensor: Mapping, driver: Driver) -> Iterator[str]:
 
 def _range(setting: Mapping) -> str:
     if "choices" in setting:
-        return " or ".join(
+        return ", " + " or ".join(
             hex(choice) if setting["kind"] == "integer" else str(choice) for choice in setting["choices"]
         )
     if "smallest" in setting:
-        return f"{setting['smallest']} to {setting['largest']}"
-    return {"integer": "a whole number", "number": "a number", "text": TEXT}[setting["kind"]]
+        return f", {setting['smallest']} to {setting['largest']}"
+    if "pattern" in setting:
+        return ""  # what it is about describes it better than a regular expression does
+    return {"integer": ", a whole number", "number": ", a number", "text": f", {TEXT}"}[setting["kind"]]
 
 
 def _values(where: str, sensor: Mapping, driver: Driver) -> Iterator[str]:
@@ -112,7 +120,7 @@ def _values(where: str, sensor: Mapping, driver: Driver) -> Iterator[str]:
         if key not in sensor:
             continue
         if not fits(sensor[key], setting):
-            yield f"{where}: {key} is {sensor[key]!r}; it is {setting.get('about', key)}, {_range(setting)}."
+            yield f"{where}: {key} is {sensor[key]!r}; it is {setting.get('about', key)}{_range(setting)}."
         else:
             good[key] = sensor[key]
     for key, value in good.items():

@@ -372,8 +372,8 @@ class Child:
                 left = deadline - page.now_us()
                 if left <= 0:
                     return
-                interval = min(left / 1e6 / (page.speed or 1.0), 0.2)
-                if libc.poll(None, 0, max(1, int(interval * 1000))) < 0:
+                interval = (ctypes.c_long * 2)(0, int(min(left / 1e6 / page.speed, 0.2) * 1e9))  # struct timespec
+                if libc.ppoll(None, 0, interval, None) < 0:
                     return  # a signal: MicroPython looks for what it was
 
         def time_ns():

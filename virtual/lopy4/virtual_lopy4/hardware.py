@@ -16,6 +16,13 @@ DEFAULT_WIRING = {
 }
 NTP_EPOCH = 2208988800
 
+# What a call takes on a board, in us: a call of a pin, and what a sleep takes longer than it says. README.md says where that is from.
+PIN_US = (2, 6)
+SLEEP_US = (2, 14)
+# How often an interrupt comes in between, while they are not off, and how long it takes.
+INTERRUPTED = 0.02
+INTERRUPT_US = (10, 200)
+
 
 class Wifi:
     """The access point in reach, and the station. Times on the device's clock."""
@@ -100,6 +107,7 @@ class Hardware:
         self.nvs = flash.load_nvs()
         self.rtc_memory = b""
         self.pins = {}
+        self.pin_us = 0.0  # the time at the pins, which advances with what the program does with them
         self.power_on()
 
     def power_on(self):
@@ -192,24 +200,32 @@ class Hardware:
 
     # --- pins and what hangs on them
 
-    def do_pin(self, gpio, mode, value, pull=None):
-        """mode: 0 input, 1 output, 2 open drain."""
+    def do_pin(self, gpio, mode, value, pull, passed):
+        """mode: 0 input, 1 output, 2 open drain. passed: see modules/common/_bitbang.py."""
+        self.pass_time(*passed)
+        self.configure(gpio, mode, value, pull)
+
+    def configure(self, gpio, mode, value, pull=None):
         self.pins[gpio] = (mode, value, pull)
         self.drive(gpio, value if mode == 1 else 0 if mode == 2 and not value else None)
 
     def drive(self, gpio, level):
         for sensor in self.sensors.values():
-            sensor.pin(gpio, level)
+            sensor.pin(gpio, level, self.pin_us)
 
-    def do_pin_read(self, gpio):
+    def do_pin_read(self, gpio, passed):
+        self.pass_time(*passed)
         mode, value, pull = self.pins.get(gpio, (0, 0, None))
         if mode == 1 or (mode == 2 and not value):
             return value
-        for sensor in self.sensors.values():
-            level = sensor.level(gpio)
-            if level is not None:
-                return level
-        return 1 if pull == 0 else 0
+        levels = [sensor.level(gpio, self.pin_us) for sensor in self.sensors.values()]
+        return min((level for level in levels if level is not None), default=1 if pull == 0 else 0)
+
+    def pass_time(self, sleeps, slept, masked):
+        """Before a call of a pin, the program has slept so many times, for so many us in all; masked: with interrupts off."""
+        calls = [random.uniform(*PIN_US), *(random.uniform(*SLEEP_US) for _ in range(sleeps))]
+        interrupts = [] if masked else [random.uniform(*INTERRUPT_US) for _ in calls if random.random() < INTERRUPTED]
+        self.pin_us += slept + sum(calls) + sum(interrupts)
 
     def patience(self):
         """How late, in device microseconds, a reader may come that was held up on the host."""
@@ -219,7 +235,7 @@ class Hardware:
         sensor = self.dht11(gpio)
         if sensor is None:
             return []
-        self.do_pin(gpio, 0, 0)  # the RMT peripheral takes the pin, as an input
+        self.configure(gpio, 0, 0)  # the RMT peripheral takes the pin, as an input
         return sensor.pulses(self.patience())
 
     def do_dht_readinto(self, gpio):

@@ -62,6 +62,7 @@ class Sensor:
     """One part on the board's pins. offsets: how much more of a quantity there is at its place, by name."""
 
     FAULTS = ("silent", "stuck", "drift")
+    violations = ()  # of its protocol, by the program
 
     def __init__(self, environment, now, offsets=None):
         self.environment, self.now = environment, now
@@ -83,10 +84,10 @@ class Sensor:
     def power_on(self):
         """It gets its supply."""
 
-    def pin(self, gpio, driven):
-        """The board drives a pin high or low, or lets it go (None)."""
+    def pin(self, gpio, driven, us):
+        """The board drives a pin high or low, or lets it go (None); us is the time at the pins, which counts single microseconds."""
 
-    def level(self, gpio):
+    def level(self, gpio, us):
         """The level to which it pulls a pin that nobody drives, or None."""
         return None
 
@@ -118,11 +119,11 @@ class Dht11(Sensor):
         self.gpio = gpio
         self.power_on()
 
-    def pin(self, gpio, driven):
+    def pin(self, gpio, driven, us):
         if gpio == self.gpio:
             self.line(driven == 0)
 
-    def level(self, gpio):
+    def level(self, gpio, us):
         return None if gpio != self.gpio else 0 if self.fault == "low" else 1
 
     def power_on(self):
@@ -297,7 +298,7 @@ class Soil(Sensor):
         self.dry_mv, self.wet_mv = dry_mv, wet_mv
         self.powered_since = None
 
-    def pin(self, gpio, driven):
+    def pin(self, gpio, driven, us):
         if gpio == self.power_gpio:
             self.power(driven == 1)
 

@@ -42,6 +42,9 @@ def status(device):
         "ntp": {"up": not page.ntp_down, "synced": bool(page.synced)},
         "rtc": round((page.now_us() + page.rtc_offset_us) / 1e6, 3),
         "watchdog": None if not page.watchdog_us else round((page.watchdog_deadline - page.now_us()) / 1e6, 3),
-        "sensors": {name: {"fault": sensor.fault} for name, sensor in hardware.sensors.items()},
+        "sensors": {
+            name: {"fault": sensor.fault, "violations": list(sensor.violations)}
+            for name, sensor in hardware.sensors.items()
+        },
         "values": hardware.environment.all(),
     }

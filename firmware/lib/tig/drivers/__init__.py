@@ -11,7 +11,7 @@ A module `tig.drivers.<name>` has
         how long a reading may take at the most, all attempts included; may be left out where that is next to nothing. The
         controller refuses a keep-alive and a watchdog that are too short for it.
     ADDRESS = 0x77
-        its I2C address, where that is fixed; where it is not, it is the setting `address`.
+        its address on its bus, where that is fixed; where it is not, it is the setting `address`.
     class Sensor:
         def __init__(self, board, config)
             `board` is tig.board's platform module, `config` the sensor's entry in settings.json with all defaults. Called
@@ -26,8 +26,10 @@ A setting is a dictionary:
     default     its value if it is not given; a setting without one has to be given, unless it is
     optional    True: it may be absent
     direction   of a pin: input, output, both or analogue (an input of the converter that works beside Wi-Fi)
-    bus         of a pin: i2c, which several sensors may share; any other pin belongs to one sensor
+    bus         of a pin: the kind of bus that it belongs to, such as i2c, which several sensors may share if each has another
+                `address`; any other pin belongs to one sensor
     smallest, largest, choices    of a number
+    pattern     of a text: the regular expression that it matches, checked by the controller
     apart       {"other": 50}: how much it has to differ from another setting
     takes_ms    how much longer a reading takes for each unit of it; with: another setting, without which it has no effect
 

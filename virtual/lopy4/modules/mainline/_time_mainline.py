@@ -1,4 +1,5 @@
 # time of the ESP32 port: epoch 2000, ticks of 30 bits since the reset.
+import _bitbang
 import _hardware
 from _unix import time as _time
 
@@ -29,6 +30,7 @@ def ticks_diff(end, start):
 
 
 def sleep_ms(ms):
+    _bitbang.slept(ms * 1000)
     _time.sleep_ms(ms)
     while ms:  # a board raises KeyboardInterrupt out of the sleep; here it waits for the next jump, which this is
         ms = 0
@@ -43,6 +45,7 @@ def sleep_us(us):
         sleep_ms(us // 1000)
         us %= 1000
     if us:
+        _bitbang.slept(us)
         _time.sleep_us(us)
 
 

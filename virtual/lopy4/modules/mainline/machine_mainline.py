@@ -1,6 +1,8 @@
 # machine of the ESP32 port.
+import _bitbang
 import _hardware
 import umachine as _machine
+from _bitbang import disable_irq, enable_irq  # noqa: F401
 from _hardware import call as _call
 
 PWRON_RESET = 1
@@ -63,14 +65,14 @@ class Pin:
 
     def _tell(self):
         pull = {2: 0, 1: 1}.get(self._pull)
-        _call("pin", self._gpio, {1: 0, 3: 1, 7: 2}[self._mode], self._value, pull)
+        _bitbang.drive(self._gpio, {1: 0, 3: 1, 7: 2}[self._mode], self._value, pull)
 
     def value(self, *value):
         if value:
             self._value = 1 if value[0] else 0
             self._tell()
             return None
-        return _call("pin_read", self._gpio)
+        return _bitbang.read(self._gpio)
 
     def __call__(self, *value):
         return self.value(*value)
@@ -294,14 +296,6 @@ sleep = lightsleep
 
 def deepsleep(ms=0):
     _call("deepsleep", ms)
-
-
-def disable_irq():
-    return 0
-
-
-def enable_irq(state=0):
-    pass
 
 
 def bitstream(pin, encoding, timing, data):

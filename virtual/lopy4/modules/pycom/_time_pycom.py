@@ -1,4 +1,5 @@
 # utime of Pycom's modutime.c: epoch 1970, ticks of 32 bits that are the wall clock's, a time zone offset.
+import _bitbang
 import _hardware
 from _unix import time as _time
 
@@ -25,6 +26,7 @@ def ticks_diff(end, start):
 
 
 def sleep_ms(ms):
+    _bitbang.slept(ms * 1000)
     _time.sleep_ms(ms)
     while ms:  # a board raises KeyboardInterrupt out of the sleep; here it waits for the next jump, which this is
         ms = 0
@@ -39,6 +41,7 @@ def sleep_us(us):
         sleep_ms(us // 1000)
         us %= 1000
     if us:
+        _bitbang.slept(us)
         _time.sleep_us(us)
 
 

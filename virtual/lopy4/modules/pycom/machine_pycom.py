@@ -1,6 +1,8 @@
 # machine of Pycom's firmware on a LoPy4.
+import _bitbang
 import _hardware
 import umachine as _machine
+from _bitbang import disable_irq, enable_irq  # noqa: F401
 from _hardware import call as _call
 
 PWRON_RESET = 0
@@ -87,14 +89,14 @@ class Pin:
         self._tell()
 
     def _tell(self):
-        _call("pin", self._gpio, self._mode, self._value, self._pull)
+        _bitbang.drive(self._gpio, self._mode, self._value, self._pull)
 
     def value(self, *value):
         if value:
             self._value = 1 if value[0] else 0
             self._tell()
             return None
-        return _call("pin_read", self._gpio)
+        return _bitbang.read(self._gpio)
 
     def __call__(self, *value):
         return self.value(*value)
@@ -424,14 +426,6 @@ def deepsleep(ms=0):
 
 def remaining_sleep_time():
     return 0
-
-
-def disable_irq():
-    return 0
-
-
-def enable_irq(state=0):
-    pass
 
 
 def main(path):
