@@ -163,6 +163,42 @@ def test_bad_settings_are_named(changes, sentence):
     assert "eight-or-more" not in found[0]
 
 
+def wire(*addresses: object, **more) -> list[dict]:
+    """DS18B20 on one wire."""
+    return [
+        {"driver": "ds18b20", "pin": "P10", "fields": {"temperature": f"t{place}"}, **more}
+        | ({"address": address} if address else {})
+        for place, address in enumerate(addresses)
+    ]
+
+
+ADDRESSES = ("28ff641e84160333", "28ff641e841604b0")
+
+
+def test_several_sensors_share_a_wire_by_their_addresses():
+    assert problems(sensors=wire(None)) == []
+    assert problems(sensors=wire(*ADDRESSES)) == []
+
+
+@pytest.mark.parametrize(
+    ("sensors", "sentence"),
+    [
+        (wire(None, None), "entry 2 (ds18b20): entry 1 is on P10, too; give each of them its address."),
+        (wire(ADDRESSES[0], None), "entry 2 (ds18b20): entry 1 is on P10, too; give each of them its address."),
+        (wire(None, ADDRESSES[0]), "entry 2 (ds18b20): entry 1 is on P10, too; give each of them its address."),
+        (wire(ADDRESSES[0], ADDRESSES[0]), "and has the same address; take another address, or another pin."),
+        (wire(2812345678901234), "its address, 28 and 14 more hexadecimal digits in quotes."),
+        (wire("28FF641E84160333"), "its address, 28 and 14 more hexadecimal digits in quotes."),
+        (wire(None, pin="P13"), "pin: P13 is an input only"),
+        ([*wire(None), *buses(("P9", "P10"))], "scl: P10 is used by another sensor"),
+    ],
+)
+def test_bad_wires_are_named(sensors, sentence):
+    found = problems(sensors=sensors)
+    assert len(found) == 1, found
+    assert sentence in found[0]
+
+
 def soil_probes(count: int, **more) -> list[dict]:
     return [
         {

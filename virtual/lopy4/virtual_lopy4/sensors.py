@@ -8,6 +8,8 @@ import random
 import struct
 from bisect import bisect_left
 
+from . import onewire
+
 ALIASES = {
     "outsidetemp": "temperature",
     "outsidehumidity": "humidity",
@@ -465,4 +467,69 @@ class Sht31(Sensor):
         return data[:count]
 
 
-CHIPS = {"bme280": Bme280, "bmp180": Bmp180, "dht11": Dht11, "sht31": Sht31, "soil": Soil}
+class Ds18b20(Sensor):
+    """DS18B20 on a wire with a resistor to 3V3, after its data sheet (Maxim 19-7487).
+
+    address: without its last byte, the checksum. Its resolution is the one that the factory sets, 12 bits.
+    """
+
+    FAULTS = ("silent", "low", "checksum", "power", "parasite", "stuck", "drift", "range")
+    CONFIGURATION = 0x7F
+    CONVERSION_US = 750000
+
+    def __init__(self, environment, now, gpio=13, address="28000000000001", **more):
+        super().__init__(environment, now, **more)
+        self.gpio = gpio
+        address = bytes.fromhex(address)
+        self.chip = onewire.Chip(address + bytes([onewire.checksum(address)]), self.function)
+        self.power_on()
+
+    @property
+    def violations(self):
+        return self.chip.violations
+
+    def power_on(self):
+        self.raw = 0x0550  # 85 C
+        self.ready_at = None
+        self.chip.power_on()
+
+    def pin(self, gpio, driven, us):
+        if gpio == self.gpio and self.fault != "silent":
+            self.chip.edge(driven == 0, us)
+
+    def level(self, gpio, us):
+        if gpio != self.gpio:
+            return None
+        return 0 if self.fault == "low" else 1 if self.fault == "silent" else self.chip.level(us)
+
+    def function(self, command):
+        external = self.fault != "parasite"
+        if command == 0x44:
+            self.ready_at = self.now() + self.CONVERSION_US
+            while True:
+                yield lambda: int(not external or self.ready())
+        elif command == 0xBE:
+            yield from onewire.send(self.scratchpad())
+        elif command == 0xB4:
+            while True:
+                yield lambda: int(external)
+        else:
+            self.chip.violated(f"command {command:#04x}")
+
+    def ready(self):
+        """Whether no conversion is under way; one that has ended becomes the temperature."""
+        if self.ready_at is not None and self.now() >= self.ready_at:
+            self.ready_at = None
+            if self.fault != "power":  # its supply failed meanwhile
+                celsius = 130 if self.fault == "range" else self.feel("temperature", 30)
+                self.raw = round(min(130, max(-55, celsius)) * 16) & 0xFFFF
+        return self.ready_at is None
+
+    def scratchpad(self):
+        self.ready()
+        data = self.raw.to_bytes(2, "little") + bytes([0x4B, 0x46, self.CONFIGURATION, 0xFF, 0x0C, 0x10])
+        data += bytes([onewire.checksum(data)])
+        return bytes([data[0] ^ 1]) + data[1:] if self.fault == "checksum" else data
+
+
+CHIPS = {"bme280": Bme280, "bmp180": Bmp180, "dht11": Dht11, "ds18b20": Ds18b20, "sht31": Sht31, "soil": Soil}
