@@ -82,7 +82,7 @@ class Visit:
     def __init__(
         self, device: Device, files: dict[str, bytes], version: str, root=LOADER, patience: float = 20
     ) -> None:
-        self.slot, self.works, self.said = "", None, ""
+        self.slot, self.works, self.start = "", None, None
         with visit(device.port) as repl:
             self.upload = Upload(repl, files, root, version)
             self.upload.look()
@@ -93,7 +93,8 @@ class Visit:
             repl.reset()
             self.raw_paste = repl.raw_paste
             if self.changed and patience:
-                self.works, self.said = self.upload.started(self.slot, patience)
+                self.start = self.upload.started(self.slot, patience)
+                self.works = self.start.works
 
 
 def ask(device: Device, expression: str):
@@ -243,7 +244,7 @@ def power_cut(state: Path, directory: Path, number: int, torn: str, make_format=
             # The last one may have left damage that does not show yet.
             for version, files, root in (("2", CUT, CUT_ROOT), ("3", program("3"), LOADER)):
                 visit = Visit(device, files, version, root, patience=60)
-                assert visit.works is not False, f"version {version}: {visit.said}"
+                assert visit.works is not False, f"version {version}: {visit.start.said}"
                 running = boots(device)
                 assert running == version, f"{running!r} runs, not {version}"
         except DeviceError as error:
@@ -251,7 +252,7 @@ def power_cut(state: Path, directory: Path, number: int, torn: str, make_format=
                 raise
             make_format(device, directory / "backups")
             visit = Visit(device, CUT, "2", CUT_ROOT, patience=60)
-            assert visit.works, f"after formatting: {visit.said}"
+            assert visit.works, f"after formatting: {visit.start.said}"
             assert device.installed["file_system"] == "littlefs"
             outcome = "format"
         # MicroPython for the ESP32 has no config block: its file system may use the place.

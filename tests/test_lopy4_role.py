@@ -406,6 +406,14 @@ def test_the_summary_says_what_was_repaired_and_what_is_waited_for():
     assert line.endswith("; it has not reached the broker yet, and if it does not in ten minutes it goes back to 1")
 
 
+@pytest.mark.parametrize("failure", [{}, {"flash_failure": "a: no reading arrived"}])
+def test_the_summary_says_which_sensors_fail(failure):
+    done = {"changed": True, "version": "2", "previous_version": "", "seconds": 4, "files": {"sent": [], "copied": []}}
+    result = {"lopy4_result": done | {"sensor_faults": {"ds18b20": "its address is missing; on the wire: 28ff"}}}
+    [line] = filters.lopy4_summary(["a"], {"a": result | failure}, ["a"])
+    assert line.endswith("; sensor ds18b20 fails: its address is missing; on the wire: 28ff")
+
+
 def test_the_summary_of_a_failure_names_the_device_once():
     [line] = filters.lopy4_summary(["a"], {"a": {"flash_failure": "a: the port is in use."}}, ["a"])
     assert line == "a: FAILED. the port is in use."

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ from chain import wait_until
 from lopy4_bench import (
     DEAF,
     LOADER,
+    SETTINGS,
     Damaged,
     Device,
     DeviceError,
@@ -273,7 +276,7 @@ def test_a_program_that_does_not_start_hands_back(device):
     Visit(device, program("1"), "1")
     visit = Visit(device, program("2", "import nonsense\n"), "2", patience=60)
     assert visit.works is False
-    assert "ImportError" in visit.said
+    assert "ImportError" in visit.start.said
     assert said(device, "program 1", 30)
     # The same once more fails the same way; a mended one works, and never is the good one written over.
     mended = Visit(device, program("3"), "3")
@@ -455,3 +458,21 @@ def test_what_was_repaired_is_said(device, code, repaired):
     assert visit.damage == repaired
     assert visit.works
     assert boots(device) == "2"
+
+
+def test_a_sensor_that_fails_is_told_with_its_reason(tmp_path):
+    """Here several DS18B20 on one wire: their addresses are what the user has to declare."""
+    wiring = {"a": {"chip": "ds18b20"}, "b": {"chip": "ds18b20", "address": "28000000000002"}}
+    sensors = [
+        {"driver": "dht11", "pin": "P11", "fields": {"temperature": "outsidetemp"}},
+        {"driver": "ds18b20", "pin": "P10", "fields": {"temperature": "watertemp"}},
+    ]
+    files = firmware() | {"settings.json": json.dumps(SETTINGS | {"sensors": sensors}).encode()}
+    with Device(tmp_path / "device", "pycom", paced=False, speed=20, wiring=wiring) as device:
+        visit = Visit(device, files, "1", patience=60)
+    assert visit.works
+    assert list(visit.start.faults) == ["ds18b20"]
+    assert sorted(re.findall(r"28[0-9a-f]{14}", visit.start.faults["ds18b20"])) == [
+        "2800000000000140",
+        "28000000000002a2",
+    ]

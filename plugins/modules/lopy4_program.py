@@ -91,6 +91,10 @@ waits:
     the previous program.
   type: bool
   returned: success
+sensor_faults:
+  description: What is wrong with the sensors that failed when the new program read them first, by their names.
+  type: dict
+  returned: success
 mac:
   description: MAC of the chip.
   type: str
@@ -145,7 +149,7 @@ def run(module: AnsibleModule, progress: Progress) -> dict:
     root = {path: files.pop(path) for path in ROOT_FILES}
     path = asked["port"] or port_of(asked["mac"], asked["name"])
     began = time.monotonic()
-    result: dict = {"changed": False, "diff": [], "waits": False, "repaired": []}
+    result: dict = {"changed": False, "diff": [], "waits": False, "repaired": [], "sensor_faults": {}}
     with visit(path) as repl:
         upload = Upload(repl, files, root, payload["version"], progress)
         upload.look()
@@ -177,15 +181,15 @@ def run(module: AnsibleModule, progress: Progress) -> dict:
         if result["changed"] and not module.check_mode and asked["start_timeout"]:
             progress.next = 0.0
             progress("sent; waiting for the new program")
-            works, said = upload.started(result["slot"], asked["start_timeout"])
-            if not works:
+            start = upload.started(result["slot"], asked["start_timeout"])
+            if not start.works:
                 before = result["previous_version"]
                 back = f"The device returns to version {before}." if before else "There is no previous one."
                 module.fail_json(
-                    msg=f"The program does not start on {asked['name']}. {back} Its output:\n{said or '(nothing)'}",
+                    msg=f"The program does not start on {asked['name']}. {back} Its output:\n{start.said or '(nothing)'}",
                     **result,
                 )
-            result["waits"] = bool(said)
+            result.update(waits=start.waits, sensor_faults=start.faults)
     return result
 
 

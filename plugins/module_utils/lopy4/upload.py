@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.boot_pointer import RECORD, pointer, record
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.device_code import CHANGE, LOOK
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.raw_repl import RemoteError, Repl, compact
-from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.start import watch
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.start import Start, watch
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.stream import batches, escaped, framed, packed
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.transport import DeviceError, Gone
 
@@ -335,16 +335,16 @@ class Upload:
                 return aside
         raise DeviceError(f"There are too many copies of {name} on the device; remove some of {stem}.before-tig-pi.*.")
 
-    def started(self, slot: str, patience: float) -> tuple[bool, str]:
-        """After the reset: whether the program in `slot` works, and what it said, as `watch` returns it.
+    def started(self, slot: str, patience: float) -> Start:
+        """How the program in `slot` starts after the reset.
 
         Raises:
             Damaged: it does not, because the file system has lost what was sent.
         """
-        works, said = watch(self.repl, slot, patience)
-        if not works:
+        start = watch(self.repl, slot, patience)
+        if not start.works:
             self._check_slot(slot)
-        return works, said
+        return start
 
     def _check_slot(self, slot: str) -> None:
         """Compare a slot with what was sent, on a device that has read its file system again since."""

@@ -19,7 +19,7 @@ def lopy4_summary(hosts: list[str], hostvars: Mapping, left: list[str]) -> list[
         if failure:
             sentences = " ".join(failure) if isinstance(failure, list) else str(failure)
             sentences = sentences.removeprefix(host + ": ")
-            lines.append(f"{host}: FAILED. {sentences.strip()}")
+            lines.append(f"{host}: FAILED. {sentences.strip()}" + _faults(done))
         elif done.get("changed") and "files" in done:
             before = done["previous_version"]
             lines.append(
@@ -36,6 +36,7 @@ def lopy4_summary(hosts: list[str], hostvars: Mapping, left: list[str]) -> list[
                     if done.get("waits") and before
                     else ""
                 )
+                + _faults(done)
             )
         elif "version" in done:
             lines.append(f"{host}: version {done['version']} as declared, nothing written, {done['seconds']} s")
@@ -47,3 +48,7 @@ def lopy4_summary(hosts: list[str], hostvars: Mapping, left: list[str]) -> list[
         else:
             lines.append(f"{host}: not looked at")
     return lines
+
+
+def _faults(done: Mapping) -> str:
+    return "".join(f"; sensor {name} fails: {fault}" for name, fault in (done.get("sensor_faults") or {}).items())
