@@ -44,8 +44,9 @@ demo: ## run everything on this machine: a virtual Pi with a virtual LoPy4 (RELE
 pi: .venv/.controller ## set up a Pi, or apply changes in the inventory to it
 	@$(play) playbooks/site.yml $(ARGS)
 
-device: .venv/.controller ## add a sensor node: find its port and chip, and write its host_vars (NAME=greenhouse PORT=…)
-	@$(play) playbooks/device.yml $(if $(NAME),--extra-vars device_name=$(NAME)) $(if $(PORT),--extra-vars device_port=$(PORT)) $(ARGS)
+device: .venv/.controller ## add a sensor node: find its port and chip, and write its host_vars (NAME=greenhouse SENSORS=ds18b20,soil PORT=…)
+	@$(play) playbooks/device.yml $(if $(NAME),--extra-vars device_name=$(NAME)) $(if $(SENSORS),--extra-vars device_sensors=$(SENSORS)) \
+	  $(if $(PORT),--extra-vars device_port=$(PORT)) $(ARGS)
 
 flash: .venv/.controller ## upload program and settings to the sensor nodes (DEVICE=matslopy4; default: all)
 	@$(play) playbooks/flash.yml $(if $(DEVICE),--limit $(DEVICE),) $(ARGS)

@@ -91,8 +91,8 @@ def test_every_driver_declares_its_settings_and_the_readme_has_them(name):
     settings = driver["SETTINGS"]
     for key, setting in settings.items():
         assert setting["about"], key
-        assert set(setting) <= KEYS[setting["kind"]] | {"kind", "about", "default", "optional"}, key
-        assert not ("default" in setting and "optional" in setting), key
+        assert set(setting) <= KEYS[setting["kind"]] | {"kind", "about", "default", "optional", "example"}, key
+        assert not ("default" in setting and ("optional" in setting or "example" in setting)), key
         if setting["kind"] == "pin":
             assert setting["direction"] in ("input", "output", "both", "analogue"), key
         elif setting["kind"] == "text":

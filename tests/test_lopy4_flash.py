@@ -188,10 +188,12 @@ def test_a_new_device_is_described(site, tmp_path):
         path.write_text(path.read_text().replace("virtual-network", '"Home: 5G är #1"'))
     with Device(tmp_path / "state", "pycom", paced=False) as device:
         options = ["-e", "device_name=greenhouse", "-e", "device_host=localhost", "-e", f"device_port={device.port}"]
+        options += ["-e", "device_sensors=ds18b20,soil"]
         result = play("device", site, *options)
         assert result.returncode == 0, result.stdout
         described = yaml.safe_load((site / "host_vars/greenhouse.yml").read_text())
         assert described["lopy4_port"] == device.port
+        assert [sensor["driver"] for sensor in described["lopy4_sensors"]] == ["ds18b20", "soil"]
         assert "Its file system is FAT, which a power cut during an upload can damage" in said(result)
         assert "make pi && make format DEVICE=greenhouse" in said(result)
         assert described["lopy4_mac"] == ":".join(f"{byte:02x}" for byte in device.mac)
@@ -210,6 +212,7 @@ def test_a_new_device_is_described(site, tmp_path):
         (["-e", "device_name=green_house!"], "Give the device a name that no other host has"),
         (["-e", "device_name=pi"], "Give the device a name that no other host has"),
         (["-e", "device_name=x", "-e", "device_port=/dev/tty-none"], "There is no port /dev/tty-none"),
+        (["-e", "device_name=x", "-e", "device_sensors=ds18b2"], "There is no driver ds18b2. Available: "),
     ],
 )
 def test_what_can_not_be_described_leaves_the_inventory_alone(site, options, sentence):

@@ -19,6 +19,7 @@ from ansible_collections.tig_pi.stack.plugins.filter import lopy4 as filters
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4 import image, ports, transport
 from ansible_collections.tig_pi.stack.plugins.modules import lopy4_interpreter, lopy4_ports, lopy4_program
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4 import inventory, network
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.drivers import drivers
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.program import tree
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.shelf import Shelf
 from lopy4_bench import FIRMWARE, REPOSITORY, ROLE
@@ -124,7 +125,10 @@ def test_good_settings_are_good():
         ({"sensors": sensor(2, dry_mv=1210)}, "(nearly) the same"),
         ({"sensors": sensor(2, wet_mv="wet")}, "wet_mv is 'wet'"),
         ({"sensors": sensor(2, pin="P9")}, "take P13 to P20"),
-        ({"sensors": sensor(2, wet_mv=90)}, "entry 3 (soil): wet_mv is 90; it is the reading in mV, 100 to 3100"),
+        (
+            {"sensors": sensor(2, wet_mv=90)},
+            "entry 3 (soil): wet_mv is 90; it is its reading in a glass of water in mV, 100 to 3100",
+        ),
         ({"sensors": sensor(2, dry_mv=3200)}, "dry_mv is 3200"),
         (
             {"sensors": sensor(2, samples=0)},
@@ -318,6 +322,43 @@ def test_a_device_is_added_however_the_group_is_indented(text):
 def test_hosts_that_are_not_understood_are_left_alone():
     with pytest.raises(AnsibleFilterError, match="add new to its group devices by hand"):
         filters.lopy4_with_host("all: {children: {devices: {hosts: {a: {}}}}}\n", "new")
+
+
+# --- the sensors that a description of a new device proposes
+
+
+def test_every_setting_of_a_driver_is_proposed():
+    lines = filters.lopy4_proposal(["soil", "sht31", "ds18b20"], str(FIRMWARE))
+    assert yaml.safe_load("\n".join(lines)) == [
+        {"driver": "soil", "pin": "P17", "power": "P8", "dry_mv": 2800, "wet_mv": 1200},
+        {"driver": "sht31", "sda": "P6", "scl": "P7"},
+        {"driver": "ds18b20", "pin": "P10"},
+    ]
+    assert "  pin: P17 # <-- its output: P13 to P20" in lines
+    assert "  power: P8 # its supply: P3 to P11, P19 to P23" in lines
+    assert "  # settle_ms: 1000 # how long the probe is powered before it is read, in ms, 0 to 10000" in lines
+    assert "  sda: P6 # the bus's data line: P3 to P11, P19 to P23" in lines
+    assert "  # address: 0x44 # its I2C address, 0x44 or 0x45" in lines
+    assert "  # address: # its address, 28 and 14 more hexadecimal digits in quotes" in lines
+
+
+@pytest.mark.parametrize("driver", sorted(drivers(str(FIRMWARE))))
+def test_what_is_proposed_is_accepted_once_its_fields_are_declared(driver):
+    [proposed] = yaml.safe_load("\n".join(filters.lopy4_proposal([driver], str(FIRMWARE))))
+    quantity = drivers(str(FIRMWARE))[driver].quantities[0]
+    assert problems(sensors=[{**proposed, "fields": {quantity: "field"}}]) == []
+
+
+def test_the_settings_of_a_sites_own_driver_are_proposed(tmp_path):
+    settings = '{"pin": {"kind": "pin", "direction": "input", "about": "its output"}}'
+    (tmp_path / "dust.py").write_text(f'QUANTITIES = {{"pm25": (0, 999, 0)}}\nSETTINGS = {settings}\n')
+    lines = filters.lopy4_proposal(["dust"], str(FIRMWARE), str(tmp_path))
+    assert lines == ["- driver: dust", "  pin: # <-- its output: P3 to P11, P13 to P23"]
+
+
+def test_a_driver_that_does_not_exist_is_not_proposed():
+    with pytest.raises(AnsibleFilterError, match=r"There is no driver ds18b2\. Available: .*Did you mean ds18b20\?"):
+        filters.lopy4_proposal(["ds18b2"], str(FIRMWARE))
 
 
 # --- two hosts for one device

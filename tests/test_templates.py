@@ -26,7 +26,8 @@ VARIABLES = {
     "templates/lopy4/settings.json.j2": {"lopy4": "{{ __lopy4_rendered }}"},
     "roles/grafana/templates/provisioning.yaml.j2": {"document": "{{ __grafana_datasource_file }}"},
     "templates/lopy4/host_vars.yml.j2": {
-        "__device": {"firmware": "MicroPython", "port": "/dev/ttyUSB0", "mac": "30:ae:a4:00:00:00"}
+        "__device": {"firmware": "MicroPython", "port": "/dev/ttyUSB0", "mac": "30:ae:a4:00:00:00"},
+        "__device_sensors": ["- driver: dht11", "  pin: P11"],
     },
 }
 FILLED_IN = {

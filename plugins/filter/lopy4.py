@@ -6,6 +6,7 @@ from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.conflicts impor
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.inventory import (
     lopy4_choice,
     lopy4_known,
+    lopy4_proposal,
     lopy4_with_host,
 )
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.network import lopy4_address, posix_timezone
@@ -21,6 +22,7 @@ class FilterModule:
             "lopy4_conflicts": lopy4_conflicts,
             "lopy4_known": lopy4_known,
             "lopy4_problems": lopy4_problems,
+            "lopy4_proposal": lopy4_proposal,
             "lopy4_summary": lopy4_summary,
             "lopy4_with_host": lopy4_with_host,
             "posix_timezone": posix_timezone,

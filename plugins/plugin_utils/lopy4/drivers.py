@@ -17,6 +17,7 @@ SETTING_KEYS = {
     "about",
     "default",
     "optional",
+    "example",
     "direction",
     "bus",
     "smallest",

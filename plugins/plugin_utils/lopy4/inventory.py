@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 
 import yaml
 from ansible.errors import AnsibleFilterError
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.drivers import Driver, drivers
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.sensors import limits, pins
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.text import perhaps
 
 
 def lopy4_known(hosts: list[str], hostvars: Mapping) -> dict[str, list[str]]:
@@ -37,6 +41,42 @@ def lopy4_choice(found: list[Mapping], port: str, known: list[str]) -> dict:
     if len(new) > 1:
         return {"problem": f"There are several new devices; say which one with PORT=…: {listed}."}
     return dict(new[0])
+
+
+def lopy4_proposal(names: list[str], program: str, own_drivers: str = "") -> list[str]:
+    """The lines of `lopy4_sensors` for sensors of these drivers, with all settings that the drivers declare.
+
+    What has to be looked at is marked with an arrow; settings with a default that is no pin are comments.
+
+    Raises:
+        AnsibleFilterError: there is no such driver.
+    """
+    catalogue = drivers(program, own_drivers)
+    lines = []
+    for name in names:
+        if name not in catalogue:
+            raise AnsibleFilterError(
+                f"There is no driver {name}. Available: {', '.join(sorted(catalogue))}.{perhaps(name, catalogue)}"
+            )
+        lines += [f"- driver: {name}", *(f"  {line}" for line in _settings(catalogue[name]))]
+    return lines
+
+
+def _settings(driver: Driver) -> list[str]:
+    lines = []
+    for name, setting in driver.settings.items():
+        value = setting.get("default", setting.get("example"))
+        if value is None:
+            text = ""
+        elif "choices" in setting and isinstance(value, int):
+            text = f" {value:#x}"
+        else:
+            text = f" {value if setting['kind'] == 'pin' else json.dumps(value)}"
+        comment = "" if name in driver.needs() or (value is not None and setting["kind"] == "pin") else "# "
+        arrow = "<-- " if name in driver.needs() else ""
+        may_be = f": {pins(setting['direction'])}" if setting["kind"] == "pin" else limits(setting)
+        lines.append(f"{comment}{name}:{text} # {arrow}{setting['about']}{may_be}")
+    return lines
 
 
 def lopy4_with_host(text: str, name: str) -> str:

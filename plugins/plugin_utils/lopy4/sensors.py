@@ -11,6 +11,7 @@ from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.text import TEX
 PINS = {f"P{number}" for number in range(24)}
 INPUTS = {f"P{number}" for number in range(13, 19)}  # GPIO 34 to 39 have no output
 ANALOGUE = {f"P{number}" for number in range(13, 21)}  # ADC1; the other converter does not work beside Wi-Fi
+USABLE = {"output": PINS - INPUTS, "both": PINS - INPUTS, "analogue": ANALOGUE}  # by direction; as an input every pin
 TAKEN = {"P0": "the serial port", "P1": "the serial port", "P2": "the LED", "P12": "the choice of the aerial"}
 NAME_BYTES = CONTRACT["settings"]["name"]["largest"]
 RESERVED = set(CONTRACT["reserved_fields"])  # in a reading already
@@ -102,7 +103,16 @@ def _keys(where: str, sensor: Mapping, driver: Driver) -> Iterator[str]:
         yield f"{where}: there is no key {key}; there are {', '.join(sorted(takes))}.{perhaps(key, takes)}"
 
 
-def _range(setting: Mapping) -> str:
+def pins(direction: str) -> str:
+    """The pins that have a direction and are free, such as "P3 to P11, P19 to P23"."""
+    numbers = sorted(int(pin[1:]) for pin in USABLE.get(direction, PINS) - set(TAKEN))
+    firsts = [number for number in numbers if number - 1 not in numbers]
+    lasts = [number for number in numbers if number + 1 not in numbers]
+    return ", ".join(f"P{first} to P{last}" for first, last in zip(firsts, lasts, strict=True))
+
+
+def limits(setting: Mapping) -> str:
+    """What its value may be, to follow what it is."""
     if "choices" in setting:
         return ", " + " or ".join(
             hex(choice) if setting["kind"] == "integer" else str(choice) for choice in setting["choices"]
@@ -120,7 +130,7 @@ def _values(where: str, sensor: Mapping, driver: Driver) -> Iterator[str]:
         if key not in sensor:
             continue
         if not fits(sensor[key], setting):
-            yield f"{where}: {key} is {sensor[key]!r}; it is {setting.get('about', key)}{_range(setting)}."
+            yield f"{where}: {key} is {sensor[key]!r}; it is {setting.get('about', key)}{limits(setting)}."
         else:
             good[key] = sensor[key]
     for key, value in good.items():

@@ -25,6 +25,7 @@ A setting is a dictionary:
     about       what it is, in a few words
     default     its value if it is not given; a setting without one has to be given, unless it is
     optional    True: it may be absent
+    example     the value that `make device` proposes for a setting without a default
     direction   of a pin: input, output, both or analogue (an input of the converter that works beside Wi-Fi)
     bus         of a pin: the kind of bus that it belongs to, such as i2c, which several sensors may share if each has another
                 `address`; any other pin belongs to one sensor

@@ -9,7 +9,7 @@ import time
 from tig.drivers import SensorError
 
 QUANTITIES = {"humidity": (5, 95, 0), "temperature": (-20, 60, 1)}
-SETTINGS = {"pin": {"kind": "pin", "direction": "both", "about": "its data line"}}
+SETTINGS = {"pin": {"kind": "pin", "direction": "both", "example": "P11", "about": "its data line"}}
 TAKES_MS = 1500
 ATTEMPTS = 2
 PAUSE_MS = 1200  # the sensor wants a second between two readings

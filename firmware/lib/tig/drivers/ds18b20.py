@@ -16,7 +16,7 @@ from tig.drivers import SensorError
 
 QUANTITIES = {"temperature": (-55, 125, 2)}
 SETTINGS = {
-    "pin": {"kind": "pin", "direction": "both", "bus": "onewire", "about": "the wire"},
+    "pin": {"kind": "pin", "direction": "both", "bus": "onewire", "example": "P10", "about": "the wire"},
     "address": {
         "kind": "text", "pattern": "28[0-9a-f]{14}", "optional": True,
         "about": "its address, 28 and 14 more hexadecimal digits in quotes",

@@ -10,11 +10,16 @@ from tig.drivers import SensorError
 
 QUANTITIES = {"moisture": (0, 1, 4), "millivolts": (0, 3600, 0)}
 SETTINGS = {
-    "pin": {"kind": "pin", "direction": "analogue", "about": "its output"},
-    "power": {"kind": "pin", "direction": "output", "optional": True, "about": "its supply"},
+    "pin": {"kind": "pin", "direction": "analogue", "example": "P17", "about": "its output"},
+    "power": {"kind": "pin", "direction": "output", "optional": True, "example": "P8", "about": "its supply"},
     # What the converter can tell apart at 11 dB.
-    "dry_mv": {"kind": "integer", "smallest": 100, "largest": 3100, "apart": {"wet_mv": 50}, "about": "the reading in mV"},
-    "wet_mv": {"kind": "integer", "smallest": 100, "largest": 3100, "about": "the reading in mV"},
+    "dry_mv": {
+        "kind": "integer", "smallest": 100, "largest": 3100, "apart": {"wet_mv": 50}, "example": 2800,
+        "about": "its reading in dry air in mV",
+    },
+    "wet_mv": {
+        "kind": "integer", "smallest": 100, "largest": 3100, "example": 1200, "about": "its reading in a glass of water in mV",
+    },
     "settle_ms": {
         "kind": "integer", "smallest": 0, "largest": 10000, "default": 1000, "takes_ms": 1, "with": "power",
         "about": "how long the probe is powered before it is read, in ms",
