@@ -95,7 +95,7 @@ def site(request, tmp_path_factory):
 
 
 @pytest.fixture
-def mended(site):
+def healthy(site):
     """All is well before and after a test."""
     until(lambda: site.listener.status.get("waiting_for") == "none", 30, "all is well before the test")
     yield site
@@ -108,8 +108,8 @@ def lamp(site) -> str:
     return site.device.ctl("status")["led"]
 
 
-def test_reading_and_status(mended):
-    site = mended
+def test_reading_and_status(healthy):
+    site = healthy
     site.device.ctl("set", outsidetemp=25, outsidehumidity=53, airpressure=1018.61, soilhumidity=0.7)
     reading = until(lambda: [r for r in site.listener.readings if r.get("outsidetemp") == 25])[-1]
     assert reading["outsidehumidity"] == 53
@@ -119,9 +119,9 @@ def test_reading_and_status(mended):
     assert lamp(site) == "#000800"
 
 
-def test_nothing_is_open(mended):
-    status = mended.device.ctl("status")
-    if mended.profile == "pycom":
+def test_nothing_is_open(healthy):
+    status = healthy.device.ctl("status")
+    if healthy.profile == "pycom":
         assert status["servers"] is False
         assert status["wifi"]["on_boot"] is False
     assert status["wifi"]["mode"] == 1  # a station, no access point
@@ -140,8 +140,8 @@ def test_nothing_is_open(mended):
         *[("soil", f, {"soilhumidity"}) for f in ("open", "saturated", "noise")],
     ],
 )
-def test_a_sensor_that_lies_is_left_out_and_named(mended, sensor, fault, fields):
-    site = mended
+def test_a_sensor_that_lies_is_left_out_and_named(healthy, sensor, fault, fields):
+    site = healthy
     site.device.ctl("sensor", name=sensor, fault=fault)
     until(lambda: site.listener.status.get("failed") == [sensor], 20, f"{sensor} {fault}\n{site.console()[-500:]}")
     had = len(site.listener.readings)
@@ -154,8 +154,8 @@ def test_a_sensor_that_lies_is_left_out_and_named(mended, sensor, fault, fields)
     until(lambda: site.listener.status.get("failed") == [], 20)
 
 
-def test_wifi_is_lost_renamed_password_wrong_hidden_and_comes_back(mended):
-    site = mended
+def test_wifi_is_lost_renamed_password_wrong_hidden_and_comes_back(healthy):
+    site = healthy
     had = len(site.listener.readings)
     site.device.ctl("wifi", state="down")
     until(lambda: lamp(site) == "#000014", 20, "the lamp is blue")
@@ -182,8 +182,8 @@ def test_a_wifi_with_emoji_in_its_name_and_password_is_joined(ansible_playbook, 
         site.stop()
 
 
-def test_time_server_silent_at_start(mended):
-    site = mended
+def test_time_server_silent_at_start(healthy):
+    site = healthy
     had = len(site.listener.readings)
     site.device.ctl("ntp", state="down")
     site.time.mode = "silent"
@@ -222,7 +222,7 @@ def test_a_good_program_that_hangs_at_start_goes_back_after_three_watchdog_reset
     try:
         site.upload()
         site.upload(lib__tig__more=b"# version 2")
-        # What the loader has taken for good hangs from now on.
+        # The program that the loader has accepted hangs from now on.
         root = "/flash" if profile == "pycom" else ""
         execute(
             site.device,

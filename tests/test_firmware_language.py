@@ -131,7 +131,7 @@ class Names(ast.NodeVisitor):
                 self.say(node, f"{self.modules[owner]}.{node.attr}")
         elif node.attr == "__name__":
             if not (isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "type"):
-                self.say(node, "__name__ of what is no type")
+                self.say(node, "__name__ of something that is not a type")
         elif owner not in self.foreign and node.attr not in self.attributes:
             self.say(node, f".{node.attr}")
 

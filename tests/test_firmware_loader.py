@@ -1,4 +1,4 @@
-"""The loader: slots on trial, the way back, a pointer that is sound at every byte, two files that mend each other."""
+"""The loader: slots on trial, the way back, a pointer that is sound at every byte, two files that repair each other."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_a_good_program_that_hangs_later_or_loses_its_power_stays(card):
     assert (card.ran, card.pointer) == ("b" * 12, "b good 0")
 
 
-def test_a_good_program_that_hangs_without_another_is_tried_for_ever_and_stops_writing(card):
+def test_a_good_program_that_hangs_without_another_is_tried_forever_and_stops_writing(card):
     card.slot("b", "hang")
     card.point(0, "9 b good 0")
     for _ in range(4):

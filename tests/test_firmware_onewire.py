@@ -161,7 +161,7 @@ def test_without_a_chip_nothing_holds_the_wire_up():
             "line(0)\n            time.sleep_us(60)\n            line(1)",
             "line(0)\n            time.sleep_us(150)\n            line(1)",
         ),
-        ("disable_irq()", "0"),  # an interrupt comes in between
+        ("disable_irq()", "0"),  # an interrupt delays a call
         ("line(0)\n            line(1)", "line(0)\n            time.sleep_us(15)\n            line(1)"),
     ],
 )

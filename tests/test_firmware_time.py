@@ -75,7 +75,7 @@ def test_every_zone_of_the_world():
     dice = random.Random(1)
     cases = []
     for rule, zone in zones_of_the_world().items():
-        # far enough for every zone to follow its rule (some have a list of exceptions until 2087); 2100 is no leap year
+        # far enough for every zone to follow its rule (some have a list of exceptions until 2087); 2100 is not a leap year
         cases.append((rule, zone.key, zone, instants(zone, dice, (2092, 2096, 2100))))
         if zone.key in NEAR:
             cases.append((rule, zone.key, zone, instants(zone, dice, (2026, 2027, 2028))))

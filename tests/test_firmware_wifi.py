@@ -117,7 +117,7 @@ def problems(ssid, password):
 def test_what_cannot_work_is_refused_by_its_variable(ssid_and_password):
     ssid, password = ssid_and_password
     [found] = problems(ssid, password)
-    assert found.startswith(f"greenhouse: {BAD[ssid_and_password]} has to be a text")
+    assert found.startswith(f"greenhouse: {BAD[ssid_and_password]} must be a text")
     found.encode()  # it can be printed
     for secret in (ssid, password):
         assert not isinstance(secret, str) or len(secret) < 7 or secret not in found

@@ -162,8 +162,8 @@ def test_a_damaged_file_system_is_told_and_formatted_by_the_command_that_the_run
         assert damaged.returncode != 0
         assert "one: FAILED. The file system of the device is damaged" in said(damaged), damaged.stdout
         assert "`make format DEVICE=one` creates a new file system" in said(damaged)
-        mended = play("flash", site, *options, "--tags", "lopy4_erase_fs,lopy4")
-        assert mended.returncode == 0, mended.stdout
+        formatted = play("flash", site, *options, "--tags", "lopy4_erase_fs,lopy4")
+        assert formatted.returncode == 0, formatted.stdout
         assert one.installed["file_system"] == "littlefs"
         assert one.flash.read(CONFIG, IDENTITY) == identity
         assert (site / "backups/lopy4").is_dir()

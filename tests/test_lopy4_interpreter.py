@@ -172,7 +172,7 @@ def test_bytes_of_a_file_system_are_not_taken_for_keys(bench):
     assert "could not be restored" in said["warnings"][0]
 
 
-def test_a_block_without_an_identity_is_mended_from_the_one_that_is_kept(bench):
+def test_a_block_without_an_identity_is_restored_from_the_backup(bench):
     chip = Chip("pycom", BLOCK)
     bench(chip, "pycom")
     assert CONFIG not in chip.written  # it was right

@@ -159,7 +159,7 @@ def test_a_directory_of_somebody_else_is_not_taken(device):
     assert ask(device, "sorted(os.listdir(root + '/a'))") == ["x"]
 
 
-def test_a_damaged_file_is_noticed_and_mended(device):
+def test_a_damaged_file_is_noticed_and_repaired(device):
     Visit(device, program("1"), "1")
     execute(
         device,
@@ -251,7 +251,7 @@ def test_a_program_that_locks_nothing_is_named_before_anything_is_sent(tmp_path)
 
 
 def test_a_missing_port_lists_what_is_there():
-    with pytest.raises(DeviceError, match=r"There is no port /dev/tty-none\. There is"):
+    with pytest.raises(DeviceError, match=r"There is no port /dev/tty-none\. (Available: |There are no serial ports)"):
         Line("/dev/tty-none")
 
 
@@ -278,10 +278,10 @@ def test_a_program_that_does_not_start_hands_back(device):
     assert visit.works is False
     assert "ImportError" in visit.start.said
     assert said(device, "program 1", 30)
-    # The same once more fails the same way; a mended one works, and never is the good one written over.
-    mended = Visit(device, program("3"), "3")
-    assert mended.works
-    assert mended.slot == "b"
+    # The same once more fails the same way; a repaired one works, and the good one is never overwritten.
+    repaired = Visit(device, program("3"), "3")
+    assert repaired.works
+    assert repaired.slot == "b"
     assert said(device, "program 3")
 
 

@@ -493,7 +493,7 @@ def test_littlefs_by_the_config_block(make):
 
 
 def test_a_setting_that_does_not_exist(tmp_path):
-    with pytest.raises(ValueError, match="there is no setting 'wifi': one of mac, name"):
+    with pytest.raises(ValueError, match="there is no setting 'wifi'; available: mac, name"):
         Device(tmp_path, wifi="home")
 
 
@@ -543,7 +543,7 @@ def test_command_line(tmp_path):
         assert status["sensors"]["dht11"]["fault"] == "checksum"
         answer = ctl("sensor", "dht12", "fault=checksum")
         assert answer.returncode != 0
-        assert answer.stderr == "lopy4.py: there is no sensor 'dht12': one of bmp180, dht11, soil\n"
+        assert answer.stderr == "lopy4.py: there is no sensor 'dht12'; available: bmp180, dht11, soil\n"
         answer = ctl("sensor", "dht11", "fault=late")
         assert re.match("lopy4.py: no fault 'late': one of none, silent,", answer.stderr)
         assert ctl("power-cut").returncode == 0

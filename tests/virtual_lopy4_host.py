@@ -61,7 +61,7 @@ class Host:
         return output.strip()
 
     def quiet(self, seconds: float = 0.3) -> bytes:
-        """What the device says in so many seconds."""
+        """What the device prints within this number of seconds."""
         got, end = b"", time.monotonic() + seconds
         while time.monotonic() < end:
             got += self.serial.read(100)

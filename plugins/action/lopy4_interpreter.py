@@ -54,7 +54,7 @@ class ActionModule(ActionBase):
         return image
 
     def _permitted(self, result: dict, image, erase_fs: bool) -> dict:
-        """Say beforehand what would be refused: another layout destroys the file system."""
+        """Refuse a change of the partition layout before anything is written: it destroys the file system."""
         there = result.get("platform")
         if there and there != image.platform and not erase_fs:
             result.update(failed=True, msg=self._refusal(there, image.platform))

@@ -25,7 +25,7 @@ options:
     type: str
   state:
     description: >-
-      V(compared) only reports, as C(changed), whether O(image) has to be installed; V(present) installs it; V(formatted) erases the
+      V(compared) only reports, as C(changed), whether O(image) must be installed; V(present) installs it; V(formatted) erases the
       file system, and the device creates a new one.
     choices: [compared, present, formatted]
     type: str

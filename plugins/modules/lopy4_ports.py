@@ -8,7 +8,7 @@ module: lopy4_ports
 short_description: List the serial ports of a host and the devices on them
 description:
   - Queries the device on each port for its chip, MAC and firmware. This interrupts and restarts its program.
-  - USB devices that are no LoPy4 boards are listed but not queried.
+  - USB devices that are not LoPy4 boards are listed but not queried.
 options:
   skip:
     description: Ports that are listed but not queried, because their devices are known.

@@ -10,7 +10,7 @@ description:
   - Compares hashes on the device, sends the files that differ to the slot that is not running, copies the others there on the
     device, verifies the slot as a whole, and then moves the boot pointer. If the program does not start, the previous one returns.
   - If the upload is interrupted, the previous program boots, and the next run completes the upload.
-  - The device is always restarted, because its program has to be interrupted for the comparison.
+  - The device is always restarted, because its program must be interrupted for the comparison.
 extends_documentation_fragment: tig_pi.stack.lopy4_device
 options:
   program:

@@ -73,7 +73,7 @@ def run(arguments):
 
 
 def notify(device):
-    """Tell systemd (Type=notify) when the port is there."""
+    """Notify systemd (Type=notify) when the port is there."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -90,7 +90,9 @@ def notify(device):
 
 def ctl(arguments):
     if arguments.command not in COMMANDS:
-        raise SystemExit("lopy4.py: there is no command '{}': one of {}".format(arguments.command, ", ".join(COMMANDS)))
+        raise SystemExit(
+            "lopy4.py: there is no command '{}'; available: {}".format(arguments.command, ", ".join(COMMANDS))
+        )
     given = {}
     for index, word in enumerate(arguments.words):
         name, equals, text = word.partition("=")

@@ -5,7 +5,7 @@ A platform module has
     uid()                           the chip's id, hexadecimal
     reset_cause()                   power_on, hard, watchdog, deepsleep, soft, brownout or unknown
     WATCHDOG_MS                     the longest time that its watchdog takes (RP2: 8388, ESP8266: 5000)
-    watchdog(ms)                    arm it, or arm it again with another time, for WATCHDOG_MS at the most; returns the
+    watchdog(ms)                    arm it, or arm it again with another time, for WATCHDOG_MS at most; returns the
                                     function that feeds it
     led(colour)                     0xRRGGBB; 0 is off
     quiet()                         switch off what the platform starts by itself: access point, telnet, FTP, Pybytes
@@ -13,7 +13,7 @@ A platform module has
     open_drain(pin)                 a pin with an open drain: pin(0) pulls the line low, pin(1) lets it go, pin() reads its level
     adc(pin)                        a function that reads the pin in mV
     i2c(sda, scl, frequency)        an object with readfrom_mem(address, register, length), writeto_mem(address, register, bytes),
-                                    readfrom(address, length), writeto(address, bytes); for two pairs of pins at the most, a
+                                    readfrom(address, length), writeto(address, bytes); for at most two pairs of pins, a
                                     third one raises SensorError
     dht(pin)                        the five bytes of a DHT11's answer; raises SensorError or OSError
     wifi_start() wifi_stop()        switch the station interface on, and off altogether

@@ -17,7 +17,7 @@ import time
 
 IO_MS = 4000  # connecting, or sending one packet
 ANSWER_MS = 10000  # any sign of life from a broker that owes an answer
-PATIENCE_MS = 160000  # the same of one that has been slow, at the most
+PATIENCE_MS = 160000  # at most, from one that has been slow
 ACKNOWLEDGE_MS = 600000  # the acknowledgement itself, from a broker that answers pings
 LOOK_MS = 5
 LARGEST = 512  # bytes of a packet that is accepted

@@ -147,7 +147,7 @@ class Program:
         self._next = time.ticks_add(self._next, self._interval_ms)
         room = time.ticks_diff(self._next, time.ticks_ms())
         if room < TALK_MS:
-            # Something took an interval or longer: the readings in between are skipped.
+            # Something took an interval or longer: the readings that it missed are skipped.
             self._next = time.ticks_add(time.ticks_ms(), self._interval_ms)
             room = self._interval_ms
         return room

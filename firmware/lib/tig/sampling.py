@@ -111,7 +111,7 @@ def _take(sensor, measured, values):
         if value is None:
             faults.append("no " + wanted.quantity)
         elif type(value) not in (int, float):
-            faults.append(wanted.quantity + " is no number")
+            faults.append(wanted.quantity + " is not a number")
         elif not limits.smallest <= value <= limits.largest:
             faults.append(wanted.quantity + " out of range")
         else:

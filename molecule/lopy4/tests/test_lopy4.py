@@ -148,7 +148,7 @@ def test_swapped_cables_are_noticed_before_a_byte_is_written(converge, control):
     [
         ({"lopy4_broker_host": "localhost"}, "lopy4_broker_host: localhost is the device itself"),
         ({"lopy4_timezone": "Europe/Stokholm"}, "there is no time zone 'Europe/Stokholm'"),
-        ({"lopy4_wifi_password": "short"}, "lopy4_wifi_password has to be a text"),
+        ({"lopy4_wifi_password": "short"}, "lopy4_wifi_password must be a text"),
         ({"lopy4_sensors": [{"driver": "dht22", "pin": "P11", "fields": {"a": "b"}}]}, "Did you mean dht11?"),
         ({"lopy4_interval": 0}, "lopy4_interval: 0 is not a number from 2 to 86400"),
     ],

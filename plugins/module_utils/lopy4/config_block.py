@@ -17,7 +17,7 @@ def has_identity(block: bytes) -> bool:
 
 
 def restored(layout: str, block: bytes, kept: bytes) -> bytes:
-    """What has to be written at CONFIG when Pycom's firmware is installed; empty: what is there stays.
+    """What must be written at CONFIG when Pycom's firmware is installed; empty: what is there stays.
 
     Args:
         layout: whose partition table the device has, as `layout()` says it.

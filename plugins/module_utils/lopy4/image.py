@@ -68,7 +68,7 @@ def _released(name: str, pattern: str, declared: str) -> str:
 def _chip(name: str, part: bytes) -> None:
     """The header of an ESP image (esptool, docs/en/advanced-topics/firmware-image-format.rst)."""
     if len(part) < 24 or part[0] != 0xE9:
-        raise ImageError(f"{name} is no firmware for an ESP32.")
+        raise ImageError(f"{name} is not firmware for an ESP32.")
     (chip,) = struct.unpack_from("<H", part, 12)
     if chip != CHIP_ESP32:
         raise ImageError(f"{name} is for another chip than the ESP32 (chip id {chip}).")
@@ -81,7 +81,7 @@ def _archive(name: str, data: bytes, release: str) -> Image:
     except (tarfile.TarError, OSError, EOFError) as error:
         raise ImageError(f"{name} can't be unpacked: {error}.") from error
     if "script_8MB" not in members:
-        raise ImageError(f"{name} has no script_8MB: it is no release of Pycom's for a board with 8 MB of flash.")
+        raise ImageError(f"{name} has no script_8MB: it is not one of Pycom's releases for a board with 8 MB of flash.")
     try:
         script = json.loads(members["script_8MB"])
         places = {key: int(value[0], 16) for key, value in script["partitions"].items()}
@@ -113,7 +113,7 @@ def _plain(name: str, data: bytes, release: str) -> Image:
     _chip(name, data)
     table = data[PARTITIONS - BOOTLOADER :][:0xC00]
     if b"MicroPython" not in data and b"micropython" not in data:
-        raise ImageError(f"{name} is no MicroPython.")
+        raise ImageError(f"{name} is not MicroPython.")
     if layout(table) != "mainline":
-        raise ImageError(f"{name} is no whole image to be written at 0x1000 (bootloader, partition table, program).")
+        raise ImageError(f"{name} is not a complete image for address 0x1000 (bootloader, partition table, program).")
     return Image("mainline", _released(name, r"-v(\d+\.\d+(?:\.\d+)?(?:-preview)?)", release), ((BOOTLOADER, data),))

@@ -55,5 +55,5 @@ def waiting() -> list[str]:
 
 def listed() -> str:
     found = ports()
-    text = f"There is: {', '.join(found)}." if found else "There is no serial port here at all."
+    text = f"Available: {', '.join(found)}." if found else "There are no serial ports here."
     return text + (f" And on USB there is {DFU}." if waiting() else "")

@@ -172,7 +172,7 @@ class Repl:
         try:
             return ast.literal_eval(said)
         except (ValueError, SyntaxError) as error:
-            raise RemoteError(f"{said[-60:]!r} is no answer to {expression[:60]}") from error
+            raise RemoteError(f"{said[-60:]!r} is not an answer to {expression[:60]}") from error
 
     def interrupt(self) -> None:
         """End whatever runs and return to the prompt; pending output is discarded."""

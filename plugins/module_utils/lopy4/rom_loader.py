@@ -75,7 +75,7 @@ class Loader:
             lines = [line.strip() for line in text.splitlines() if line.strip() and "\u2501" not in line]
             if any("This chip is" in line for line in lines):
                 raise DeviceError(
-                    f"The chip on {self.path} is no ESP32, so it is no LoPy4: {lines[-1]} Nothing was written."
+                    f"The chip on {self.path} is not an ESP32, so it is not a LoPy4: {lines[-1]} Nothing was written."
                 )
             what = " ".join(lines[-2:]) or "esptool said nothing."
             raise Deaf(what) if "Failed to connect" in text or "No serial data" in text else DeviceError(what)

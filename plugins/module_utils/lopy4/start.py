@@ -14,7 +14,7 @@ BACK = re.compile(rb"slot ([ab]) (?:did not start|reached no broker), back to sl
 NOTHING = re.compile(rb"no program in ")
 TRACEBACK = re.compile(rb"Traceback \(most recent call last\):\r?\n(?:  .*\r?\n)*.*\r?\n")
 SENSOR = re.compile(rb"\] sensor ([^:\r\n]+): ([^\r\n]+)\r?\n")  # its state has changed
-RESTARTS = 4  # so many, and no other program to go back to
+RESTARTS = 4  # after this number there is no other program to go back to
 
 
 class Start(NamedTuple):

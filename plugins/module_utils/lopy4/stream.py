@@ -31,7 +31,7 @@ def packed(data: bytes) -> tuple[bytes, int]:
 
 
 def framed(file: tuple[str, bytes]) -> bytes:
-    """A file as it stands in the stream: path, size, content."""
+    """A file in the stream: path, size, content."""
     path, data = file
     return b"%s\n%d\n%s" % (path.encode(), len(data), data)
 

@@ -25,7 +25,7 @@ SETTINGS = "settings.json"
 LOADER_MARK = b"# tig-pi loader"
 # Bytes that may be under way: two chunks. Pycom's UART has a ring of 4096 bytes, MicroPython's REPL on the ESP32 one of 260.
 CHUNKS = {"pycom": 1024, "mainline": 64}
-BATCH = 24576  # bytes of the stream that the device holds in memory at a time, at the most
+BATCH = 24576  # the most bytes of the stream that the device holds in memory at a time
 ATTEMPTS = 4
 MARGIN = 32  # blocks that a sound file system may take for itself
 

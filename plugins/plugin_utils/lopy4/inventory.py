@@ -32,9 +32,7 @@ def lopy4_choice(found: list[Mapping], port: str, known: list[str]) -> dict:
     )
     if port:
         chosen = [entry for entry in found if entry["port"] == port]
-        return (
-            dict(chosen[0]) if chosen else {"problem": f"There is no port {port}. There is: {listed or 'none at all'}."}
-        )
+        return dict(chosen[0]) if chosen else {"problem": f"There is no port {port}. Available: {listed or 'none'}."}
     new = [entry for entry in found if "mac" in entry and entry["mac"] not in known]
     if not new:
         return {"problem": f"No new device is plugged in. On the ports: {listed or 'there are none at all'}."}
@@ -46,7 +44,7 @@ def lopy4_choice(found: list[Mapping], port: str, known: list[str]) -> dict:
 def lopy4_proposal(names: list[str], program: str, own_drivers: str = "") -> list[str]:
     """The lines of `lopy4_sensors` for sensors of these drivers, with all settings that the drivers declare.
 
-    What has to be looked at is marked with an arrow; settings with a default that is no pin are comments.
+    Settings without a default are marked with an arrow; those with a default are comments, unless they are pins.
 
     Raises:
         AnsibleFilterError: there is no such driver.

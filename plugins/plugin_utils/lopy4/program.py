@@ -26,7 +26,7 @@ def tree(directory: Path, drivers: Path | None = None) -> dict[str, bytes]:
         drivers: directory of further sensor drivers; it may be absent.
 
     Raises:
-        AnsibleActionFail: this is no program, or a device cannot have files of these names.
+        AnsibleActionFail: this is not a program, or a device cannot have files of these names.
     """
     loader = directory / "loader.py"
     if not loader.is_file():
@@ -48,8 +48,8 @@ def _check_names(directory: Path, files: dict[str, bytes]) -> None:
         odd = [part for part in parts if not NAME.fullmatch(part)]
         if odd:
             raise AnsibleActionFail(
-                f"lopy4_program: a device can't have the file {name!r} of {directory}: {odd[0]!r} has to be letters from a to z, "
-                "digits, '_', '-' and '.' (neither first nor last), 64 at the most. Rename it, or remove it if it is an editor's."
+                f"lopy4_program: a device can't have the file {name!r} of {directory}: {odd[0]!r} must consist of letters from a to z, "
+                "digits, '_', '-' and '.' (neither first nor last), at most 64. Rename it, or remove it if it is an editor's."
             )
         for path in ("/".join(parts[: count + 1]) for count in range(len(parts))):
             other = seen.setdefault(path.lower(), path)

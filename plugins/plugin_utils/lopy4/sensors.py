@@ -39,7 +39,7 @@ def sensor_problems(sensors: list, catalogue: Mapping[str, Driver]) -> Iterator[
                 yield f"{where}: {field} is filled by {fields[field]} already."
             fields[field] = driver
         if "name" in sensor and not 1 <= (byte_size(sensor["name"]) or 0) <= NAME_BYTES:
-            yield f"{where}: name is {sensor['name']!r}; it has to be a text of {NAME_BYTES} bytes at the most."
+            yield f"{where}: name is {sensor['name']!r}; it must be a text of at most {NAME_BYTES} bytes."
         if not sensor.get("fields"):
             yield f"{where}: fields is missing: which quantity fills which field."
         yield from _wiring(where, sensor, catalogue[driver], used)
@@ -100,7 +100,7 @@ def _keys(where: str, sensor: Mapping, driver: Driver) -> Iterator[str]:
     for key in sorted(driver.needs() - {key for key, value in sensor.items() if value is not None}):
         yield f"{where}: {key} is missing."
     for key in sorted(set(sensor) - takes):
-        yield f"{where}: there is no key {key}; there are {', '.join(sorted(takes))}.{perhaps(key, takes)}"
+        yield f"{where}: there is no key {key}; available: {', '.join(sorted(takes))}.{perhaps(key, takes)}"
 
 
 def pins(direction: str) -> str:

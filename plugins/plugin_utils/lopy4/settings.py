@@ -49,40 +49,40 @@ def lopy4_problems(settings: Mapping, program: str, own_drivers: str = "") -> li
 def _plain(settings: Mapping) -> Iterator[str]:
     longest = LIMITS["name"][1]
     if not NAME.fullmatch(str(settings["name"])) or len(str(settings["name"])) > longest:
-        yield f"lopy4_name has to be letters, digits, '-' and '_', {longest} at the most."
+        yield f"lopy4_name must consist of letters, digits, '-' and '_', at most {longest}."
     if not settings["port"] and not settings["mac"]:
         yield (
             "lopy4_port and lopy4_mac are both missing: one of them has to say which device it is. On the serial host "
             f"`ls {BY_ID}` lists the ports."
         )
     if settings["mac"] and not MAC.fullmatch(str(settings["mac"])):
-        yield f'lopy4_mac: {settings["mac"]!r} is no MAC; quote it, such as "24:0a:c4:00:00:00".'
+        yield f'lopy4_mac: {settings["mac"]!r} is not a MAC address; quote it, such as "24:0a:c4:00:00:00".'
     for key in NUMBERS:
         value, (low, high) = settings[key], LIMITS[key]
         if isinstance(value, bool) or not str(value).isdigit() or not low <= int(value) <= high:
             yield f"lopy4_{key}: {value!r} is not a number from {low} to {high}."
     topic = byte_size(settings["topic"])
     if not topic or re.search(r"[+#\s]", settings["topic"]):
-        yield f"lopy4_topic: {settings['topic']!r} is no topic to publish to."
+        yield f"lopy4_topic: {settings['topic']!r} is not a topic to publish to."
     elif topic > LIMITS["topic"][1]:
         yield f"lopy4_topic is {topic} bytes long; {LIMITS['topic'][1]} is the most."
     password = settings["broker_password"]
     if password == "":
         yield "lopy4_broker_password is missing: the device's password at the broker."
     elif not byte_size(password) or byte_size(password) > LIMITS["broker_password"][1]:
-        yield f"lopy4_broker_password has to be {TEXT}, {LIMITS['broker_password'][1]} bytes at the most."
+        yield f"lopy4_broker_password must be {TEXT}, at most {LIMITS['broker_password'][1]} bytes."
 
 
 def _wifi(settings: Mapping) -> Iterator[str]:
     ssid, password = byte_size(settings["wifi_ssid"]), settings["wifi_password"]
     low, high = LIMITS["wifi_ssid"]
     if ssid is None or not low <= ssid <= high:
-        yield f"lopy4_wifi_ssid has to be {TEXT}, {low} to {high} bytes, of which an umlaut takes two and an emoji four."
+        yield f"lopy4_wifi_ssid must be {TEXT}, {low} to {high} bytes, of which an umlaut takes two and an emoji four."
     if password == "":
         return
     size = byte_size(password)
     if size is None or not (8 <= size <= 63 or re.fullmatch(r"[0-9A-Fa-f]{64}", password)):
-        yield f'lopy4_wifi_password has to be {TEXT}, 8 to 63 bytes or a key of 64 hexadecimal digits; "" is an open network.'
+        yield f'lopy4_wifi_password must be {TEXT}, 8 to 63 bytes or a key of 64 hexadecimal digits; "" is an open network.'
 
 
 def _resolved(settings: Mapping) -> Iterator[str]:

@@ -176,7 +176,7 @@ class Child:
     # --- functions that MicroPython code can call (only the shim sees them)
 
     def offer(self, name, arguments, implementation):
-        """Make a MicroPython function of so many arguments (mp_obj_fun_builtin_fixed_t), and store it as a global."""
+        """Make a MicroPython function with this number of arguments (mp_obj_fun_builtin_fixed_t), and store it as a global."""
         prototype = function(PTR, *[PTR] * arguments)
         callback = prototype(implementation)
         memory = (ctypes.c_void_p * 2)()

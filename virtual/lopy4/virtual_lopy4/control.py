@@ -23,7 +23,9 @@ def _status(device):
 
 def _sensor(device, name, fault="none"):
     if name not in device.hardware.sensors:
-        raise ValueError("there is no sensor '{}': one of {}".format(name, ", ".join(sorted(device.hardware.sensors))))
+        raise ValueError(
+            "there is no sensor '{}'; available: {}".format(name, ", ".join(sorted(device.hardware.sensors)))
+        )
     device.hardware.sensors[name].set_fault(fault)
 
 
@@ -53,7 +55,7 @@ def _ntp(device, state):
 
 
 def _unplug(device, after_bytes=None):
-    """Pull the cable, now or when so many more bytes have come from the host."""
+    """Pull the cable, now or after this number of further bytes from the host."""
     if after_bytes is None:
         device.unplug()
     else:
@@ -128,7 +130,7 @@ COMMANDS = {
 
 def execute(device, do, arguments):
     if do not in COMMANDS:
-        raise ValueError("there is no command '{}': one of {}".format(do, ", ".join(COMMANDS)))
+        raise ValueError("there is no command '{}'; available: {}".format(do, ", ".join(COMMANDS)))
     try:
         return COMMANDS[do](device, **arguments)
     except TypeError as error:

@@ -35,7 +35,7 @@ SETTINGS = {
     "wifi_join_ms": "how long joining takes",
     "ntp": "simulated: the platform's own client gets the true time; real: it asks the server that it names",
     "ntp_port": "UDP port that `ntp down` silences",
-    "wiring": "what hangs on which GPIO; see hardware.py",
+    "wiring": "which sensor is connected to which GPIO; see hardware.py",
     "block_write_ms": "how long the flash takes to erase and write a block; default 0, a real one about 50",
     "speed": "device seconds per second; 0: sleeping takes no time at all",
     "heap": "bytes of MicroPython's heap",
@@ -52,7 +52,7 @@ class Device:
     def __init__(self, directory, profile="pycom", paced=True, baud=115200, link=None, micropython=None, **settings):
         unknown = sorted(set(settings) - set(SETTINGS))
         if unknown:
-            raise ValueError(f"there is no setting '{unknown[0]}': one of {', '.join(SETTINGS)}")
+            raise ValueError(f"there is no setting '{unknown[0]}'; available: {', '.join(SETTINGS)}")
         self.directory = os.path.abspath(directory)
         os.makedirs(self.directory, exist_ok=True)
         self.baud, self.settings = baud, settings
@@ -213,7 +213,7 @@ class Device:
         self.hardware.step()
 
     def patience(self):
-        """Seconds until something may have to be done without an event."""
+        """Seconds until the device may need attention without an event."""
         waits = [1.0, *self.uart.waits()]
         if self.serial.fd is not None and not self.serial.in_use:
             waits.append(0.02)

@@ -19,7 +19,7 @@ NTP_EPOCH = 2208988800
 # What a call takes on a board, in us: a call of a pin, and what a sleep takes longer than it says. README.md says where that is from.
 PIN_US = (2, 6)
 SLEEP_US = (2, 14)
-# How often an interrupt comes in between, while they are not off, and how long it takes.
+# How often an interrupt delays such a call, unless interrupts are off, and for how long.
 INTERRUPTED = 0.02
 INTERRUPT_US = (10, 200)
 
@@ -198,7 +198,7 @@ class Hardware:
             raise HardwareError(110)
         return found[0] + self.page.now_us()
 
-    # --- pins and what hangs on them
+    # --- pins and what is connected to them
 
     def do_pin(self, gpio, mode, value, pull, passed):
         """mode: 0 input, 1 output, 2 open drain. passed: see modules/common/_bitbang.py."""
@@ -222,7 +222,7 @@ class Hardware:
         return min((level for level in levels if level is not None), default=1 if pull == 0 else 0)
 
     def pass_time(self, sleeps, slept, masked):
-        """Before a call of a pin, the program has slept so many times, for so many us in all; masked: with interrupts off."""
+        """Before this call of a pin the program called sleep `sleeps` times, for `slept` us in all; masked: interrupts are off."""
         calls = [random.uniform(*PIN_US), *(random.uniform(*SLEEP_US) for _ in range(sleeps))]
         interrupts = [] if masked else [random.uniform(*INTERRUPT_US) for _ in calls if random.random() < INTERRUPTED]
         self.pin_us += slept + sum(calls) + sum(interrupts)

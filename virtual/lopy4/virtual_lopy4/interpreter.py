@@ -48,7 +48,7 @@ class Interpreter:
         self.process = None
 
     def open(self, out_room):
-        """Make the pipes, which outlive the processes; out_room: bytes of output that nobody has taken yet, at the most."""
+        """Make the pipes, which outlive the processes; out_room: the most bytes of output that may wait to be read."""
         self.uart_r, self.uart_w = os.pipe2(os.O_CLOEXEC)  # the host's bytes: RX ring of the UART
         self.out_r, self.out_w = os.pipe2(os.O_CLOEXEC)  # MicroPython's output: TX
         os.set_blocking(self.uart_w, False)

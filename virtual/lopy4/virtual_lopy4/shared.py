@@ -52,7 +52,7 @@ class Shared(ctypes.Structure):
         if operation == 2:
             self.rtc_offset_us = value - self.now_us()
         elif operation == 3:
-            self.watchdog_deadline = self.now_us() + value  # first: the supervisor may look in between
+            self.watchdog_deadline = self.now_us() + value  # first, because the supervisor may look between the two
             self.watchdog_us = value
         elif operation == 4:
             if self.watchdog_us:

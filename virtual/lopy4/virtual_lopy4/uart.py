@@ -43,7 +43,7 @@ class Uart:
         self.pending.clear()
 
     def waits(self):
-        """Seconds until something of it may have to be done."""
+        """Seconds until the line may need attention."""
         for line in (self.to_device, self.to_host):
             wait = line.wait()
             if wait is not None:

@@ -8,7 +8,7 @@ A module `tig.drivers.<name>` has
         what its entry in settings.json may have beside driver, fields and name, see below; the controller checks the entries
         by it, and fills nothing in.
     TAKES_MS = 1500
-        how long a reading may take at the most, all attempts included; may be left out where that is next to nothing. The
+        the longest time that a reading may take, all attempts included; may be left out if that is next to nothing. The
         controller refuses a keep-alive and a watchdog that are too short for it.
     ADDRESS = 0x77
         its address on its bus, where that is fixed; where it is not, it is the setting `address`.
@@ -23,7 +23,7 @@ A setting is a dictionary:
 
     kind        pin, integer, number or text
     about       what it is, in a few words
-    default     its value if it is not given; a setting without one has to be given, unless it is
+    default     its value if it is not given; a setting without one must be given, unless it is
     optional    True: it may be absent
     example     the value that `make device` proposes for a setting without a default
     direction   of a pin: input, output, both or analogue (an input of the converter that works beside Wi-Fi)

@@ -81,7 +81,7 @@ class Sensor:
         self._bus.writeto_mem(self._address, 0xF2, b"\x01")  # humidity once; counts from the next line on
         self._bus.writeto_mem(self._address, 0xF4, bytes([_FORCED]))
         for _ in range(3):
-            time.sleep_ms(10)  # 9.3 ms at the most
+            time.sleep_ms(10)  # at most 9.3 ms
             if not self._read(0xF3, 1)[0] & 0x08:  # still measuring
                 break
         else:

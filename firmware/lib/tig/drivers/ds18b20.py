@@ -3,7 +3,7 @@
 Several of them may share a wire. Each has an address of its own from the factory, eight bytes in hexadecimal, which the console and
 `make flash` name if it is missing or wrong in the settings. The wire needs a resistor of 4.7 kOhm to 3V3. Parasite power is not supported.
 
-Interrupts are off from the falling edge of a slot to the moment that counts: at the most for the 60 to 80 us of a written 0.
+Interrupts are off only from the falling edge of a slot to the moment that counts, at most 60 to 80 us for a written 0.
 """
 
 import struct
@@ -33,7 +33,7 @@ _SKIP = b"\xcc"
 _CONVERT = b"\x44"
 _READ_SCRATCHPAD = b"\xbe"
 _READ_POWER = b"\xb4"
-_CONVERSION_MS = 750  # at the most, with 12 bits
+_CONVERSION_MS = 750  # at most, with 12 bits
 _AFTER_POWER_ON = 0x0550  # 85 C, before the first conversion; a chip at exactly this temperature is not believed either
 
 

@@ -17,7 +17,7 @@ SETTINGS = {
 TAKES_MS = 50
 
 _MEASURE = b"\x24\x00"  # once, high repeatability, without stretching the clock
-_WAIT_MS = 16  # 15.5 ms at the most
+_WAIT_MS = 16  # at most 15.5 ms
 
 
 def checksum(data):

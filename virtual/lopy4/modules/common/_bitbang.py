@@ -1,5 +1,5 @@
 # Time as the pins see it, for protocols whose slots last microseconds. A sleep counts as what it says; what it and each call of a pin
-# take beyond that on a board is added by hardware.py. What the interpreter needs in between is not counted.
+# take beyond that on a board is added by hardware.py. The interpreter's own time between calls is not counted.
 from _hardware import call
 
 _sleeps = 0  # since the pins were last asked for something
