@@ -168,7 +168,7 @@ PROPERTIES = (
     "ActiveEnterTimestampMonotonic",
 )
 UP = ("active", "reloading", "refreshing")
-INTERVAL = 0.5  # seconds between two looks
+INTERVAL = 0.2  # seconds between two looks
 # A service that has been restarted counts as running when it has been up for twice as long as between its last restarts,
 # or for so many seconds.
 FORGIVEN = 600
