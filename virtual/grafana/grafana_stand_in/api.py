@@ -10,10 +10,10 @@ from typing import Any
 from . import VERSION, dashboards, datasources, influxql, pages, policies, queries
 from .application import Application
 from .errors import ApiError, StartError, coded
+from .http_messages import Request, Response
 from .influxql import QueryError
 from .log import Logger
 from .prometheus_rules import rules_response
-from .server import Request, Response
 
 _ANNOTATIONS = {"canAdd": True, "canEdit": True, "canDelete": True}
 _log = Logger("context")

@@ -1,53 +1,21 @@
-"""The HTTP server: requests, authentication, answers."""
+"""The HTTP server: it identifies the user, finds the route and sends the response."""
 
 import base64
 import binascii
-import json
 import socket
 import urllib.parse
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from . import VERSION, pages
+from . import VERSION, api, pages
 from .access import unauthorized
 from .application import Application
 from .errors import ApiError, Refusal, StartError, unauthenticated
+from .http_messages import Request, Response
 from .log import Logger
 
 _log = Logger("http.server")
 _LARGEST_BODY = 16 * 1024 * 1024
-
-
-@dataclass
-class Request:
-    """A request with its user (None before the login)."""
-
-    method: str
-    path: str
-    query: dict[str, list[str]]
-    body: bytes
-    user: dict[str, Any] | None = None
-
-    def json(self) -> Any:
-        """The body. Raises ApiError."""
-        try:
-            return json.loads(self.body)
-        except ValueError as error:
-            raise ApiError(400, "bad request data") from error
-
-
-@dataclass
-class Response:
-    """An answer; a body that is not bytes is sent as JSON."""
-
-    status: int = 200
-    body: Any = b""
-    content_type: str = "application/json"
-    headers: list[tuple[str, str]] = field(default_factory=list)
-
-    def encoded(self) -> bytes:
-        return self.body if isinstance(self.body, bytes) else json.dumps(self.body, separators=(",", ":")).encode()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -110,8 +78,6 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def __init__(self, application: Application) -> None:
-        from . import api
-
         self.application = application
         settings = application.settings
         self.log_requests = settings.flag("server", "router_logging")
