@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import termios
+import zipfile
+from hashlib import sha256
 
 import pytest
 from conftest import REPOSITORY
@@ -206,3 +208,24 @@ class TestVenv:
         result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert (result.returncode == 0) is is_accepted
         assert ("Python 3.11 or newer is needed" in result.stderr) is not is_accepted
+
+
+def test_packages_without_a_pinned_hash_are_not_installed(tmp_path):
+    (tmp_path / "bin").mkdir()
+    shutil.copy(REPOSITORY / "bin/venv", tmp_path / "bin")
+    wheel = tmp_path / "sample-1-py3-none-any.whl"
+    metadata = {"METADATA": "Metadata-Version: 2.1\nName: sample\nVersion: 1\n", "RECORD": ""}
+    metadata["WHEEL"] = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in metadata.items():
+            archive.writestr(f"sample-1.dist-info/{name}", text)
+
+    def install(options: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "lock.txt").write_text(f"sample @ file://{wheel} {options}\n")
+        environment = {**os.environ, "PYTHON": sys.executable}
+        command = [tmp_path / "bin/venv", "lock.txt"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert "Hashes are required" in install("").stderr
+    assert "DO NOT MATCH" in install(f"--hash=sha256:{'0' * 64}").stderr
+    assert install(f"--hash=sha256:{sha256(wheel.read_bytes()).hexdigest()}").returncode == 0

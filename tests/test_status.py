@@ -382,6 +382,13 @@ def test_what_does_not_run_makes_the_verb_fail(said):
     assert re.match(r"Services with problems: Mosquitto, (InfluxDB, )?Telegraf\.", said.stderr.splitlines()[-1])
 
 
+def test_a_wrong_option_is_an_error_of_ansible_playbook():
+    command = [REPOSITORY / "bin/status", REPOSITORY / "inventories/home", "--no-such-option"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "unrecognized arguments: --no-such-option" in result.stderr
+
+
 def test_what_is_not_as_in_life_and_what_is_not_set_is_said_at_the_end(said):
     assert said.stdout.splitlines()[-2:] == [
         "* Grafana is a stand-in: it has the API and the alerts of Grafana, but no web pages.",

@@ -1,13 +1,15 @@
-"""The verbs of the Makefile: in any locale, and if only the beginning of their output is read."""
+"""The verbs of the Makefile and the programs in bin/: what they run, and that a failure is their exit code."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
-from project import load
 
 SYNTAX_CHECK = ("ARGS=--syntax-check", "INVENTORY=inventories/home")
 
@@ -72,27 +74,171 @@ def test_format_needs_a_device():
     assert "Name the device: make format DEVICE=greenhouse." in result.stderr
 
 
-class TestRunner:
-    """bin/test"""
+class Copy:
+    """A directory with some files of the project, in which all other programs only note how they were called.
 
-    @pytest.fixture
-    def runner(self, monkeypatch, tmp_path):
-        runner = load("bin/test")
-        monkeypatch.setattr(runner, "PROJECT", tmp_path)
-        monkeypatch.setattr(runner, "RESULTS", tmp_path)
-        return runner
+    A program fails if FAIL occurs in its command line.
+    """
 
-    def test_unknown_scenario_is_an_error(self, runner, tmp_path):
-        (tmp_path / "molecule/base").mkdir(parents=True)
-        (tmp_path / "molecule/base/molecule.yml").touch()
-        assert list(runner.jobs(["base"])) == ["molecule-base"]
-        with pytest.raises(SystemExit, match=r"There is no scenario nothing\. Scenarios are: base"):
-            runner.jobs(["base", "nothing"])
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.calls_file = root / "calls"
+        self.programs = root / "path"
 
-    @pytest.mark.parametrize(("code", "expected"), [(0, {"passed": 1}), (3, {"failed": 1})])
-    def test_a_job_without_tests_counts_as_one(self, runner, code, expected):
-        assert runner.run("job", ["sh", "-c", f"exit {code}"]) == expected
+    def take(self, *names: str) -> None:
+        for name in names:
+            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, self.root / name)
 
-    def test_a_failure_outside_of_the_tests_is_counted(self, runner, tmp_path):
-        (tmp_path / "job.xml").write_text("<testsuite><testcase/><testcase><skipped/></testcase></testsuite>")
-        assert runner.run("job", ["false"]) == {"passed": 1, "skipped": 1, "failed": 1}
+    def replace(self, *names: str) -> None:
+        for name in names:
+            path = self.root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(
+                f"#!/bin/sh\ncall='{name} '\"$*\"\n"
+                f'echo "$call" >>{self.calls_file}\n'
+                'case "$call" in *"$FAIL"*) exit 3 ;; esac\n'
+            )
+            path.chmod(0o755)
+
+    def run(self, *command: str, fail: str = "nothing fails", **environment: str) -> subprocess.CompletedProcess[str]:
+        variables = {"PATH": f"{self.programs}:{os.environ['PATH']}", "FAIL": fail, **environment}
+        self.calls_file.unlink(missing_ok=True)
+        return subprocess.run(command, cwd=self.root, env=variables, capture_output=True, text=True, check=False)
+
+    @property
+    def calls(self) -> list[str]:
+        return self.calls_file.read_text().splitlines() if self.calls_file.exists() else []
+
+
+@pytest.fixture
+def copy(tmp_path) -> Copy:
+    return Copy(tmp_path)
+
+
+class TestMakefile:
+    LINTERS = ("ansible-lint", "ansible-playbook", "yamllint", "ruff", "codespell")
+
+    @pytest.fixture(autouse=True)
+    def makefile(self, copy):
+        copy.take("Makefile", "bin/utf8", ".ci/run")
+        copy.replace("bin/play", "bin/prerequisites", "bin/status", "bin/venv", "virtual/pi/pi.py")
+        copy.replace(*(f".venv/bin/{name}" for name in (*self.LINTERS, "python")))
+        for name in ("requirements.txt", "requirements-test.txt", ".venv/.controller", ".venv/.test"):
+            (copy.root / name).touch()
+
+    @pytest.mark.parametrize(
+        ("verb", "arguments"),
+        [
+            ("pi ASK=1", "--ask-pass --ask-become-pass --inventory inventories/home playbooks/site.yml"),
+            ("pi INVENTORY=mine", "--inventory mine playbooks/site.yml"),
+            ("device NAME=attic", "--inventory inventories/home playbooks/device.yml --extra-vars device_name=attic"),
+            ("flash", "--inventory inventories/home playbooks/flash.yml"),
+            ("flash DEVICE=attic", "--inventory inventories/home playbooks/flash.yml --limit attic"),
+            (
+                "format DEVICE=attic",
+                "--inventory inventories/home playbooks/flash.yml --tags lopy4_erase_fs,lopy4 --limit attic",
+            ),
+            ("repair ARGS=--check", "--inventory inventories/home playbooks/repair.yml --check"),
+            ("verify", "--inventory inventories/home playbooks/verify.yml"),
+            ("feed", "--inventory inventories/home playbooks/feed.yml"),
+        ],
+    )
+    def test_a_verb_runs_its_playbook(self, copy, verb, arguments):
+        assert copy.run("make", *verb.split()).returncode == 0
+        assert copy.calls[-1] == f"bin/play {arguments}"
+
+    def test_a_verb_that_only_reads_uses_the_demo_while_it_runs(self, copy):
+        state = copy.root / "inventories/demo/.virtual/pi.json"
+        state.parent.mkdir(parents=True)
+        state.touch()
+        copy.run("make", "status", "FORMAT=json")
+        assert copy.calls == ["bin/venv --check", "bin/status inventories/demo --format json"]
+        copy.run("make", "pi")
+        assert copy.calls[-1] == "bin/play --inventory inventories/home playbooks/site.yml"
+
+    @pytest.mark.parametrize("program", LINTERS)
+    def test_lint_fails_if_one_linter_fails(self, copy, program):
+        assert copy.run("make", "lint").returncode == 0
+        assert copy.run("make", "lint", fail=f".venv/bin/{program} ").returncode != 0
+
+    @pytest.mark.parametrize("command", ["ruff check", "ruff format --check", "demo playbooks", "home playbooks"])
+    def test_lint_checks_style_format_and_the_syntax_with_each_inventory(self, copy, command):
+        (copy.root / "playbooks").mkdir()
+        (copy.root / "playbooks/site.yml").touch()
+        assert copy.run("make", "lint", fail=command).returncode != 0
+
+    def test_check_runs_lint_and_unit_tests(self, copy):
+        assert copy.run("make", "check").returncode == 0
+        assert copy.run("make", "check", fail="-m pytest").returncode != 0
+        assert copy.run("make", "check", fail="yamllint").returncode != 0
+
+    @pytest.mark.parametrize("command", [["make", "test"], [".ci/run"]], ids=["make test", ".ci/run"])
+    def test_test_fails_if_a_test_fails(self, copy, command):
+        assert copy.run(*command).returncode == 0
+        assert copy.run(*command, fail="bin/test").returncode != 0
+        assert copy.run(*command, fail="bin/prerequisites test").returncode != 0
+
+    def test_settings_of_the_user_for_python_and_ansible_are_ignored(self, copy):
+        (copy.root / "bin/play").write_text('#!/bin/sh\necho "${PYTHONPATH-}${PYTHONHOME-} $ANSIBLE_CONFIG"\n')
+        result = copy.run("make", "pi", PYTHONPATH="/mine", PYTHONHOME="/mine", ANSIBLE_CONFIG="/mine/ansible.cfg")
+        assert result.stdout == f" {copy.root}/ansible.cfg\n"
+
+
+class TestDemo:
+    def test_stops_at_the_first_step_that_fails(self, copy):
+        copy.take("bin/demo")
+        copy.replace("bin/play", "bin/prerequisites", "bin/status", "virtual/pi/pi.py", "path/make")
+        assert copy.run("bin/demo").returncode == 0
+        assert copy.calls[-1] == "bin/status inventories/demo"
+        assert copy.run("bin/demo", fail="playbooks/site.yml").returncode != 0
+        assert copy.calls[-1] == "bin/play --inventory inventories/demo playbooks/site.yml"
+
+
+class TestFault:
+    def test_that_is_unknown_is_an_error(self):
+        result = make("fault", "WHAT=nothing")
+        assert result.returncode == 2
+        assert "WHAT is one of:" in result.stdout
+
+    def test_needs_the_demo(self, copy):
+        copy.take("bin/fault")
+        result = copy.run("bin/fault", "wifi")
+        assert (result.returncode, result.stderr) == (1, "The demo is not running. Start it with: make demo\n")
+
+
+class TestScenario:
+    def test_fails_if_molecule_fails(self, copy):
+        copy.take("bin/scenario", "bin/utf8", "molecule/base/molecule.yml")
+        copy.replace(".venv/bin/molecule")
+        assert copy.run("bin/scenario", "base", "verify").returncode == 0
+        assert copy.calls == [".venv/bin/molecule verify --scenario-name base"]
+        assert copy.run("bin/scenario", "base", fail="molecule test").returncode == 3
+
+    def test_that_does_not_exist_is_an_error(self):
+        result = subprocess.run([REPOSITORY / "bin/scenario", "nothing"], capture_output=True, text=True, check=False)
+        assert result.returncode == 2
+        assert result.stderr.startswith("bin/scenario: there is no scenario ")
+
+
+def test_role_readmes_reports_a_table_that_is_out_of_date(tmp_path):
+    role = tmp_path / "roles/clock"
+    (role / "meta").mkdir(parents=True)
+    (role / "meta/argument_specs.yml").write_text(
+        "argument_specs: {main: {options: {clock_port: {type: int, default: 123, description: The port.}}}}"
+    )
+    (role / "README.md").write_text("# Clock\n<!-- variables --><!-- /variables -->\n")
+    (tmp_path / "bin").mkdir()
+    shutil.copy(REPOSITORY / "bin/role-readmes", tmp_path / "bin")
+
+    def readmes(*arguments):
+        command = [sys.executable, tmp_path / "bin/role-readmes", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    result = readmes("--check")
+    assert result.returncode == 1
+    assert result.stderr.endswith("clock/README.md. Run bin/role-readmes.\n")
+    assert "clock_port" not in (role / "README.md").read_text()
+    assert readmes().returncode == 0
+    assert "| `clock_port` | `123` | The port. |" in (role / "README.md").read_text()
+    assert readmes("--check").returncode == 0
