@@ -1,7 +1,7 @@
-"""What the tests of every scenario can ask for: the virtual Pis, their published ports, and their power switch.
+"""Fixtures of all scenarios: the virtual Pis, their published ports and their power.
 
-Commands on a Pi go through testinfra's own fixture `host` (SSH, as root); what a client in the house would see is
-tested from outside, through `pi.address` and `pi.port(...)`.
+Commands on a Pi are run with testinfra's own fixture `host` (SSH, as root). What a client in the network sees is
+tested from outside, at `pi.address` and `pi.port(...)`.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Pi:
         return self.ports[str(guest)]
 
     def reboot(self) -> None:
-        """Shut down cleanly, start again, and return when systemd says that it has booted."""
+        """Shut down cleanly, start again, and wait until systemd reports that it has booted."""
         self._command("reboot")
 
     def power_cut(self) -> None:
-        """Kill every process at once, start again, and return when systemd says that it has booted."""
+        """Kill all processes at once, start again, and wait until systemd reports that it has booted."""
         self._command("power-cut")
 
     def _command(self, verb: str) -> None:
@@ -65,7 +65,7 @@ def pis() -> dict[str, Pi]:
 
 @pytest.fixture
 def pi(request: pytest.FixtureRequest, pis: dict[str, Pi]) -> Pi:
-    """The Pi of this test: the one that `host` is connected to, or the only one of the scenario."""
+    """The Pi that `host` is connected to, or the only one of the scenario."""
     if len(pis) == 1:
         return next(iter(pis.values()))
     return pis[request.getfixturevalue("host").backend.host]
@@ -75,7 +75,7 @@ class Converge:
     """Runs the scenario's playbook again: `converge("--tags=telegraf", mosquitto_listeners=[...])`."""
 
     def __call__(self, *arguments: str, **variables: object) -> subprocess.CompletedProcess[str]:
-        """Whatever comes of it; the caller looks at `.returncode` and `.stdout`. Ansible's own words, no colours."""
+        """Return the result, whether or not it failed. Its output has no colours."""
         extra = [f"--extra-vars={json.dumps(variables)}"] if variables else []
         playbook = pathlib.Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]) / "converge.yml"
         return subprocess.run(
@@ -90,16 +90,16 @@ class Converge:
 
 @pytest.fixture(scope="session")
 def converge() -> Converge:
-    """For what only a further run can show: a changed secret, a refusal, `--check`."""
+    """For tests that need another run: a changed secret, an invalid variable, `--check`."""
     return Converge()
 
 
 @pytest.fixture
 def tags_work_alone(host, converge: Converge):
-    """Try a role's tags one by one: changed values of a variable reach its file, installing and running find nothing to do.
+    """Run each of a role's tags alone: `configure` writes changed values to a file, `install` and `run` change nothing.
 
-    `tags_work_alone("mosquitto", "mosquitto_sys_interval", (11, 10), CONFIGURATION, "sys_interval {}")`; the last of the
-    values is the one that the scenario began with.
+    `tags_work_alone("mosquitto", "mosquitto_sys_interval", (11, 10), CONFIGURATION, "sys_interval {}")`; the last value is
+    that of the scenario.
     """
 
     def check(role: str, variable: str, values: tuple, path: str, line: str) -> None:
@@ -115,51 +115,51 @@ def tags_work_alone(host, converge: Converge):
     return check
 
 
-# How a unit may fail: it cannot start, or its program ends by itself, in order or not. Each is a drop-in of systemd.
-ENDS = "[Service]\nType=simple\nExecStart=\nExecStart=/bin/sh -c 'sleep 5; echo I have had enough; exit {}'\n"
+# How a unit can fail: it cannot start, or its program exits, with or without an error. Each is a drop-in of the unit.
+EXITS = "[Service]\nType=simple\nExecStart=\nExecStart=/bin/sh -c 'sleep 5; echo Giving up; exit {}'\n"
 FAILURES = {
     "cannot start": "[Service]\nExecStartPre=/bin/false\n",
-    "ends in order": ENDS.format(0),
-    "ends with an error": ENDS.format(3),
+    "exits without an error": EXITS.format(0),
+    "exits with an error": EXITS.format(3),
 }
 LISTENING = "ss --no-header --listening --numeric --tcp | awk '{print $4}'"
 
 
 @pytest.fixture
 def broken(host):
-    """Let units fail until the end of the test: `broken("cannot start", "telegraf", "node-red")`."""
+    """Make units fail until the end of the test: `broken("cannot start", "telegraf", "node-red")`."""
     files = {}
     listening = set(host.check_output(LISTENING).split())
 
-    def serve(units: Iterable[str]) -> bool:
+    def are_up(units: Iterable[str]) -> bool:
         up = all(host.run(f"systemctl is-active --quiet {unit}").rc == 0 for unit in units)
         return up and listening <= set(host.check_output(LISTENING).split())
 
-    def tell(*units: str) -> None:
+    def restart(*units: str) -> None:
         host.run_expect([0], f"systemctl daemon-reload && systemctl restart --no-block {' '.join(units)}")
 
     def run(how: str, *units: str) -> None:
         files.update({unit: f"/run/systemd/system/{unit}.service.d/zz-broken.conf" for unit in units})
         for path in files.values():
             host.run_expect([0], "mkdir -p %s && printf %%b %s >%s", os.path.dirname(path), FAILURES[how], path)
-        tell(*units)
+        restart(*units)
 
     yield run
     if files:
         host.run_expect([0], f"rm {' '.join(files.values())}")
-        tell(*files)
+        restart(*files)
         deadline = time.monotonic() + 120
-        while not serve(files):
-            assert time.monotonic() < deadline, f"{', '.join(files)}: not all of them serve again"
+        while not are_up(files):
+            assert time.monotonic() < deadline, f"{', '.join(files)}: not all of them are up again"
             time.sleep(0.5)
 
 
 @pytest.fixture
 def fails_to_start(broken, converge: Converge):
-    """Try that the role alone ends with an error that names its unit, whichever way it fails to run."""
+    """Check that the role fails with an error that names the unit, whichever way the unit fails."""
 
     def check(unit: str) -> None:
-        for how in ("ends in order", "cannot start"):
+        for how in ("exits without an error", "cannot start"):
             broken(how, unit)
             run = converge()
             assert run.returncode != 0, run.stdout
@@ -194,15 +194,15 @@ def playbook(inventory: pathlib.Path):
 
 @pytest.fixture(scope="session")
 def verify(playbook):
-    """Run `make verify` on the scenario: one line for each link of the chain."""
+    """Run `make verify` for the scenario: one line for each link of the chain."""
     return lambda: playbook("verify.yml", ANSIBLE_STDOUT_CALLBACK="tig_pi.stack.lines")
 
 
 @pytest.fixture
 def damage(host):
-    """Damage a state file as a power cut does: the service is killed, and the file has other bytes when it starts again.
+    """Damage a state file as a power cut does: kill the service, change the bytes of the file, and start the service.
 
-    `damage("influxdb", path, "NULs")`; returns what the journal says of it.
+    `damage("influxdb", path, "NULs")`; returns what the service has written to the journal since then.
     """
     ways = {
         "empty": "truncate --size=0 {0}",
@@ -213,7 +213,7 @@ def damage(host):
 
     def do(unit: str, path: str, how: str) -> str:
         before = host.check_output("date +%s")
-        # Stopped, since the service writes some of its files when it ends; then as if it had been killed.
+        # Killed first: a service that is stopped writes some of its files.
         host.run_expect([0], f"systemctl kill --signal=KILL {unit}; systemctl stop {unit}")
         host.run_expect([0], ways[how].format(path))
         host.run(f"systemctl start {unit}; journalctl --sync")
@@ -224,5 +224,5 @@ def damage(host):
 
 @pytest.fixture
 def state_files(host):
-    """What is known of a service's state files: `state_files("influxdb")["set_aside"]`."""
+    """The report about a service's state files: `state_files("influxdb")["set_aside"]`."""
     return lambda service: json.loads(host.check_output(f"/usr/local/libexec/{service}-state report"))

@@ -1,4 +1,4 @@
-"""What several tests use."""
+"""Fixtures of the unit tests."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from ansible.plugins.loader import init_plugin_loader
 from project import REPOSITORY
 
-init_plugin_loader()  # so that the collection is found as Ansible finds it
-# A test that calls make is no part of the make that may have started it.
+init_plugin_loader()  # so that tests can import plugins by their collection
+# These variables would make the make of a test part of the make that runs the tests.
 for variable in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
     os.environ.pop(variable, None)
 
@@ -24,7 +24,7 @@ def repository() -> Path:
 
 @pytest.fixture
 def ansible_playbook(tmp_path):
-    """Run a playbook on this machine, as the project's ansible.cfg has it; the inventory is a folder of the test's own."""
+    """Run a playbook on this machine with the project's ansible.cfg, and with an inventory of its own."""
 
     def run(playbook: str, *options: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess:
         inventory = tmp_path / "inventory"

@@ -1,7 +1,6 @@
-"""Starts a Grafana from its Debian package, unpacked into a directory of the test's own, on loopback.
+"""Start Grafana from its Debian package, which is unpacked into a temporary directory, on loopback.
 
-Which Grafana: the stand-in of virtual/grafana, or the package that TIG_PI_GRAFANA_DEB names. What the
-tests say of a Grafana has to hold on either.
+The package is that of the stand-in in virtual/grafana, or the file in TIG_PI_GRAFANA_DEB. The tests must pass with both.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ _opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({
 
 
 def unpack(directory: Path) -> Path:
-    """The home path of the Grafana under test, below the directory."""
+    """Unpack Grafana below the directory and return its home path."""
     package = os.environ.get("TIG_PI_GRAFANA_DEB")
     if not package:
         command = [sys.executable, str(STAND_IN / "package.py"), str(directory)]
@@ -83,7 +82,7 @@ def unpack(directory: Path) -> Path:
 
 
 class Answer:
-    """Status, headers and body (JSON where it is JSON) of one answer."""
+    """A response: status, headers, text, and its JSON or None."""
 
     def __init__(self, status: int, headers: Any, content: bytes) -> None:
         self.status = status
@@ -96,7 +95,7 @@ class Answer:
 
 
 class Grafana:
-    """One server with its own files; stop() ends it."""
+    """A server with its own files."""
 
     def __init__(self, home: Path, directory: Path, ini: str = INI) -> None:
         self.home = home
@@ -125,12 +124,12 @@ class Grafana:
         )
 
     def provision(self, topic: str, content: Any, name: str = "test.yaml") -> None:
-        """Writes a provisioning file."""
+        """Write a provisioning file."""
         text = content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False)
         (self.directory / "provisioning" / topic / name).write_text(text)
 
     def dashboard(self, name: str, content: Any) -> Path:
-        """Writes a dashboard into the provider's directory."""
+        """Write a dashboard into the directory of the provider."""
         path = self.directory / "dashboards" / name
         path.write_text(content if isinstance(content, str) else json.dumps(content))
         return path
@@ -140,7 +139,7 @@ class Grafana:
         return (self.directory / "log.txt").read_text(errors="replace")
 
     def start(self) -> Grafana:
-        """Starts it and waits until it is ready, which is when the dashboards have been read."""
+        """Start the server and wait until it is ready and has read the dashboards."""
         self.launch()
         wait_until(lambda: self._ready() or self.ended, f"Grafana ready; log:\n{self.log[-2000:]}", _SECONDS)
         assert self.ended is None, f"Grafana ended with {self.ended}:\n{self.log[-4000:]}"
@@ -160,11 +159,11 @@ class Grafana:
 
     @property
     def ended(self) -> int | None:
-        """The exit code, None while it runs."""
+        """The exit code, or None while it runs."""
         return self._program.process.poll() if self._program.process else None
 
     def wait_for_end(self) -> int:
-        """The exit code of a server that refuses its files."""
+        """Wait until the server ends, and return its exit code."""
         wait_until(lambda: self.ended is not None, "Grafana ended", _SECONDS)
         return self._program.process.returncode
 
@@ -179,7 +178,7 @@ class Grafana:
         login: tuple[str, str] | None = ("admin", ""),
         headers: dict[str, str] | None = None,
     ) -> Answer:
-        """One request, as the administrator unless told otherwise."""
+        """Send a request, as the administrator by default."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, method=method)
         request.add_header("Content-Type", "application/json")
@@ -195,7 +194,7 @@ class Grafana:
             return Answer(error.code, error.headers, error.read())
 
     def get(self, path: str) -> Any:
-        """The JSON of a GET that has to succeed."""
+        """Send a GET request that must succeed, and return its JSON."""
         answer = self.call("GET", path)
         assert answer.status == 200, f"{path}: {answer.status} {answer.text}"
         return answer.json
@@ -209,7 +208,7 @@ class Grafana:
 
 
 class Influx:
-    """A real InfluxDB 1.x with authentication, a database `iot` and its readers."""
+    """A real InfluxDB 1.x with authentication, database `iot` and a user that may read it."""
 
     def __init__(self, directory: Path) -> None:
         self.port, rpc_port = free_port(), free_port()
@@ -255,7 +254,7 @@ class Influx:
         self._post("/write?db=iot&precision=s", "\n".join(lines).encode())
 
     def fill(self) -> None:
-        """Users, and ten minutes of two devices: d0 at 20.5 degrees, d1 at 10, a point a minute."""
+        """Create the users, and the points of two devices for ten minutes, one per minute: d0 at 20.5 degrees, d1 at 10."""
         self.query("CREATE USER admin WITH PASSWORD 'admin' WITH ALL PRIVILEGES")
         self.query("CREATE DATABASE iot")
         self.query("CREATE USER grafana WITH PASSWORD 'reader\\'s $ecret'")

@@ -1,4 +1,4 @@
-"""Where the project is, and how a test imports what lies outside the path."""
+"""The path of the project, its contract, and how a test imports one of its programs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import ModuleType
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-# What several programs agree on.
+# The values that several programs share.
 CONTRACT = yaml.safe_load((REPOSITORY / "contract.yml").read_text(encoding="utf-8"))
 PROBE = CONTRACT["probe"]
 

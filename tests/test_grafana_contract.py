@@ -1,6 +1,6 @@
-"""What tig-pi relies on in a Grafana, seen from outside; it holds on the stand-in and on Grafana itself alike.
+"""The behaviour of Grafana that tig-pi relies on, seen from outside. It is the same for the stand-in and for Grafana itself.
 
-Whether a package is what we take it for: `TIG_PI_GRAFANA_DEB=…/grafana_12.2.0_arm64.deb pytest` with this file.
+To test another package, set TIG_PI_GRAFANA_DEB to its path.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def influx(tmp_path_factory):
 
 
 class Hook(http.server.ThreadingHTTPServer):
-    """Keeps what a contact point of type webhook sends."""
+    """A server that keeps the notifications of a contact point of type webhook."""
 
     def __init__(self) -> None:
         self.received: list[dict[str, Any]] = []
@@ -148,7 +148,7 @@ SUMMARY = (
 
 @pytest.fixture(scope="module")
 def grafana(home, influx, hook, tmp_path_factory):
-    """A Grafana with all that a site has."""
+    """A Grafana with data sources, dashboards, alert rules, a contact point and a policy."""
     server = Grafana(home, tmp_path_factory.mktemp("site"))
     server.provision(
         "datasources",
@@ -207,7 +207,7 @@ def grafana(home, influx, hook, tmp_path_factory):
     server.stop()
 
 
-# --- who may come in ------------------------------------------------------------------------------------------------
+# --- login ------------------------------------------------------------------------------------------------
 
 
 def test_health_needs_no_login(grafana):
@@ -219,7 +219,7 @@ def test_health_needs_no_login(grafana):
 
 
 @pytest.mark.parametrize("path", ["/api/search", "/api/datasources", "/api/nosuchthing", "/api/org"])
-def test_everything_else_needs_one(grafana, path):
+def test_everything_else_needs_a_login(grafana, path):
     answer = grafana.call("GET", path, login=None)
     assert answer.status == 401
     assert answer.json == {
@@ -231,7 +231,7 @@ def test_everything_else_needs_one(grafana, path):
     }
 
 
-def test_a_page_leads_to_the_login(grafana):
+def test_a_page_redirects_to_the_login(grafana):
     answer = grafana.call("GET", "/d/readings/x", login=None)
     assert (answer.status, answer.headers["Location"]) == (302, "/login?redirectTo=%2Fd%2Freadings%2Fx")
 
@@ -246,12 +246,12 @@ def test_wrong_password(grafana):
     assert answer.json["message"] == "Invalid username or password"
 
 
-def test_who_am_i(grafana):
+def test_the_current_user(grafana):
     user = grafana.get("/api/user")
     assert (user["id"], user["login"], user["isGrafanaAdmin"], user["orgId"]) == (1, "admin", True, 1)
 
 
-def test_what_is_not_there(grafana):
+def test_an_unknown_path(grafana):
     answer = grafana.call("GET", "/api/nosuchthing")
     assert (answer.status, answer.json) == (404, {"message": "Not found"})
 
@@ -299,7 +299,7 @@ def test_one_data_source(grafana):
 
 
 @pytest.mark.parametrize("uid", ["influx", "get"])
-def test_health_asks_the_database(grafana, uid):
+def test_health_of_a_data_source_queries_the_database(grafana, uid):
     answer = grafana.call("GET", f"/api/datasources/uid/{uid}/health")
     assert (answer.status, answer.json) == (
         200,
@@ -307,7 +307,7 @@ def test_health_asks_the_database(grafana, uid):
     )
 
 
-def test_health_of_what_does_not_work(grafana):
+def test_health_of_data_sources_that_do_not_work(grafana):
     answer = grafana.call("GET", "/api/datasources/uid/down/health")
     assert (answer.status, answer.json["status"]) == (400, "ERROR")
     assert "connection refused error reading influxDB" in answer.json["message"]
@@ -318,7 +318,7 @@ def test_health_of_what_does_not_work(grafana):
     assert (answer.status, answer.json["messageId"]) == (404, "plugin.notRegistered")
 
 
-def test_a_data_source_from_a_file_cannot_be_deleted(grafana):
+def test_a_provisioned_data_source_cannot_be_deleted(grafana):
     answer = grafana.call("DELETE", "/api/datasources/uid/influx")
     assert (answer.status, answer.json["message"]) == (403, "Cannot delete read-only data source")
 
@@ -338,7 +338,7 @@ def test_search(grafana):
     assert [entry["uid"] for entry in grafana.get("/api/search?tag=tig")] == ["readings"]
 
 
-def test_a_dashboard_from_a_file(grafana):
+def test_a_provisioned_dashboard(grafana):
     answer = grafana.get("/api/dashboards/uid/readings")
     assert answer["meta"]["provisioned"] is True
     assert answer["meta"]["provisionedExternalId"] == "readings.json"
@@ -347,14 +347,14 @@ def test_a_dashboard_from_a_file(grafana):
     assert answer["dashboard"]["tags"] == ["tig"]
 
 
-def test_a_dashboard_from_a_file_can_be_neither_saved_nor_deleted(grafana):
+def test_a_provisioned_dashboard_can_be_neither_saved_nor_deleted(grafana):
     answer = grafana.call("POST", "/api/dashboards/db", {"dashboard": dashboard("readings", "x"), "overwrite": True})
     assert (answer.status, answer.json["message"]) == (400, "Cannot save provisioned dashboard")
     answer = grafana.call("DELETE", "/api/dashboards/uid/readings")
     assert (answer.status, answer.json["message"]) == (400, "provisioned dashboard cannot be deleted")
 
 
-def test_no_such_dashboard(grafana):
+def test_an_unknown_dashboard(grafana):
     answer = grafana.call("GET", "/api/dashboards/uid/none")
     assert (answer.status, answer.json) == (404, {"message": "Dashboard not found"})
 
@@ -372,7 +372,7 @@ def test_a_dashboard_that_cannot_be_saved(grafana, model, message):
     assert (answer.status, answer.json["message"]) == (400, message)
 
 
-def test_a_dashboard_made_by_hand(grafana):
+def test_a_dashboard_that_was_created_by_hand(grafana):
     folder = grafana.get("/api/search?type=dash-folder")[0]["uid"]
     body = {"dashboard": dashboard("hand", "By hand"), "folderUid": folder}
     saved = grafana.call("POST", "/api/dashboards/db", body)
@@ -441,7 +441,7 @@ def test_time_series(grafana, uid):
     assert all(at % 60000 == 0 for at in times)
 
 
-def test_names_of_series(grafana):
+def test_the_alias_names_the_series(grafana):
     names = {
         "": "mqtt_consumer.mean { device: d0 }",
         "[[tag_device]] $m $col $__interval $nosuch": "d0 mqtt_consumer mean 1m $nosuch",
@@ -459,7 +459,7 @@ def test_table(grafana):
     assert [column[0] for column in frame["data"]["values"][1:]] == ["d0", "none", 1]
 
 
-def test_several_queries_and_nothing_found(grafana):
+def test_several_queries_one_without_a_result(grafana):
     answer = ask(grafana, panel(), panel(SERIES.replace("outsidetemp", "nosuchfield"), refId="B"))
     assert answer.status == 200
     assert len(answer.json["results"]["A"]["frames"]) == 2
@@ -471,7 +471,7 @@ def test_relative_times(grafana):
     assert len(answer.json["results"]["A"]["frames"]) == 2
 
 
-def test_bad_influxql(grafana):
+def test_invalid_influxql(grafana):
     answer = ask(grafana, panel("SELEC 1"))
     result = answer.json["results"]["A"]
     assert (answer.status, result["status"], result["errorSource"]) == (400, 500, "downstream")
@@ -524,7 +524,7 @@ def rules(grafana) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def evaluated(grafana):
-    """The rules once all of them were evaluated."""
+    """The rules, after each has been evaluated."""
 
     def all_were():
         found = rules(grafana)
@@ -535,11 +535,11 @@ def evaluated(grafana):
 
 
 def instances(entry: dict[str, Any]) -> dict[str, str]:
-    """State by device."""
+    """{device: state} of a rule's alerts."""
     return {alert["labels"].get("device", ""): alert["state"] for alert in entry.get("alerts", [])}
 
 
-def test_rules_from_a_file(grafana):
+def test_provisioned_rules(grafana):
     listed = {entry["uid"]: entry for entry in grafana.get("/api/v1/provisioning/alert-rules")}
     entry = listed["high"]
     assert (entry["ruleGroup"], entry["condition"], entry["provenance"]) == ("readings", "C", "file")
@@ -599,12 +599,12 @@ def test_without_data_there_is_no_label_to_name_the_device(evaluated):
     assert alert["annotations"]["summary"] == "[no value]:  ([no value]) [no value]"
 
 
-def test_the_contact_point_is_told(grafana, evaluated, hook):
-    def told():
+def test_the_contact_point_is_notified(grafana, evaluated, hook):
+    def notification():
         return next((body for body in hook.received if body["groupLabels"].get("alertname") == "Rule high"), None)
 
-    # Grafana looks at its notification policies once a minute.
-    body = wait_until(told, "the webhook called", 120)
+    # Grafana evaluates its notification policies once a minute.
+    body = wait_until(notification, "the webhook called", 120)
     assert (body["receiver"], body["status"], body["version"], body["orgId"]) == ("hook", "firing", "1", 1)
     (alert,) = body["alerts"]
     assert alert["status"] == "firing"
@@ -643,7 +643,7 @@ def test_reload(grafana):
 
 @pytest.fixture
 def server(home, tmp_path):
-    """A Grafana of the test's own, not started yet."""
+    """A Grafana for this test only, not started yet."""
     own = Grafana(home, tmp_path)
     own.provision("datasources", sources(source()))
     yield own
@@ -658,7 +658,7 @@ def uids(server: Grafana, kind: str = "dash-db") -> set[str]:
     return {hit["uid"] for hit in server.get(f"/api/search?type={kind}")}
 
 
-def test_changes_of_files(server):
+def test_changed_files_are_read_again(server):
     path = server.dashboard("a.json", dashboard("a", "A"))
     server.provision("alerting", alerting(rule("one"), rule("two")))
     server.start()
@@ -682,7 +682,7 @@ def test_changes_of_files(server):
     assert [entry["uid"] for entry in server.get("/api/v1/provisioning/alert-rules")] == ["two"]
 
 
-def test_a_bad_file_is_refused_by_reload_and_the_server_lives_on(server):
+def test_a_reload_with_an_invalid_file_fails_and_the_server_keeps_running(server):
     server.start()
     server.provision("datasources", sources(source(), source(name="Again")))
     assert server.call("POST", "/api/admin/provisioning/datasources/reload").status == 500
@@ -691,7 +691,7 @@ def test_a_bad_file_is_refused_by_reload_and_the_server_lives_on(server):
     assert server.call("GET", "/api/health").status == 200
 
 
-def test_what_outlives_a_restart(server):
+def test_dashboards_policies_and_password_survive_a_restart(server):
     server.dashboard("a.json", dashboard("a", "A"))
     server.start()
     assert server.call("POST", "/api/dashboards/db", {"dashboard": dashboard("hand", "By hand")}).status == 200
@@ -700,13 +700,13 @@ def test_what_outlives_a_restart(server):
     server.stop()
     (server.directory / "admin_password").write_text("another one\n")
     server.start()
-    # The password of the file counts when the database is made, and never again.
+    # The password in the file is only used when the database is created.
     assert server.get("/api/dashboards/uid/hand")["dashboard"]["title"] == "By hand"
     assert server.get("/api/v1/provisioning/policies")["group_wait"] == "7s"
     assert server.call("GET", "/api/user", login=("admin", "another one")).status == 401
 
 
-def test_a_new_password_by_the_command_line(server):
+def test_the_command_line_sets_a_new_password(server):
     server.start()
     refused = server.cli("admin", "reset-admin-password", "--password-from-stdin", text="x\n")
     assert "the new password doesn't meet the password policy criteria" in refused.stdout + refused.stderr
@@ -733,7 +733,7 @@ def test_too_many_wrong_passwords_lock_the_account(server):
     assert server.call("GET", "/api/user").status == 401
 
 
-# --- faults in files: what ends the server --------------------------------------------------------------------------
+# --- invalid files that end the server --------------------------------------------------------------------------
 
 UID_TWICE = sources(source(), source(name="Second", isDefault=False))
 TWO_DEFAULTS = sources(source(), source(name="Second", uid="second"))
@@ -831,7 +831,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_that_ends_the_server(server, name):
+def test_an_invalid_file_ends_the_server(server, name):
     topic, content, complaint = FAULTS[name]
     server.provision(topic, content)
     server.launch()
@@ -848,10 +848,10 @@ def test_a_missing_file_in_the_configuration_ends_it(server):
     assert expected in server.log
 
 
-# --- faults in files: what the server lives with --------------------------------------------------------------------
+# --- invalid files that do not end the server --------------------------------------------------------------------
 
 
-def test_faults_of_data_sources_that_are_not_noticed(server):
+def test_invalid_keys_of_a_data_source_are_ignored(server):
     odd = source(name="Odd", uid="odd", isDefault=False, nosuchkey=1, access="bogus")
     untyped = {"name": "Untyped", "uid": "untyped"}
     server.provision("datasources", sources(source(), odd, untyped))
@@ -870,7 +870,7 @@ def test_faults_of_data_sources_that_are_not_noticed(server):
     ],
     ids=["no JSON", "no title", "uid too long", "uid illegal"],
 )
-def test_a_bad_dashboard_is_left_out_and_the_others_load(server, content, complaint):
+def test_an_invalid_dashboard_is_skipped_and_the_others_are_read(server, content, complaint):
     server.dashboard("bad.json", content)
     server.dashboard("good.json", dashboard("good", "Good"))
     server.start()
@@ -878,7 +878,7 @@ def test_a_bad_dashboard_is_left_out_and_the_others_load(server, content, compla
     assert complaint in server.log
 
 
-def test_text_after_a_dashboards_end_is_not_looked_at(server):
+def test_text_after_the_end_of_a_dashboard_is_ignored(server):
     server.dashboard("a.json", json.dumps(dashboard("a", "A")) + "\nrubbish")
     server.start()
     wait_for(lambda: uids(server) == {"a"}, "dashboard found")
@@ -903,7 +903,7 @@ def test_duplicates_stop_all_updates(server, second, complaint):
     assert "c" not in uids(server)
 
 
-def test_a_missing_directory_of_dashboards(server):
+def test_a_missing_directory_of_dashboards_does_not_end_the_server(server):
     provider = {"name": "x", "type": "file", "options": {"path": "/no/such/directory"}}
     server.provision("dashboards", {"apiVersion": 1, "providers": [provider]})
     server.start()
@@ -927,7 +927,7 @@ def test_a_contact_point_in_use_is_not_deleted(server):
     assert [entry["uid"] for entry in server.get("/api/v1/provisioning/contact-points")] == [""]
 
 
-def test_faults_of_rules_that_are_not_noticed(server):
+def test_the_last_of_two_rules_with_the_same_uid_wins(server):
     twice = copy.deepcopy(alerting(rule("one"), rule("two", title="Rule one")))
     twice["groups"].append({**twice["groups"][0], "name": "second", "rules": [rule("one", title="Rule two")]})
     server.provision("alerting", twice)
@@ -936,8 +936,8 @@ def test_faults_of_rules_that_are_not_noticed(server):
     assert listed["one"] == "second"
 
 
-def test_a_folder_by_uid_is_another_than_the_one_by_title(server):
-    """Alert rules make their folder by its title first; a provider that names a uid makes a second one."""
+def test_a_folder_with_a_uid_is_not_the_folder_with_the_same_title(server):
+    """Alert rules create their folder by title; a provider with a uid creates a second one."""
     server.provision("alerting", alerting(rule("one")))
     provider = {
         "name": "x",
@@ -953,7 +953,7 @@ def test_a_folder_by_uid_is_another_than_the_one_by_title(server):
     assert [folder["title"] for folder in server.get("/api/folders")] == ["tig-pi", "tig-pi"]
 
 
-def test_without_an_address_it_listens_on_all(home, tmp_path):
+def test_without_http_addr_the_server_listens_on_all_addresses(home, tmp_path):
     own = Grafana(home, tmp_path, INI.replace("http_addr = 127.0.0.1", "http_addr ="))
     try:
         own.start()

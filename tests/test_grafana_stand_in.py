@@ -1,6 +1,6 @@
-"""The stand-in for Grafana by itself: that it is named as one, is stricter where Grafana keeps silent, and its parts.
+"""What the Grafana stand-in does not share with Grafana: its name, the errors that Grafana does not report, its modules.
 
-What it shares with Grafana stands in test_grafana_contract.py.
+test_grafana_contract.py tests what they share.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ VENDOR_PATHS = {
     "usr/lib/systemd/system/grafana-server.service",
     "etc/default/grafana-server",
 }
-# What Grafana's unit lets the service do: its sandbox, line by line.
+# The sandbox of Grafana's unit.
 VENDOR_SANDBOX = """
 LimitNOFILE=10000 CapabilityBoundingSet= DeviceAllow= LockPersonality=true MemoryDenyWriteExecute=false NoNewPrivileges=true
 PrivateDevices=true PrivateTmp=true ProtectClock=true ProtectControlGroups=true ProtectHome=true ProtectHostname=true
@@ -84,13 +84,13 @@ def test_the_same_sources_give_the_same_package(package, tmp_path):
     assert Path(again).read_bytes() == package.read_bytes()
 
 
-def test_the_real_package_replaces_it(package):
+def test_grafana_s_own_package_replaces_the_stand_in(package):
     assert field(package, "Package") == "grafana"
     older = ["dpkg", "--compare-versions", field(package, "Version"), "lt", "12.2.0"]
     assert subprocess.run(older, check=False).returncode == 0
 
 
-def test_it_has_the_layout_of_the_real_one(root):
+def test_the_package_has_the_files_of_grafana_s_own(root):
     assert {path for path in VENDOR_PATHS if not (root / path).is_file()} == set()
     assert {path.name for path in (root / "usr/sbin").iterdir()} == {"grafana-cli", "grafana-server"}  # no `grafana`
     unit = (root / "usr/lib/systemd/system/grafana-server.service").read_text()
@@ -102,7 +102,7 @@ def test_it_has_the_layout_of_the_real_one(root):
     )
 
 
-def test_it_is_named_a_stand_in_wherever_it_shows(package, root, server):
+def test_package_unit_log_and_pages_say_that_it_is_a_stand_in(package, root, server):
     assert field(package, "Description").startswith("STAND-IN for Grafana (not Grafana itself)")
     assert "standin" in field(package, "Version")
     assert "Description=Stand-in for Grafana" in (root / "usr/lib/systemd/system/grafana-server.service").read_text()
@@ -115,26 +115,26 @@ def test_it_is_named_a_stand_in_wherever_it_shows(package, root, server):
         assert "https://grafana.com" in page
 
 
-def test_the_commands_of_the_package_add_its_paths(root, server, tmp_path):
+def test_the_commands_of_the_package_pass_its_paths(root, server, tmp_path):
     fake = tmp_path / "home/bin/grafana"
     fake.parent.mkdir(parents=True)
     fake.write_text('#!/bin/sh\necho "$@"\n')
     fake.chmod(0o755)
 
-    def said(name: str, *arguments: str) -> str:
+    def output(name: str, *arguments: str) -> str:
         command = [root / "usr/sbin" / name, *arguments]
         environment = {**os.environ, "GRAFANA_HOME": str(fake.parents[1])}
         return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
 
-    assert said("grafana-server", "-v").strip() == "server -v"
-    words = said("grafana-cli", "admin", "x")
+    assert output("grafana-server", "-v").strip() == "server -v"
+    words = output("grafana-cli", "admin", "x")
     assert words.startswith(
         f"cli --homepath={fake.parents[1]} --config=/etc/grafana/grafana.ini --pluginsDir=/var/lib/"
     )
     assert words.endswith(" admin x\n")
 
 
-def test_it_needs_little_memory(server):
+def test_the_server_needs_less_than_40_mb(server):
     server.dashboard("a.json", {"uid": "a", "title": "A"})
     server.start()
     server.get("/api/search")
@@ -144,7 +144,7 @@ def test_it_needs_little_memory(server):
 
 
 def test_health_is_good_before_a_bad_file_ends_the_server(server):
-    """As Grafana may do it, by chance; here always, so that a readiness check that stops at /api/health is found out."""
+    """Grafana may do this by chance. The stand-in always does, to expose a readiness check that only tries /api/health."""
     server.provision("datasources", "apiVersion: 1\ndatasources: [{uid: no-name}]\n")
     server.launch()
     healthy = False
@@ -186,14 +186,14 @@ def test_every_setting_that_the_role_writes_is_known(repository):
     assert [complaint for complaint in unknown if complaint] == []
 
 
-def test_what_it_does_not_know_it_refuses(server):
+def test_an_unknown_value_is_an_error(server):
     server.config.write_text(INI.format(directory=server.directory, port=server.port) + "[database]\ntype = mysql\n")
     server.launch()
     assert server.wait_for_end() == 1
     assert "database type mysql is not known to this stand-in" in server.log
 
 
-# --- its parts ------------------------------------------------------------------------------------------------------
+# --- its modules ------------------------------------------------------------------------------------------------------
 
 
 def test_ini_files():
@@ -254,7 +254,7 @@ def test_variables(monkeypatch, tmp_path):
     assert expand.interpolate_all({"a": ["$PORT", "8086", 1, None]}) == {"a": [8086, "8086", 1, None]}
 
 
-def test_yaml_is_read_as_grafana_reads_it(tmp_path):
+def test_yaml_has_the_types_that_grafana_reads(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_text("a: yes\nb: true\nc: 2024-01-01\nd: 1\n")
     assert yaml_files.load(path) == {"a": "yes", "b": True, "c": "2024-01-01", "d": 1}
@@ -272,7 +272,7 @@ def test_yaml_is_read_as_grafana_reads_it(tmp_path):
         ("no template: { }", "no template: { }"),
     ],
 )
-def test_texts_of_rules(text, result):
+def test_annotations(text, result):
     values = {"B": templates.Number.of(20.456, {"device": "d0"})}
     assert templates.expand(text, {"device": "d0", "place": "shed"}, values, 1.0) == result
 
@@ -284,7 +284,7 @@ def test_texts_of_rules(text, result):
         "{{ if true }}",
         "{{ end }}",
         "{{ nosuch 1 }}",
-        # which Grafana knows
+        # valid in Grafana, but not supported by the stand-in
         '{{ template "x" }}',
         "{{ range $labels }}{{ . }}{{ end }}",
         "{{ if true }}a{{ else if true }}b{{ end }}",
@@ -295,7 +295,7 @@ def test_texts_of_rules(text, result):
         "{{ $labels }}",
     ],
 )
-def test_bad_texts_of_rules(text):
+def test_invalid_annotations(text):
     with pytest.raises(templates.TemplateError):
         templates.expand(text, {}, {}, "")
 
@@ -334,7 +334,7 @@ def test_reduce(how, values, result):
         {"type": "math", "expression": "$A + 1"},
     ],
 )
-def test_expressions_that_only_grafana_knows_are_errors(model):
+def test_expressions_that_the_stand_in_does_not_support_are_errors(model):
     with pytest.raises(expressions.ExpressionError):
         expressions.check(model)
 
@@ -373,20 +373,20 @@ def test_math(text, result):
     assert expressions.evaluate("C", {"type": "math", "expression": text}, numbers)[0].value == result
 
 
-def test_math_joins_by_labels():
+def test_math_matches_values_by_their_labels():
     device = expressions.Number({"device": "d0"}, 1.0), expressions.Number({"device": "d1"}, 2.0)
     others = expressions.Number({"device": "d1", "x": "y"}, 10.0), expressions.Number({"device": "d2"}, 20.0)
     found = expressions.evaluate("C", {"type": "math", "expression": "$A * $B"}, {"A": [*device], "B": [*others]})
     assert [(number.labels, number.value) for number in found] == [({"device": "d1", "x": "y"}, 20.0)]
 
 
-def test_math_of_one_value_each_drops_the_labels_that_differ():
+def test_math_with_one_value_on_each_side_ignores_different_labels():
     left, right = expressions.Number({"a": "x"}, 1.0), expressions.Number({"a": "y"}, 2.0)
     (found,) = expressions.evaluate("C", {"type": "math", "expression": "$A * $B"}, {"A": [left], "B": [right]})
     assert (found.labels, found.value) == ({}, 2.0)
 
 
-def test_math_with_what_is_not_a_number():
+def test_math_without_a_number():
     numbers = {"A": [expressions.Number({}, float("nan"))], "B": [expressions.Number({}, None)]}
     for text, result in {"$A > 1": "nan", "1 || $A": "1.0", "0 && $A": "0.0", "$B * 1": "None"}.items():
         assert str(expressions.evaluate("C", {"type": "math", "expression": text}, numbers)[0].value) == result
@@ -395,7 +395,7 @@ def test_math_with_what_is_not_a_number():
 
 
 @pytest.mark.parametrize("text", ["$A *", "$A $B", "($A", "1 ? 2"])
-def test_bad_math(text):
+def test_invalid_math(text):
     with pytest.raises(expressions.ExpressionError):
         expressions.check({"type": "math", "expression": text})
 
@@ -417,7 +417,7 @@ RULE = {
 
 
 def states(*outcomes: str, **changes: str) -> list[str]:
-    """The state of one device's alert after each evaluation; "" is one without the device."""
+    """The states of a device's alert after each evaluation; "" is an evaluation that returns no such device."""
     machine, shown = rule_states.RuleStates(), []
     for number, outcome in enumerate(outcomes):
         results = [rule_states.Evaluation(outcome, {"device": "d0"})] if outcome else []
@@ -426,7 +426,7 @@ def states(*outcomes: str, **changes: str) -> list[str]:
     return shown
 
 
-def test_an_alert_waits_for_its_pause():
+def test_an_alert_is_pending_before_it_fires():
     assert states("Normal", "Alerting", "Alerting", "Alerting", "Normal") == [
         "Normal",
         "Pending",
@@ -436,16 +436,16 @@ def test_an_alert_waits_for_its_pause():
     ]
 
 
-def test_an_alert_keeps_firing_as_long_as_the_rule_says():
+def test_an_alert_keeps_firing_for_the_time_of_its_rule():
     shown = states("Alerting", "Normal", "Normal", "Normal", **{"for": "0s", "keep_firing_for": "20s"})
     assert shown == ["Alerting", "Recovering", "Recovering", "Normal"]
 
 
-def test_an_alert_whose_series_is_gone_ends_after_two_evaluations():
+def test_an_alert_whose_series_is_missing_ends_after_two_evaluations():
     assert states("Alerting", "", "", **{"for": "0s"}) == ["Alerting", "Alerting", ""]
 
 
-def test_no_data_maps_all_alerts_of_a_rule():
+def test_no_data_sets_the_state_of_all_alerts_of_a_rule():
     assert (
         states("Normal", "NoData", "NoData", **{"noDataState": "Alerting", "for": "0s"})[1:]
         == ["Alerting (NoData)"] * 2
@@ -457,7 +457,7 @@ def test_no_data_maps_all_alerts_of_a_rule():
     ]
 
 
-def test_a_policy_with_others_below_it_is_refused(tmp_path):
+def test_nested_policies_are_refused(tmp_path):
     documents = store.Store(tmp_path / "state.db")
     policy = {"receiver": policies.DEFAULT_RECEIVER, "group_wait": "5s"}
     policies.check_tree(policy, documents)
@@ -469,7 +469,7 @@ def test_a_policy_with_others_below_it_is_refused(tmp_path):
 
 @pytest.fixture
 def notifier(tmp_path):
-    """A notifier with one contact point, and what it delivers."""
+    """A notifier with one contact point; `delivered` lists its notifications."""
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf/defaults.ini").write_text("")
     (tmp_path / "grafana.ini").write_text("")
@@ -493,23 +493,23 @@ def test_notifications_are_grouped_and_not_repeated(notifier):
         notifier.take(machine.process({**RULE, "for": "0s"}, "tig-pi", outcomes, at), at)
         notifier.tick(at)
 
-    def told() -> list[tuple[str, list[str]]]:
+    def delivered() -> list[tuple[str, list[str]]]:
         found = [(body["status"], [a["labels"]["device"] for a in body["alerts"]]) for body in notifier.delivered]
         notifier.delivered.clear()
         return found
 
     evaluate(now, d0="Alerting", d1="Normal")
-    assert told() == []
+    assert delivered() == []
     evaluate(now + 10, d0="Alerting", d1="Normal")
-    assert told() == [("firing", ["d0"])]
+    assert delivered() == [("firing", ["d0"])]
     evaluate(now + 20, d0="Alerting", d1="Alerting")
-    assert told() == []
+    assert delivered() == []
     evaluate(now + 70, d0="Alerting", d1="Alerting")
-    assert told() == [("firing", ["d0", "d1"])]
+    assert delivered() == [("firing", ["d0", "d1"])]
     evaluate(now + 130, d0="Alerting", d1="Alerting")
-    assert told() == []
+    assert delivered() == []
     evaluate(now + 140, d0="Normal", d1="Normal")
     evaluate(now + 190, d0="Normal", d1="Normal")
-    assert told() == [("resolved", ["d0", "d1"])]
+    assert delivered() == [("resolved", ["d0", "d1"])]
     evaluate(now + 300, d0="Normal", d1="Normal")
-    assert told() == []
+    assert delivered() == []

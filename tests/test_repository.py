@@ -1,4 +1,4 @@
-"""The repository's own rules."""
+"""The rules that all files of the repository follow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""virtual/pi without containers: what it detects about this machine, and what it decides."""
+"""virtual/pi without containers: what it detects about this machine, and what it does."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class TestThisMachine:
             ({"TIG_PI_CACHE": "mine"}, "mine"),
         ],
     )
-    def test_cache_is_the_same_as_the_feed_s(self, monkeypatch, tmp_path, variables, expected):
-        """podman would take a relative path for the name of a volume."""
+    def test_the_cache_is_that_of_the_feed(self, monkeypatch, tmp_path, variables, expected):
+        """It is absolute, because podman takes a relative path for the name of a volume."""
         monkeypatch.chdir(tmp_path)
         for name in ("TIG_PI_CACHE", "XDG_CACHE_HOME"):
             monkeypatch.delenv(name, raising=False)
@@ -76,21 +76,21 @@ http://security.example/debian-security/|bookworm-security|Debian
 http://vendor.example/apt/|bookworm|A Vendor
 """
 
-    def test_the_image_comes_from_this_machine_s_mirror(self):
+    def test_the_image_uses_the_mirror_of_this_machine(self):
         assert mirrors.mirrors("trixie", self.TARGETS) == [
             "deb http://mirror.example/debian/ trixie main",
             "deb http://security.example/debian-security/ trixie-security main",
             "deb http://mirror.example/debian/ trixie-updates main",
         ]
 
-    def test_addresses_suffice_before_the_first_update_of_apt(self):
+    def test_the_mirror_is_found_by_its_address_before_the_first_apt_update(self):
         targets = "http://mirror.example/debian/|trixie|\nhttp://vendor.example/apt/|stable|\n"
         assert mirrors.mirrors("trixie", targets) == ["deb http://mirror.example/debian/ trixie main"]
 
-    def test_another_distribution_has_no_mirror_of_debian(self):
+    def test_another_distribution_has_no_debian_mirror(self):
         assert mirrors.mirrors("trixie", "http://archive.example/ubuntu/|noble|Ubuntu\n") == []
 
-    def test_an_explicit_mirror_wins(self):
+    def test_an_explicit_mirror_takes_precedence(self):
         assert mirrors.mirrors("trixie", self.TARGETS, "http://other.example/d") == [
             "deb http://other.example/d trixie main"
         ]
@@ -265,7 +265,7 @@ class TestUp:
         assert up("one") == ["rm", "create"]
 
 
-def test_the_last_pi_of_a_state_directory_takes_its_network_along(monkeypatch, tmp_path):
+def test_the_network_is_removed_with_the_last_pi_of_a_state_directory(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     calls = []
     containers = SimpleNamespace(run=lambda *arguments, **options: calls.append(arguments[:2]))
@@ -297,8 +297,8 @@ class TestRoot:
     def test_other_users_use_sudo(self, prefix):
         assert prefix(1000) == "sudo"
 
-    def test_sudo_itself_sets_the_variable(self, prefix, tmp_path):
-        """A rule in sudoers for podman then suffices; one for env would allow everything."""
+    def test_sudo_sets_the_variable_itself(self, prefix, tmp_path):
+        """So a rule in sudoers for podman is enough; one for env would allow everything."""
         assert prefix(1000, settings="[engine]") == f"sudo CONTAINERS_CONF={tmp_path / 'containers.conf'}"
         assert prefix(0, settings="[engine]") == f"env CONTAINERS_CONF={tmp_path / 'containers.conf'}"
 
@@ -335,7 +335,7 @@ def test_a_second_up_copies_the_list_of_the_feed_again(tmp_path):
         assert (state / "feed.lock").read_text() == packages
 
 
-def test_the_image_has_nothing_that_a_role_installs():
+def test_the_image_has_no_package_that_a_role_installs():
     packages = set((REPOSITORY / "virtual/pi/packages.txt").read_text().split())
     assert not packages & {"mosquitto", "chrony", "python3-debian", "influxdb", "telegraf", "grafana", "nodejs"}
 

@@ -1,4 +1,4 @@
-"""The whole stack as a client in the house sees it: publish at one end, query at the other."""
+"""Fixtures for the whole stack as a client in the network sees it: publish at one end, query at the other."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def secret(inventory):
 
 @pytest.fixture(scope="session")
 def publish(pis, secret):
-    """Publish with mosquitto_pub and an account of the site, as anybody in the house would."""
+    """Publish with mosquitto_pub and an account of the site."""
     pi = pis["pi"]
 
     def run(topic, message, account="mats"):
@@ -39,15 +39,15 @@ def publish(pis, secret):
 
 
 def request(url, *, data=None, login=None, headers=None):
-    """Status and JSON of a request; an error status is an answer, too."""
+    """The status and the JSON of a response, also of an error."""
     headers = dict(headers or {})
     if login:
         headers["Authorization"] = "Basic " + base64.b64encode(":".join(login).encode()).decode()
     if data is not None and not isinstance(data, bytes):
         data, headers["Content-Type"] = json.dumps(data).encode(), "application/json"
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, data=data, headers=headers), timeout=30) as answer:
-            return answer.status, json.loads(answer.read() or b"null")
+        with urllib.request.urlopen(urllib.request.Request(url, data=data, headers=headers), timeout=30) as response:
+            return response.status, json.loads(response.read() or b"null")
     except urllib.error.HTTPError as error:
         return error.code, None
 
@@ -98,7 +98,7 @@ def rows(grafana):
 
 @pytest.fixture
 def influxql(host, secret):
-    """Ask the database on its own host: the answer to a statement, as a user of its own."""
+    """Run an InfluxQL statement on the database's host, as one of its users; returns the response."""
 
     def ask(statement, user="grafana"):
         return json.loads(

@@ -1,4 +1,4 @@
-"""A reading travels through the whole chain, seen from outside."""
+"""The whole chain from a published message to Grafana, seen from outside, and the runs that set it up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TUTORIAL = (
 )
 
 
-def test_the_tutorials_message_arrives_as_it_was_meant(publish, rows):
+def test_the_message_of_the_tutorial_is_stored_with_its_device_and_time(publish, rows):
     publish("mats/test", TUTORIAL)
     (row,) = rows("""SELECT * FROM "mqtt_consumer" WHERE "device" = 'MatsLopy4'""")
     at = datetime.datetime(2021, 7, 12, 14, 40, 39, tzinfo=STOCKHOLM)
@@ -39,8 +39,8 @@ def test_fields_are_floats_and_the_device_is_the_only_tag(influxql):
         assert {value[column] for value in answer["results"][0]["series"][0]["values"]} == wanted
 
 
-def test_a_thousand_readings_across_both_changes_of_daylight_saving_arrive_once_each(pis, secret, rows):
-    """QoS 1, half of them with the device's UTC clock, half with the site's local time outside the hour that comes twice."""
+def test_a_thousand_readings_during_both_clock_changes_are_stored_once_each(pis, secret, rows):
+    """QoS 1; half of them with `time`, half only with `sensortime`, except in the hour that occurs twice."""
     pi = pis["pi"]
     spring = datetime.datetime(2025, 3, 30, 0, 30, tzinfo=datetime.UTC)
     autumn = datetime.datetime(2025, 10, 26, 0, 30, tzinfo=datetime.UTC)
@@ -72,7 +72,7 @@ def test_a_thousand_readings_across_both_changes_of_daylight_saving_arrive_once_
     ]
 
 
-def test_no_device_may_speak_for_another(publish, rows, probe):
+def test_a_device_cannot_publish_as_another_device(publish, rows, probe):
     forged = json.dumps({"device": "matslopy4", "forged": 1})
     publish(f"tig/{probe}/reading", forged, account=probe)
     publish("tig/matslopy4/reading", forged, account=probe)
@@ -83,7 +83,7 @@ def test_no_device_may_speak_for_another(publish, rows, probe):
     assert rows("""SELECT "real" FROM "mqtt_consumer" WHERE "device" = 'somebody else'""", seconds=0.1) == []
 
 
-def test_a_reading_out_of_range_is_an_alert_in_grafana_and_on_the_broker(pis, secret, publish, grafana):
+def test_a_reading_out_of_range_raises_an_alert_in_grafana_and_on_the_broker(pis, secret, publish, grafana):
     pi = pis["pi"]
     heard = []
     subscribed = threading.Event()
@@ -104,7 +104,7 @@ def test_a_reading_out_of_range_is_an_alert_in_grafana_and_on_the_broker(pis, se
             )
             time.sleep(3)
             states = rule_states(grafana)
-        # Pending: out of range, and soon an alert if it stays so.
+        # Pending: the value is out of range, but not long enough yet for an alert.
         assert states.get("range-matslopy4-outsidetemp") in ("pending", "firing"), states
         topic, alert = heard[-1]
         assert topic == "tig-alert/matslopy4/outsidetemp"
@@ -126,7 +126,7 @@ def rule_states(grafana):
     return {by_title[rule["name"]]: rule["state"] for group in groups for rule in group["rules"]}
 
 
-def test_the_pi_listens_where_it_shall_and_nowhere_else(host):
+def test_the_pi_listens_on_these_ports_only(host):
     lines = host.run_expect([0], "ss -lntuH").stdout.splitlines()
     found = {(line.split()[0], line.split()[4].rsplit("%", 1)[0]) for line in lines}
     everywhere = {(kind, address.rsplit(":", 1)[1]) for kind, address in found if not is_loopback(address)}
@@ -137,9 +137,9 @@ def is_loopback(address):
     return address.startswith(("127.", "[::1]"))
 
 
-def test_verify_follows_a_reading_and_leaves_nothing_behind(verify, influxql, probe):
+def test_verify_passes_and_removes_its_reading(verify, influxql, probe):
     def names():
-        """All that the database knows by name, of fields, tags and measurements."""
+        """The names of all fields, measurements and devices in the database."""
         fields = influxql("SHOW FIELD KEYS; SHOW MEASUREMENTS; SHOW TAG VALUES WITH KEY = device")["results"]
         return {str(row[0]) for result in fields for series in result.get("series", []) for row in series["values"]}
 
@@ -168,7 +168,7 @@ def test_a_run_that_changes_nothing_makes_few_remote_calls(playbook, project, tm
 
 
 def test_verify_reports_the_first_check_that_fails(influxql, verify):
-    """All services run; the database refuses what Telegraf writes."""
+    """All services run, but the database refuses the points of Telegraf."""
     influxql("REVOKE ALL ON iot FROM telegraf", "admin")
     try:
         result = verify()
@@ -186,8 +186,7 @@ def test_verify_reports_the_first_check_that_fails(influxql, verify):
         influxql("GRANT ALL ON iot TO telegraf", "admin")
 
 
-def test_a_refused_login_says_so(verify, inventory):
-    """The reason is no secret, though the password beside it is."""
+def test_verify_reports_a_wrong_password_without_printing_it(verify, inventory):
     file = inventory / "secrets/node_red/admin"
     password = file.read_text()
     file.write_text("another\n")
@@ -200,7 +199,7 @@ def test_a_refused_login_says_so(verify, inventory):
     assert "another" not in result.stdout
 
 
-def test_a_changed_secret_converges_everywhere_by_running_the_same_command_again(converge, inventory, secret, verify):
+def test_changed_secrets_reach_every_service_with_the_next_run(converge, inventory, secret, verify):
     changed = ("influxdb/grafana", "influxdb/telegraf", "mosquitto/telegraf", "grafana/admin", "node_red/admin")
     for name in changed:
         (inventory / "secrets" / name).write_text(f"changed-{secret(name)}\n")
@@ -211,19 +210,19 @@ def test_a_changed_secret_converges_everywhere_by_running_the_same_command_again
 
 
 @pytest.mark.parametrize("tag", ["packages", "telegraf_install", "node_red_install"])
-def test_installing_alone_finds_nothing_to_do(converge, tag):
+def test_the_tags_that_install_packages_work_alone_and_change_nothing(converge, tag):
     result = converge(f"--tags={tag}")
     assert result.returncode == 0, result.stdout[-3000:]
     assert " changed=0 " in result.stdout
 
 
-def test_everything_is_up_again_after_a_reboot(pis, verify):
+def test_the_whole_chain_works_after_a_reboot(pis, verify):
     pis["pi"].reboot()
     result = verify()
     assert result.returncode == 0, result.stdout
 
 
-def test_a_misspelt_reading_is_named_before_anything_is_touched(converge):
+def test_a_misspelt_key_of_a_reading_is_reported_before_anything_is_changed(converge):
     result = converge(site_readings=[{"field": "outsidetemp", "titel": "Temperature", "unit": "celsius"}])
     assert result.returncode != 0
     assert "unknown key titel. Did you mean title?" in " ".join(result.stdout.split())

@@ -1,4 +1,4 @@
-"""What is guaranteed when something fails (README, "What is guaranteed"): counted under a load of readings at QoS 1."""
+"""What the README guarantees ("What is guaranteed"): count the stored readings while services fail under load at QoS 1."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ testinfra_hosts = ["ansible://servers"]
 
 RATE = 20  # readings a second
 START = 1704067200  # 2024-01-01: every reading has a second of its own
-# What a broker that dies may take with it: what it acknowledged just before. Telegraf writes once a second; the rest is
+# Seconds before the broker is killed in which acknowledged readings may be lost. Telegraf writes once a second; the rest is
 # for a busy machine.
 GRACE = 10
 
 
 class Load:
-    """A device that publishes without a pause and remembers when each reading was acknowledged."""
+    """A device that publishes continuously and records when each reading was acknowledged."""
 
     def __init__(self, pi, account, password, device):
         self.device = device
@@ -46,7 +46,7 @@ class Load:
             self.sent += 1
 
     def stop(self, seconds=60):
-        """End the load, once everything has been acknowledged."""
+        """Stop when every reading has been acknowledged."""
         self.stopping.set()
         self.thread.join()
         end = time.monotonic() + seconds
@@ -70,7 +70,7 @@ def load(pis, secret):
 
 
 def stored(influxql, device, wanted, seconds=90):
-    """Numbers of the readings that the database has, when it has all that are wanted or the time is up."""
+    """The numbers of the stored readings, as soon as all that are wanted are stored or the time is up."""
     found = set()
     end = time.monotonic() + seconds
     while time.monotonic() < end and not wanted <= found:
@@ -81,8 +81,8 @@ def stored(influxql, device, wanted, seconds=90):
     return found
 
 
-def test_nothing_is_lost_while_one_of_the_three_is_away(host, influxql, load):
-    """Stopped, restarted, killed in turn; the broker is stopped in order, since a killed one has a rule of its own."""
+def test_no_reading_is_lost_while_a_service_is_down(host, influxql, load):
+    """Each is stopped, restarted or killed, except that the broker is not killed: the next test does that."""
     device = load("outages")
     for command in (
         "systemctl restart mosquitto",
@@ -102,7 +102,7 @@ def test_nothing_is_lost_while_one_of_the_three_is_away(host, influxql, load):
 
 
 @pytest.mark.parametrize("what", ["broker killed", "power cut"])
-def test_a_cut_costs_no_more_than_the_last_seconds(host, pis, influxql, load, what):
+def test_a_killed_broker_or_a_power_cut_loses_only_the_last_seconds(host, pis, influxql, load, what):
     device = load(what.replace(" ", "-"))
     time.sleep(GRACE + 10)
     cut = time.time()

@@ -1,4 +1,4 @@
-"""State files that a service must not repair by itself: they are named, and the command repairs them."""
+"""State files that are not repaired automatically: `make repair` lists and repairs them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ testinfra_hosts = ["ansible://servers"]
 META, FLOWS = "/var/lib/influxdb/meta/meta.db", "/var/lib/node-red/flows.json"
 
 
-def test_what_a_start_must_not_decide_is_repaired_by_the_command(host, publish, rows, playbook, verify):
+def test_repair_repairs_what_a_start_does_not(host, publish, rows, playbook, verify):
     publish("tig/matslopy4/reading", '{"outsidetemp": 12.5, "time": 1704060000}', "matslopy4")
     count = "SELECT count(outsidetemp) FROM mqtt_consumer WHERE device = 'matslopy4' AND time < '2024-01-01T00:00:00Z'"
     host.run_expect([0], "systemctl kill --signal=KILL influxdb node-red; systemctl stop influxdb node-red")
@@ -19,9 +19,9 @@ def test_what_a_start_must_not_decide_is_repaired_by_the_command(host, publish, 
 
     before = host.check_output(f"sha256sum {META} {FLOWS}")
     plan = playbook("repair.yml", "--check")
-    told = " ".join(plan.stdout.split())
-    assert f"{META} is empty" in told
-    assert f"{FLOWS} is empty" in told
+    printed = " ".join(plan.stdout.split())
+    assert f"{META} is empty" in printed
+    assert f"{FLOWS} is empty" in printed
     assert host.check_output(f"sha256sum {META} {FLOWS}") == before
 
     run = playbook("repair.yml")

@@ -1,4 +1,4 @@
-"""Asked to start is not running: what the verbs make of services that fail, each way in which they may."""
+"""What the verbs report about services that were asked to start but do not keep running."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def status(project, inventory):
     return run
 
 
-@pytest.mark.parametrize("how", ["cannot start", "ends in order", "ends with an error"])
-def test_a_service_that_does_not_stay_up_fails_every_verb(broken, playbook, status, how):
+@pytest.mark.parametrize("how", ["cannot start", "exits without an error", "exits with an error"])
+def test_every_verb_fails_if_a_service_does_not_stay_up(broken, playbook, status, how):
     broken(how, *UNITS)
     run = playbook("site.yml", "--tags=services")
     assert run.returncode != 0
     for unit in UNITS:
         assert f"{unit}.service does not stay up" in run.stdout, unit
-    assert ("Control process exited" if how == "cannot start" else "I have had enough") in run.stdout
+    assert ("Control process exited" if how == "cannot start" else "Giving up") in run.stdout
 
-    said = status()
-    assert said.returncode == 1
-    for service in json.loads(said.stdout)["services"]:
+    report = status()
+    assert report.returncode == 1
+    for service in json.loads(report.stdout)["services"]:
         assert service["state"] == "keeps restarting", service
         assert f"{service['unit']} does not stay up" in service["problem"]
 
