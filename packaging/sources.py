@@ -30,7 +30,7 @@ NO_REPOSITORY = re.compile(r"NOSPLIT|NODATA")
 
 
 class OutOfReach(FeedError):
-    """A repository cannot be reached, which says nothing about whether it can be trusted."""
+    """A repository cannot be reached. This does not mean that it cannot be trusted."""
 
 
 class Apt:

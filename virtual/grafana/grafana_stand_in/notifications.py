@@ -46,8 +46,8 @@ class Group:
     labels: dict[str, str]
     due: float
     alerts: dict[str, Alert] = field(default_factory=dict)
-    told: dict[str, bool] = field(default_factory=dict)
-    told_at: float = 0.0
+    notified: dict[str, bool] = field(default_factory=dict)
+    notified_at: float = 0.0
 
     @property
     def key(self) -> str:
@@ -125,10 +125,10 @@ class Notifier:
             with self._lock:
                 group.due = now + group.route.group_interval
                 for name in [
-                    name for name, alert in group.alerts.items() if alert.resolved and group.told.get(name, True)
+                    name for name, alert in group.alerts.items() if alert.resolved and group.notified.get(name, True)
                 ]:
                     del group.alerts[name]
-                    group.told.pop(name, None)
+                    group.notified.pop(name, None)
                 if not group.alerts:
                     self._groups.pop(key, None)
 
@@ -140,11 +140,11 @@ class Notifier:
             alerts = list(group.alerts.values())
         state = {alert.fingerprint: alert.resolved for alert in alerts}
         firing = {name for name, resolved in state.items() if not resolved}
-        told_firing = {name for name, resolved in group.told.items() if not resolved}
-        resolved_news = {name for name, resolved in state.items() if resolved and name in told_firing}
-        again = now - group.told_at >= group.route.repeat_interval
-        if not (firing - told_firing or resolved_news or (firing and again)):
-            group.told |= {name: True for name, resolved in state.items() if resolved}
+        known_firing = {name for name, resolved in group.notified.items() if not resolved}
+        resolved_news = {name for name, resolved in state.items() if resolved and name in known_firing}
+        again = now - group.notified_at >= group.route.repeat_interval
+        if not (firing - known_firing or resolved_news or (firing and again)):
+            group.notified |= {name: True for name, resolved in state.items() if resolved}
             return
         sent = [alert for alert in alerts if not alert.resolved or alert.fingerprint in resolved_news]
         points = [p for p in self._store.all("contact_point") if p["name"] == group.route.receiver]
@@ -154,7 +154,7 @@ class Notifier:
             chosen = [a for a in sent if not (point["disableResolveMessage"] and a.resolved)]
             if chosen:
                 self._deliver(point, group, chosen)
-        group.told, group.told_at = state, now
+        group.notified, group.notified_at = state, now
 
     def _deliver(self, point: dict[str, Any], group: Group, alerts: list[Alert]) -> None:
         if point["type"] != "webhook":

@@ -195,7 +195,7 @@ class RuleStates:
         return next((i.error for i in self.instances.values() if i.error), "")
 
     def process(self, rule: dict[str, Any], folder: str, outcomes: list[Evaluation], now: float) -> list[Instance]:
-        """Update every instance; return those that changed or that the contact points must be told about."""
+        """Update every instance; return those that changed or that must be sent to the contact points."""
         touched = self._spread(rule, outcomes, now)
         if touched is None:
             touched = []
