@@ -132,7 +132,11 @@ class TestMakefile:
         [
             ("pi ASK=1", "--ask-pass --ask-become-pass --inventory inventories/home playbooks/site.yml"),
             ("pi INVENTORY=mine", "--inventory mine playbooks/site.yml"),
-            ("device NAME=attic", "--inventory inventories/home playbooks/device.yml --extra-vars device_name=attic"),
+            (
+                "device NAME=attic SENSORS=dht11,soil",
+                "--inventory inventories/home playbooks/device.yml --extra-vars device_name=attic"
+                " --extra-vars device_sensors=dht11,soil",
+            ),
             ("flash", "--inventory inventories/home playbooks/flash.yml"),
             ("flash DEVICE=attic", "--inventory inventories/home playbooks/flash.yml --limit attic"),
             (
