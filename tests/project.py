@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # The values that several programs share.
@@ -25,3 +26,10 @@ def load(path: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses look for it
     loader.exec_module(module)
     return module
+
+
+def argument_errors(role: str, **variables) -> list[str]:
+    """What Ansible reports of these variables when the role starts, from its argument_specs."""
+    path = REPOSITORY / "roles" / role / "meta/argument_specs.yml"
+    options = yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
+    return ArgumentSpecValidator({name: options[name] for name in variables}).validate(variables).error_messages

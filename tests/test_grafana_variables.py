@@ -6,6 +6,7 @@ import json
 
 import pytest
 from ansible_collections.tig_pi.stack.plugins.filter import grafana
+from project import argument_errors
 
 SOURCE = {"name": "iot", "uid": "influx", "type": "influxdb", "url": "http://127.0.0.1:8086"}
 WEBHOOK = {"name": "My house", "type": "webhook", "url": "https://example.org/hook?key=1"}
@@ -14,7 +15,10 @@ SMTP = {"host": "mail.example.org", "from": "pi@example.org", "password": "secre
 
 
 def problems(sources=(SOURCE,), points=(), smtp=None, password="password", key="key"):
-    return grafana.grafana_problems(list(sources), list(points), smtp or {}, password, key)
+    """As the role reports them: first those of argument_specs, and the others if there are none."""
+    variables = {"datasources": list(sources), "contact_points": list(points), "smtp": smtp or {}}
+    errors = argument_errors("grafana", **{f"grafana_{name}": value for name, value in variables.items()})
+    return errors or grafana.grafana_problems(*variables.values(), password, key)
 
 
 def test_what_is_right_is_no_problem():
@@ -29,25 +33,42 @@ def test_what_is_right_is_no_problem():
         ({"password": ""}, "grafana_admin_password must have at least 4 characters"),
         ({"password": " abcd"}, "grafana_admin_password begins or ends with a space"),
         ({"key": ""}, "grafana_secret_key is not set"),
-        ({"sources": [{**SOURCE, "url": ""}]}, "grafana_datasources: iot has no url"),
+        ({"sources": [{**SOURCE, "url": ""}]}, "grafana_datasources: iot: its url must begin with http"),
+        (
+            {"sources": [{"name": "iot", "uid": "influx", "type": "influxdb"}]},
+            "missing required arguments: url found in grafana_datasources",
+        ),
+        ({"sources": [{**SOURCE, "jsonData": "x"}]}, "found in 'grafana_datasources'"),
         ({"sources": [{**SOURCE, "uid": "u" * 41}]}, "at most 40"),
-        ({"sources": [{**SOURCE, "json_data": {}}]}, "unknown key json_data"),
-        ({"sources": [{**SOURCE, "access": "direct"}]}, "access is 'direct'"),
+        (
+            {"sources": [{**SOURCE, "json_data": {}}]},
+            "grafana_datasources.json_data. Supported parameters include: access,",
+        ),
+        (
+            {"sources": [{**SOURCE, "access": "direct"}]},
+            "value of access must be one of: proxy, got: direct found in grafana_datasources",
+        ),
         ({"sources": [SOURCE, {**SOURCE, "uid": "b"}]}, "2 entries have the name iot"),
         ({"sources": [SOURCE, {**SOURCE, "name": "b"}]}, "2 entries have the uid influx"),
         (
             {"sources": [{**SOURCE, "isDefault": True}, {**SOURCE, "name": "b", "uid": "b", "isDefault": True}]},
             "several entries are the default",
         ),
-        ({"points": [{"name": "x", "type": "wobhook"}]}, "the type is 'wobhook'; use email or webhook"),
-        ({"points": [{**WEBHOOK, "addresses": "a@b"}]}, "unknown key addresses"),
-        ({"points": [{**WEBHOOK, "url": "example.org"}]}, "begin with http"),
+        (
+            {"points": [{"name": "x", "type": "wobhook"}]},
+            "value of type must be one of: email, webhook, got: wobhook found in grafana_contact_points",
+        ),
+        (
+            {"points": [{**WEBHOOK, "addresses": "a@b"}]},
+            "grafana_contact_points: My house: addresses is not used with type webhook",
+        ),
+        ({"points": [{**WEBHOOK, "url": "example.org"}]}, "begins with http"),
         ({"points": [EMAIL]}, "grafana_smtp has no mail server"),
         ({"points": [{**EMAIL, "addresses": "nobody"}], "smtp": SMTP}, "addresses must be"),
         ({"points": [{"name": "post", "type": "email"}], "smtp": SMTP}, "addresses must be"),
         ({"points": [WEBHOOK, WEBHOOK]}, "2 entries have the name My house"),
-        ({"smtp": {"host": "mail", "form": "a@b"}}, "unknown key form"),
-        ({"smtp": {"host": "mail"}}, "grafana_smtp has no from"),
+        ({"smtp": {"host": "mail", "form": "a@b"}}, "grafana_smtp.form. Supported parameters include: from,"),
+        ({"smtp": {"host": "mail"}}, "grafana_smtp: from must be an e-mail address"),
     ],
 )
 def test_a_problem_is_told_with_its_variable(arguments, complaint):

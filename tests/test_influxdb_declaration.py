@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.tig_pi.stack.plugins.filter import influxdb
+from project import argument_errors
 
 ADMIN = {"name": "admin", "password": "secret"}
 QUERY = "SELECT mean(*) INTO a.b FROM c GROUP BY time(10m), *"
 
 
 def problems(databases=(), users=(), admin=ADMIN, address="127.0.0.1:8086") -> list[str]:
-    return influxdb.influxdb_problems(list(databases), list(users), admin, address)
+    """As the role reports them: first those of argument_specs, and the others if there are none."""
+    variables = {"influxdb_databases": list(databases), "influxdb_users": list(users), "influxdb_admin": admin}
+    return argument_errors("influxdb", **variables) or influxdb.influxdb_problems(*variables.values(), address)
 
 
 def policy(**entry) -> list[dict]:
@@ -39,12 +42,16 @@ def test_nothing_is_said_of_what_works():
         ({"admin": {"name": "admin", "password": ""}}, "influxdb_admin has no password"),
         ({"admin": {"name": "admin", "password": "x" * 73}}, "first 72 bytes"),
         ({"databases": [{"name": "iot"}, {"name": "iot"}]}, "database 'iot' is declared twice"),
-        ({"databases": [{"name": "my iot"}]}, "'my iot': use letters"),
+        ({"databases": [{"name": "my iot"}]}, "'my iot': a name consists of letters"),
+        ({"databases": [{}]}, "missing required arguments: name found in influxdb_databases"),
+        ({"databases": [{"name": "iot", "retention_policies": [{}]}]}, "influxdb_databases -> retention_policies"),
+        ({"users": [{"password": "p"}]}, "missing required arguments: name found in influxdb_users"),
+        ({"admin": {"password": "p"}}, "missing required arguments: name found in influxdb_admin"),
         ({"databases": policy(duration="1 month")}, "retention policy 'p': '1 month' is not a duration"),
         ({"databases": policy(duration="30m")}, "retention policy 'p': a duration of 30m is too short"),
         ({"databases": policy(shard_duration="60d")}, "shard duration 60d is longer than"),
         ({"databases": query(query="SELECT 1")}, "continuous query 'q': a query must be SELECT … INTO"),
-        ({"databases": query(state="gone")}, "state 'gone' is neither"),
+        ({"databases": query(state="gone")}, "value of state must be one of: present, absent, got: gone"),
         (
             {"users": [user(grants=[{"database": "toi", "privilege": "read"}])]},
             "influxdb_databases has no database 'toi'",
@@ -54,7 +61,7 @@ def test_nothing_is_said_of_what_works():
         ({"users": [user(name="admin", grants=[])]}, "user 'admin' is the administrator"),
         (
             {"databases": [{"name": "iot"}], "users": [user(grants=[{"database": "iot", "privilege": "rw"}])]},
-            "privilege 'rw' is not one of read, write, all",
+            "value of privilege must be one of: read, write, all, got: rw found in influxdb_users -> grants",
         ),
     ],
 )

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from ansible_collections.tig_pi.stack.plugins.filter import mosquitto
 from chain import program
+from project import argument_errors
 
 LISTENERS = [{"port": 1883, "address": ""}]
 ACCOUNTS = [
@@ -92,15 +93,32 @@ def test_a_password_that_cannot_work_is_not_shown(password):
 
 
 def test_all_problems_are_told_at_once():
-    accounts = [{"name": "a"}, {"name": "a", "password": "p"}, {"password": "p"}]
+    accounts = [{"name": "a"}, {"name": "a", "password": "p"}, {"name": 5, "password": "p"}]
     assert len(mosquitto.mosquitto_problems(accounts, [{"port": 0}])) == 4
+
+
+@pytest.mark.parametrize(
+    ("variables", "complaint"),
+    [
+        ({"accounts": [{"password": "p"}]}, "missing required arguments: name found in mosquitto_accounts"),
+        (
+            {"accounts": [{"name": "a", "topics": [{"topic": "b", "access": "rw"}]}]},
+            "value of access must be one of: read, write, readwrite, got: rw found in mosquitto_accounts -> topics",
+        ),
+        ({"accounts": [{"name": "a", "topics": [{"access": "read"}]}]}, "missing required arguments: topic"),
+        ({"listeners": [{"port": "x"}]}, "'mosquitto_listeners'"),
+        ({"listeners": [{}]}, "missing required arguments: port found in mosquitto_listeners"),
+    ],
+)
+def test_a_wrong_entry_is_reported_with_its_variable(variables, complaint):
+    [error] = argument_errors("mosquitto", **{f"mosquitto_{name}": value for name, value in variables.items()})
+    assert complaint in error
 
 
 @pytest.mark.parametrize(
     "listeners",
     [
         [],
-        [{"port": "x"}],
         [{"port": 70000}],
         [{"port": 1, "address": "pi"}],
         [{"port": 1}, {"port": 1, "address": "::1"}],

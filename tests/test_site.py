@@ -119,7 +119,20 @@ def spoil_variable(name, value, host="pi"):
         (spoil_variable("site_alert_topic", "tig/alert"), "site_alert_topic: tig/alert is below tig"),
         (spoil_variable("site_accounts", [{"name": "greenhouse"}]), "the account greenhouse exists already"),
         (spoil_variable("site_accounts", [{"name": "mats", "topics": ["a"]}]), "mats: unknown key topics"),
-        (spoil_variable("site_contact_point", {"type": "pigeon"}), "site_contact_point must have"),
+        (spoil_variable("site_contact_point", {"type": "email"}), "site_contact_point: addresses must be"),
+        (spoil_variable("site_contact_point", {"url": "https://example.org"}), "site_contact_point has no type."),
+        (
+            spoil_variable("site_contact_point", {"type": "webhook", "url": "example.org"}),
+            "site_contact_point: a webhook needs a url",
+        ),
+        (
+            spoil_variable("site_contact_point", {"type": "email", "addresses": "a@example.org"}),
+            "site_contact_point has type email, but site_mail_server has no mail server",
+        ),
+        (
+            spoil_variable("site_mail_server", {"host": "mail.example.org"}),
+            "site_mail_server: from must be an e-mail address",
+        ),
         (spoil_variable("grafana_repository", {"fingerprint": ""}), "grafana_repository.fingerprint is empty"),
         (spoil_variable("site_forward", {"host": "a"}), "site_forward has no topic"),
         (

@@ -6,28 +6,26 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-SECRETS = "/etc/grafana/secrets"
-UID = re.compile(r"[A-Za-z0-9_-]{1,40}")
-SHORTEST_PASSWORD = 4  # Grafana's own policy
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.grafana.documents import UID
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.grafana.notifications import (
+    addresses,
+    contact_point_problems,
+    mail_server_problems,
+)
 
-# https://grafana.com/docs/grafana/latest/administration/provisioning/#data-sources; Grafana ignores other keys.
-DATASOURCE_KEYS = {
-    "access", "basicAuth", "basicAuthUser", "database", "editable", "isDefault", "jsonData", "name", "orgId",
-    "secureJsonData", "type", "uid", "url", "user", "version", "withCredentials",
-}  # fmt: skip
-CONTACT_POINT_KEYS = {"email": {"addresses"}, "webhook": {"url", "user", "password"}}
-SMTP_KEYS = {"host", "port", "user", "password", "from", "from_name", "starttls"}
+SECRETS = "/etc/grafana/secrets"
+SHORTEST_PASSWORD = 4  # Grafana's own policy
 
 
 def grafana_problems(
     datasources: list[Mapping], contact_points: list[Mapping], smtp: Mapping, admin_password: str, secret_key: str
 ) -> list[str]:
-    """What Grafana would refuse or ignore, one sentence each."""
+    """What Grafana would refuse or ignore and argument_specs cannot express, one sentence each."""
     return [
         *_password_problems(admin_password, secret_key),
         *_datasource_problems(datasources),
         *_contact_point_problems(contact_points, smtp),
-        *_smtp_problems(smtp),
+        *mail_server_problems("grafana_smtp", smtp),
     ]
 
 
@@ -43,16 +41,11 @@ def _password_problems(admin_password: str, secret_key: str) -> Iterator[str]:
 
 def _datasource_problems(datasources: list[Mapping]) -> Iterator[str]:
     for source in datasources:
-        where = f"grafana_datasources: {source.get('name') or source.get('uid') or 'an entry'}"
-        for key in ("name", "uid", "type", "url"):
-            if not source.get(key):
-                yield f"{where} has no {key}."
-        if source.get("uid") and not UID.fullmatch(source["uid"]):
+        where = f"grafana_datasources: {source['name'] or 'an entry'}"
+        if not UID.fullmatch(source["uid"]):
             yield f"{where}: the uid {source['uid']!r} is not valid; use at most 40 letters, digits, '-' and '_'."
-        for key in sorted(set(source) - DATASOURCE_KEYS):
-            yield f"{where}: unknown key {key}; the keys are {', '.join(sorted(DATASOURCE_KEYS))}."
-        if source.get("access", "proxy") != "proxy":
-            yield f"{where}: access is {source['access']!r}; Grafana 12 supports proxy only."
+        if not source["url"].startswith(("http://", "https://")):
+            yield f"{where}: its url must begin with http:// or https://."
     for key in ("name", "uid"):
         yield from _duplicates("grafana_datasources", key, datasources)
     if len([source for source in datasources if source.get("isDefault")]) > 1:
@@ -61,32 +54,9 @@ def _datasource_problems(datasources: list[Mapping]) -> Iterator[str]:
 
 def _contact_point_problems(contact_points: list[Mapping], smtp: Mapping) -> Iterator[str]:
     for point in contact_points:
-        where = f"grafana_contact_points: {point.get('name') or 'an entry'}"
-        kind = point.get("type")
-        if not point.get("name"):
-            yield f"{where} has no name."
-        if kind not in CONTACT_POINT_KEYS:
-            yield f"{where}: the type is {kind!r}; use email or webhook."
-            continue
-        keys = CONTACT_POINT_KEYS[kind]
-        for key in sorted(set(point) - {"name", "type"} - keys):
-            yield f"{where}: unknown key {key}; the keys for type {kind} are {', '.join(sorted(keys))}."
-        if kind == "webhook" and not str(point.get("url") or "").startswith(("http://", "https://")):
-            yield f"{where}: its url must begin with http:// or https://."
-        if kind == "email":
-            addresses = _addresses(point)
-            if not addresses or not all(re.fullmatch(r"[^@\s;,]+@[^@\s;,]+", address) for address in addresses):
-                yield f"{where}: addresses must be an e-mail address or a list of them."
-            if not smtp.get("host"):
-                yield f"{where} has type email, but grafana_smtp has no mail server (host, port, user, …)."
+        where = f"grafana_contact_points: {point['name'] or 'an entry'}"
+        yield from contact_point_problems(where, point, smtp, "grafana_smtp")
     yield from _duplicates("grafana_contact_points", "name", contact_points)
-
-
-def _smtp_problems(smtp: Mapping) -> Iterator[str]:
-    for key in sorted(set(smtp) - SMTP_KEYS):
-        yield f"grafana_smtp: unknown key {key}; the keys are {', '.join(sorted(SMTP_KEYS))}."
-    if smtp.get("host") and not smtp.get("from"):
-        yield "grafana_smtp has no from: a mail server refuses mail without a sender."
 
 
 def _duplicates(variable: str, key: str, entries: list[Mapping]) -> Iterator[str]:
@@ -120,7 +90,7 @@ def grafana_contact_point_uid(point: Mapping) -> str:
 def _contact_point(point: Mapping) -> dict:
     uid = grafana_contact_point_uid(point)
     if point["type"] == "email":
-        settings = {"addresses": _literal(";".join(_addresses(point))), "singleEmail": True}
+        settings = {"addresses": _literal(";".join(addresses(point))), "singleEmail": True}
     else:
         settings = {"url": _reference(point["url"], f"{uid}.url"), "httpMethod": "POST"}
         if point.get("user"):
@@ -129,11 +99,6 @@ def _contact_point(point: Mapping) -> dict:
             settings["password"] = _reference(point["password"], f"{uid}.password")
     receiver = {"uid": uid, "type": point["type"], "settings": settings}
     return {"orgId": 1, "name": _literal(point["name"]), "receivers": [receiver]}
-
-
-def _addresses(point: Mapping) -> list[str]:
-    addresses = point.get("addresses") or []
-    return re.split(r"[;,\s]+", addresses.strip()) if isinstance(addresses, str) else [str(one) for one in addresses]
 
 
 def grafana_secrets(

@@ -12,19 +12,17 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "u": 1e-6, "µ": 1e-6, "ms": 1e-3}
 UNITS |= {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 PART = re.compile(r"(\d+)(ns|us|µs|ms|u|µ|s|m|h|d|w)")
-PRIVILEGES = ("read", "write", "all")
-STATES = ("present", "absent")
 
 
 def influxdb_problems(databases: list, users: list, admin: Mapping, address: str) -> list[str]:
-    """What the server would refuse or misunderstand, one sentence each."""
-    names = [database.get("name") for database in databases]
+    """What the server would refuse or misunderstand and argument_specs cannot express, one sentence each."""
+    names = [database["name"] for database in databases]
     return [
         *_address_problems(address),
         *_admin_problems(admin),
         *_duplicates("influxdb_databases: database", names),
         *(problem for database in databases for problem in _database_problems(database)),
-        *_duplicates("influxdb_users: user", [user.get("name") for user in users]),
+        *_duplicates("influxdb_users: user", [user["name"] for user in users]),
         *(problem for user in users for problem in _user_problems(user, names, admin)),
     ]
 
@@ -40,15 +38,13 @@ def _address_problems(address: str) -> Iterator[str]:
 
 
 def _admin_problems(admin: Mapping) -> Iterator[str]:
-    yield from _name_problems("influxdb_admin", admin.get("name"))
+    yield from _name_problems("influxdb_admin", admin["name"])
     yield from _password_problems("influxdb_admin", admin.get("password"))
 
 
 def _name_problems(where: str, name: object) -> Iterator[str]:
-    if not isinstance(name, str) or not name:
-        yield f"{where}: an entry has no name."
-    elif not NAME.match(name):
-        yield f"{where}: {name!r}: use letters, digits and _ . - only."
+    if not isinstance(name, str) or not NAME.match(name):
+        yield f"{where}: {name!r}: a name consists of letters, digits and _ . - (quote a number)."
 
 
 def _password_problems(where: str, password: object) -> Iterator[str]:
@@ -61,7 +57,7 @@ def _password_problems(where: str, password: object) -> Iterator[str]:
 
 
 def _duplicates(where: str, names: list) -> Iterator[str]:
-    for name in sorted({name for name in names if isinstance(name, str) and names.count(name) > 1}):
+    for name in sorted({str(name) for name in names if names.count(name) > 1}):
         yield f"{where} {name!r} is declared twice; keep one entry."
 
 
@@ -77,24 +73,24 @@ def _seconds(duration: object) -> float | None:
 
 
 def _database_problems(database: Mapping) -> Iterator[str]:
-    name = database.get("name")
+    name = database["name"]
     yield from _name_problems("influxdb_databases", name)
     policies = database.get("retention_policies") or []
     where = f"influxdb_databases: database {name!r}, retention policy"
-    yield from _duplicates(where, [policy.get("name") for policy in policies])
+    yield from _duplicates(where, [policy["name"] for policy in policies])
     if len([policy for policy in policies if policy.get("default")]) > 1:
         yield f"influxdb_databases: database {name!r} has more than one default retention policy."
     for policy in policies:
-        yield from _policy_problems(f"{where} {policy.get('name')!r}", policy)
+        yield from _policy_problems(f"{where} {policy['name']!r}", policy)
     queries = database.get("continuous_queries") or []
     where = f"influxdb_databases: database {name!r}, continuous query"
-    yield from _duplicates(where, [query.get("name") for query in queries])
+    yield from _duplicates(where, [query["name"] for query in queries])
     for query in queries:
-        yield from _query_problems(f"{where} {query.get('name')!r}", query)
+        yield from _query_problems(f"{where} {query['name']!r}", query)
 
 
 def _policy_problems(where: str, policy: Mapping) -> Iterator[str]:
-    yield from _name_problems(where, policy.get("name"))
+    yield from _name_problems(where, policy["name"])
     duration = _seconds(policy.get("duration"))
     if duration is None:
         yield f"{where}: {policy.get('duration')!r} is not a duration; write 30d, 26w, 12h or 0s (for ever)."
@@ -109,9 +105,7 @@ def _policy_problems(where: str, policy: Mapping) -> Iterator[str]:
 
 
 def _query_problems(where: str, query: Mapping) -> Iterator[str]:
-    yield from _name_problems(where, query.get("name"))
-    if query.get("state", "present") not in STATES:
-        yield f"{where}: state {query['state']!r} is neither present nor absent."
+    yield from _name_problems(where, query["name"])
     if query.get("state") == "absent":
         return
     text = " ".join(str(query.get("query") or "").split()).lower()
@@ -120,22 +114,18 @@ def _query_problems(where: str, query: Mapping) -> Iterator[str]:
 
 
 def _user_problems(user: Mapping, databases: list, admin: Mapping) -> Iterator[str]:
-    name = user.get("name")
+    name = user["name"]
     yield from _name_problems("influxdb_users", name)
     where = f"influxdb_users: user {name!r}"
-    if name == admin.get("name"):
+    if name == admin["name"]:
         yield f"{where} is the administrator; remove it here, or give the administrator another name."
-    if user.get("state", "present") not in STATES:
-        yield f"{where}: state {user['state']!r} is neither present nor absent."
     if user.get("state") != "absent":
         yield from _password_problems(where, user.get("password"))
     grants = user.get("grants") or []
-    yield from _duplicates(f"{where}: a grant on", [grant.get("database") for grant in grants])
+    yield from _duplicates(f"{where}: a grant on", [grant["database"] for grant in grants])
     for grant in grants:
-        if grant.get("database") not in databases:
-            yield f"{where}: influxdb_databases has no database {grant.get('database')!r} for this grant."
-        if grant.get("privilege") not in PRIVILEGES:
-            yield f"{where}: privilege {grant.get('privilege')!r} is not one of {', '.join(PRIVILEGES)}."
+        if grant["database"] not in databases:
+            yield f"{where}: influxdb_databases has no database {grant['database']!r} for this grant."
 
 
 class FilterModule:

@@ -9,12 +9,11 @@ import re
 from collections.abc import Mapping
 
 NAME = re.compile(r"[A-Za-z0-9._@-]+\Z")
-ACCESS = ("read", "write", "readwrite")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def mosquitto_problems(accounts: list[Mapping], listeners: list[Mapping]) -> list[str]:
-    """What the broker could not use, one sentence each."""
+    """What the broker could not use and argument_specs cannot express, one sentence each."""
     return [*_listener_problems(listeners), *_account_problems(accounts)]
 
 
@@ -24,32 +23,29 @@ def _listener_problems(listeners: list[Mapping]) -> list[str]:
     problems = []
     seen = set()
     for listener in listeners:
-        port, address = listener.get("port"), listener.get("address") or ""
-        if not str(port).isdigit() or not 0 < int(port) < 65536:
-            problems.append(f"mosquitto_listeners: port {port!r} is not a number from 1 to 65535.")
+        port, address = int(listener["port"]), listener.get("address") or ""
+        if not 0 < port < 65536:
+            problems.append(f"mosquitto_listeners: port {port!r} is not between 1 and 65535.")
             continue
         if address:
             try:
                 ipaddress.ip_address(address)
             except ValueError:
                 problems.append(f"mosquitto_listeners: {address!r} is not an address (port {port}).")
-        if (int(port), address) in seen or (int(port), "") in seen:
+        if (port, address) in seen or (port, "") in seen:
             problems.append(f"mosquitto_listeners: port {port} is declared twice.")
-        seen.add((int(port), address))
+        seen.add((port, address))
     return problems
 
 
 def _account_problems(accounts: list[Mapping]) -> list[str]:
     problems = []
     seen = set()
-    for position, account in enumerate(accounts, start=1):
-        name = account.get("name")
-        if not isinstance(name, str) or not name:
-            problems.append(f"mosquitto_accounts: entry {position} has no name.")
-            continue
+    for account in accounts:
+        name = account["name"]
         where = f"mosquitto_accounts: account {name!r}"
-        if not NAME.match(name):
-            problems.append(f"{where}: use letters, digits and . _ @ - only.")
+        if not isinstance(name, str) or not NAME.match(name):
+            problems.append(f"{where}: a name consists of letters, digits and . _ @ - (quote a number).")
         if name in seen:
             problems.append(f"{where} is declared twice; keep one entry.")
         seen.add(name)
@@ -61,12 +57,9 @@ def _account_problems(accounts: list[Mapping]) -> list[str]:
                 f"{where}: a password must not contain line breaks or control characters, and has at most 1024 bytes."
             )
         for entry in account.get("topics") or []:
-            topic, access = entry.get("topic"), entry.get("access")
-            if access not in ACCESS:
-                problems.append(f"{where}: access {access!r} to {topic!r} is not one of {', '.join(ACCESS)}.")
-            problem = _topic_problem(topic)
+            problem = _topic_problem(entry["topic"])
             if problem:
-                problems.append(f"{where}: topic {topic!r} {problem}")
+                problems.append(f"{where}: topic {entry['topic']!r} {problem}")
     return problems
 
 

@@ -15,6 +15,11 @@ import yaml
 from ansible.errors import AnsibleFilterError
 from ansible.module_utils.parsing.convert_bool import BOOLEANS
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.contract import CONTRACT
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.grafana.notifications import (
+    KEYS,
+    contact_point_problems,
+    mail_server_problems,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 DRIVERS = REPOSITORY / "firmware" / "lib" / "tig" / "drivers"
@@ -217,7 +222,7 @@ def site_problems(variables: Mapping, hostvars: Mapping, groups: Mapping, rename
         _measurement(variables["site_measurement"]),
         _timezone(variables["site_timezone"]),
         _bounds(variables),
-        _contact_point(variables["site_contact_point"]),
+        _notifications(variables["site_contact_point"], variables["site_mail_server"]),
         _forward(variables, [str(hostvars[host].get("lopy4_name", host)) for host in devices]),
     )
     return [problem for check in checks for problem in check]
@@ -281,7 +286,7 @@ def _keys(variables: Mapping) -> Iterator[str]:
         if not keys:
             continue
         first = next(iter(keys))  # identifies an entry
-        entries = variables[name] if option["type"] == "list" else [variables[name]]
+        entries = variables[name] if option["type"] == "list" else [variables[name]] if variables[name] else []
         for place, entry in enumerate(entries, 1):
             where = f"{name}: {entry.get(first) or f'entry {place}'}" if option["type"] == "list" else name
             for key in sorted(set(entry) - set(keys)):
@@ -469,19 +474,14 @@ def _timezone(zone: str) -> Iterator[str]:
         yield f"site_timezone: unknown time zone {zone!r}.{_suggestion(zone, zones)}"
 
 
-def _contact_point(contact: Mapping) -> Iterator[str]:
-    wanted = {"email": "addresses", "webhook": "url"}
-    if contact and (contact.get("type") not in wanted or not contact.get(wanted[contact["type"]])):
-        yield "site_contact_point must have type: email and addresses, or type: webhook and url; {} means no contact point."
+def _notifications(contact: Mapping, server: Mapping) -> Iterator[str]:
+    if contact.get("type") in KEYS:  # otherwise _keys names it
+        yield from contact_point_problems("site_contact_point", contact, server, "site_mail_server")
+    yield from mail_server_problems("site_mail_server", server)
 
 
 def _forward(variables: Mapping, devices: list[str]) -> Iterator[str]:
     forward = variables["site_forward"]
-    if not forward:
-        return
-    for key in ("host", "topic"):
-        if not forward.get(key):
-            yield f"site_forward has no {key}; {{}} forwards nothing."
     fields = [reading.get("field") for reading in variables["site_readings"]]
     for key, known in (("devices", devices), ("fields", fields)):
         for name in forward.get(key) or []:
