@@ -143,7 +143,7 @@ def test_the_names_of_all_other_measurements_are_reserved():
     ("role", "variable", "value"),
     [
         ("mosquitto", "mosquitto_listeners", [{"port": PORTS["mqtt"], "address": ""}]),
-        ("mosquitto", "mosquitto_message_size_limit", CONTRACT["message_bytes"]),
+        ("mosquitto", "mosquitto_max_message_size", CONTRACT["message_bytes"]),
         ("influxdb", "influxdb_http_bind_address", f"127.0.0.1:{PORTS['influxdb']}"),
         ("grafana", "grafana_http_port", PORTS["grafana"]),
         ("node_red", "node_red_http_port", PORTS["node_red"]),
@@ -223,7 +223,7 @@ def test_the_entries_and_words_of_a_status_are_documented():
 def test_the_limits_of_messages_are_documented():
     text = text_of("docs/messages.md")
     assert f"longer than {CONTRACT['point_bytes'] // 1000} kB" in text
-    assert f"`mosquitto_message_size_limit` ({CONTRACT['message_bytes']} bytes)" in text
+    assert f"`mosquitto_max_message_size` ({CONTRACT['message_bytes']} bytes)" in text
     assert f"longer than {CONTRACT['name_bytes']} bytes" in text
     assert f"a time before {datetime.fromtimestamp(CONTRACT['earliest_time'], UTC).year}" in text
 

@@ -102,7 +102,7 @@ def mosquitto_acl_file(accounts: list[Mapping]) -> str:
 
 
 def mosquitto_accounts_file(accounts: list[Mapping], host: str, iterations: int) -> str:
-    """The file for the broker's plugin: fingerprints of passwords, client ids, and the topics that collectors read."""
+    """The file for the broker's plugin: fingerprints of passwords, client ids, and the topics of accounts that keep their session."""
     # Shows that the three files are complete and from the same run.
     others = mosquitto_password_file(accounts, host, iterations) + mosquitto_acl_file(accounts)
     lines = [f"files - {hashlib.sha256(others.encode()).hexdigest()}\n"]
@@ -111,7 +111,7 @@ def mosquitto_accounts_file(accounts: list[Mapping], host: str, iterations: int)
         fingerprint = hashlib.sha256(mosquitto_password_file([account], host, iterations).encode()).hexdigest()[:16]
         lines.append(f"account {name} {fingerprint}\n")
         lines += [f"id {name} {prefix}\n" for prefix in [name, *(account.get("client_ids") or [])]]
-        if account.get("collects"):
+        if account.get("keeps_session"):
             readable = [entry["topic"] for entry in account.get("topics") or [] if "read" in entry["access"]]
             lines += [f"collect {name} {topic}\n" for topic in readable]
     return "".join(lines)

@@ -141,7 +141,7 @@ def broker_accounts(
 
     sent = [f"{prefix}/+/{BRANCHES[branch]}" for branch in ("reading", "status")]
     accounts = [
-        account("telegraf", read=[*sent, *extra_topics, "$SYS/#"], collects=True),
+        account("telegraf", read=[*sent, *extra_topics, "$SYS/#"], keeps_session=True),
         account("node_red", read=[f"{prefix}/#", *extra_topics], both=[f"{alert_topic}/#"]),
         account(PROBE, read=sent, write=[f"{prefix}/{PROBE}/{BRANCHES['reading']}"]),
     ]

@@ -1,4 +1,4 @@
-"""What an account that collects is sent: each message once, and nothing that nobody asked for."""
+"""What an account that keeps its session is sent: each message once, and nothing that nobody asked for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ OTHERS = [
     {"name": "greenhouse", "topics": [{"topic": "tig/greenhouse/#", "access": "readwrite"}]},
     {"name": "mats", "topics": [{"topic": "mats/#", "access": "readwrite"}, {"topic": "tig/#", "access": "read"}]},
 ]
-ACCOUNTS = [{"name": "telegraf", "collects": True, "topics": TOPICS}, *OTHERS]
+ACCOUNTS = [{"name": "telegraf", "keeps_session": True, "topics": TOPICS}, *OTHERS]
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def broker(tmp_path):
     broker.stop()
 
 
-def collect(broker: Broker, *topics: str) -> list[str]:
-    """What a collector gets that starts, subscribes as Telegraf does at every start, and stops."""
+def received(broker: Broker, *topics: str) -> list[str]:
+    """What the account is sent when it subscribes as Telegraf does at every start."""
     reader = Client(broker, "telegraf", "telegraf-reading", persistent=True)
     for topic in topics:
         reader.subscribe(topic)
@@ -33,14 +33,14 @@ def collect(broker: Broker, *topics: str) -> list[str]:
 
 def test_a_retained_reading_is_sent_once_whatever_is_restarted(broker):
     topics = ("tig/+/reading", "mats/test")
-    assert collect(broker, *topics) == []
+    assert received(broker, *topics) == []
     mats = Client(broker, "mats", "mats-phone")
     mats.publish("mats/test", '{"device": "phone", "outsidetemp": 25}', retain=True)
     mats.close()
-    assert collect(broker, *topics) == ['{"device": "phone", "outsidetemp": 25}']
-    assert collect(broker, *topics) == []
+    assert received(broker, *topics) == ['{"device": "phone", "outsidetemp": 25}']
+    assert received(broker, *topics) == []
     broker.restart()
-    assert collect(broker, *topics) == []
+    assert received(broker, *topics) == []
     # Everybody else is sent it at each subscribe, as ever.
     assert Client(broker, "mats", "mats-tablet").subscribe("mats/test").payloads() == [
         '{"device": "phone", "outsidetemp": 25}'
@@ -62,9 +62,9 @@ def test_the_broker_s_own_figures_are_there_at_once(broker):
     assert reader.received.get(timeout=5)[0] == "$SYS/broker/retained messages/count"
 
 
-def test_a_collector_does_not_come_back_to_a_topic_that_was_taken_from_it(broker):
+def test_a_kept_session_loses_a_topic_that_the_account_may_no_longer_read(broker):
     """As `make pi` has it: the broker knows first; Telegraf, started before, subscribes to the old topic once more."""
-    collect(broker, "tig/+/reading", "mats/test")
+    received(broker, "tig/+/reading", "mats/test")
     broker.stop()
     broker.configure([{**ACCOUNTS[0], "topics": [TOPICS[0], TOPICS[2]]}, *OTHERS])
     broker.start()
