@@ -53,7 +53,7 @@ def test_what_an_account_that_is_gone_has_left_is_purged_and_all_else_stays(brok
     broker.configure([account for account in ACCOUNTS if account["name"] != "mats"])
     sessions.purge()
     said = capsys.readouterr().out
-    assert "mosquitto-sessions: removed the session mats-phone of mats, which is no account" in said
+    assert "mosquitto-sessions: removed the session mats-phone of mats, which is not an account" in said
     assert "the session laptop of mats" in said
     assert "telegraf" not in said
     broker.configure(ACCOUNTS)
@@ -107,7 +107,7 @@ def test_a_store_that_is_not_understood_is_left_alone(broker, sessions, capsys, 
     sessions.STORE.write_bytes(found)
     sessions.purge()
     assert sessions.STORE.read_bytes() == found
-    assert "is left as it is" in capsys.readouterr().err
+    assert "is not changed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["passwd", "acl", "accounts"])

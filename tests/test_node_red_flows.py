@@ -132,7 +132,7 @@ class TestDeclaration:
             ([TAB, TAB], {}, "t is declared twice"),
             ([{"type": "tab"}], {}, "has no id"),
             ([{"id": "x"}], {}, "no type"),
-            ([FUNCTION], {}, "stands on the tab t"),
+            ([FUNCTION], {}, "is on the tab t"),
             ([TAB, IN], {}, "wired to f"),
             ([TAB], {"b": {"user": "x"}}, "credentials for b"),
         ],
@@ -281,7 +281,7 @@ class TestModule:
         before = (module.user_dir / "flows_cred.json").read_bytes()
         result = module(credentials=CREDENTIALS, secret="another")
         assert result["failed"]
-        assert "encrypted with a secret that nobody here knows" in result["msg"]
+        assert "encrypted with an unknown secret" in result["msg"]
         assert (module.user_dir / "flows_cred.json").read_bytes() == before
 
     def test_broken_flows_are_an_error_and_stay(self, module):

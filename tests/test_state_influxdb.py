@@ -83,7 +83,7 @@ def test_the_span_of_what_is_lost_is_told(database):
 def test_of_a_data_file_without_its_index_s_end_every_block_is_kept(database):
     path = database.files()["data (.tsm)"]
     path.write_bytes(path.read_bytes()[:-8] + bytes(8))
-    assert "blocks that can be read are kept" in database.run("start").stdout
+    assert "readable blocks are kept" in database.run("start").stdout
     assert database.start()
     assert database.there() == ALL
 
@@ -102,7 +102,7 @@ def test_shards_that_are_younger_than_the_second_copy_are_found(database, tmp_pa
     copy = database.path("/var/lib/tig-pi/influxdb/copies/meta.db")
     shutil.copy(young.path(f"{young.directory}/meta/meta.db"), copy)
     database.damage(database.files()["meta.db"], "NULs")
-    assert "with 2 shards that are younger" in database.run("start").stdout
+    assert "with 2 newer shards" in database.run("start").stdout
     assert database.start()
     assert database.there() == ALL
 

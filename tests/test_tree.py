@@ -124,7 +124,7 @@ def test_a_secret_shows_nowhere(tree, tmp_path):
 def test_a_folder_in_the_way_is_no_reason_to_remove_it(tree, tmp_path):
     (tmp_path / "a").mkdir()
     result = tree([{"dest": f"{tmp_path}/a", "content": "a\n"}])
-    assert "is in the way" in result.stdout
+    assert "exists, but is not a" in result.stdout
     assert (tmp_path / "a").is_dir()
 
 

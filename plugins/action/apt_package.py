@@ -1,4 +1,4 @@
-"""Write apt sources and install packages, unless the host's facts say that this is done."""
+"""Write apt sources and install packages, unless this is done already according to the host's facts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ OPTIONS = {
     "allow_downgrade": {"type": "bool", "default": False},
     "lock_timeout": {"type": "int", "default": 300},
 }
-# ansible.builtin.apt can do it, but builds the index of all packages twice; on a Pi nothing takes longer.
+# ansible.builtin.apt would build the index of all packages twice, which takes long on a Pi.
 UPDATE = ["apt", "update", "--quiet", "--error-on=any", "--option=APT::Cmd::Show-Update-Stats=false"]
-# It retries downloads itself, but does not wait for its lock.
+# apt retries downloads, but does not wait for the lock.
 LOCKED = "Could not get lock"
 RETRY_DELAY = 5  # seconds
-# What all roles want of ansible.builtin.apt.
+# Options of ansible.builtin.apt for all roles.
 INSTALL = {
     "install_recommends": False,
     "update_cache": False,  # just updated

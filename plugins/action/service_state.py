@@ -1,4 +1,4 @@
-"""Start or restart services, unless the host's facts say that they run."""
+"""Start or restart services, unless they run already according to the host's facts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ansible_collections.tig_pi.stack.plugins.plugin_utils.this_run import done,
 
 
 def is_up(facts: dict, service: dict) -> bool:
-    """Whether a service is enabled, runs and listens. Without facts it is not known to."""
+    """Whether a service is enabled, runs and listens; False without facts."""
     if service["unit"] in done(facts, "started_units"):
         return True
     found = facts.get("services", {}).get(service["unit"], {})

@@ -1,4 +1,4 @@
-"""Render the declared files on the controller, then hand the whole set to the module in one remote call."""
+"""Render the declared files on the controller, and write all of them with the module in one remote call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ansible.template import trust_as_template
 from ansible_collections.tig_pi.stack.plugins.module_utils.packing import pack
 
 SOURCES = ("content", "template", "src", "directory", "absent")
-# As ansible.builtin.template has it, but a block's indentation never reaches the file.
+# The options of ansible.builtin.template, and the indentation of blocks is removed.
 OVERRIDES = {"trim_blocks": True, "lstrip_blocks": True}
 KEYS = {*SOURCES, "dest", "copy_to", "owner", "group", "mode", "validate", "secret", "vars"}
 
@@ -34,7 +34,7 @@ class ActionModule(ActionBase):
         args = self._task.args.copy()
         files = args.get("files")
         if not isinstance(files, list):
-            raise AnsibleActionFail("tree: 'files' has to be a list of files.")
+            raise AnsibleActionFail("tree: 'files' must be a list of files.")
         del args["files"]
         resolved = [self._resolved(dict(spec), task_vars) for spec in files]
         args["packed"] = pack([entry for spec in resolved for entry in with_copy(spec)])
@@ -42,13 +42,15 @@ class ActionModule(ActionBase):
         return result
 
     def _resolved(self, spec: dict, task_vars: dict) -> dict:
-        """The entry with its content in place of the template or the source file."""
+        """The entry, with content instead of a template or a source file."""
         dest = spec.get("dest")
         if not dest:
             raise AnsibleActionFail(f"tree: an entry has no 'dest': {sorted(spec)}")
         unknown = sorted(set(spec) - KEYS)
         if unknown:
-            raise AnsibleActionFail(f"tree: {dest}: unknown key {unknown[0]!r}; there are {', '.join(sorted(KEYS))}.")
+            raise AnsibleActionFail(
+                f"tree: {dest}: unknown key {unknown[0]!r}; the keys are {', '.join(sorted(KEYS))}."
+            )
         if len([key for key in SOURCES if spec.get(key) is not None]) != 1:
             raise AnsibleActionFail(f"tree: {dest}: give exactly one of {', '.join(SOURCES)}.")
         variables = spec.pop("vars", {})
@@ -75,6 +77,6 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"tree: {path.name}: {error.message}") from error
         if not isinstance(text, str):
             raise AnsibleActionFail(
-                f"tree: {path.name} renders to a {type(text).__name__}, not to text; use to_nice_json."
+                f"tree: {path.name} is rendered to a {type(text).__name__}, not to text; use to_nice_json."
             )
         return text

@@ -1,18 +1,19 @@
-"""One line for each probe, and nothing else unless something fails."""
+"""Print one line for each check, and everything about a failure."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: lines
 type: stdout
-short_description: One line for each task that is tagged V(probe)
+short_description: Print one line for each task with the tag V(probe)
 description:
-  - For playbooks that look and report. A task that is tagged V(probe) is a line, unless it is tagged V(quiet), too; a
-    C(debug) task that is tagged V(report) prints its message and nothing around it; whatever fails is named with what it
-    said. One that says in a variable what is C(expected) is only named, since a task that is tagged V(explanation)
-    tells more about it.
+  - For playbooks that check and report.
+  - A task with the tag V(probe) is printed as one line, unless it has the tag V(quiet), too.
+  - A C(debug) task with the tag V(report) prints its message only.
+  - A task that fails is printed with its message. If it has the variable C(expected), only its name is printed, since a task
+    with the tag V(explanation) reports the failure.
 requirements:
-  - set as stdout in the configuration, or by the variable E(ANSIBLE_STDOUT_CALLBACK)
+  - set as the stdout callback in the configuration, or by the variable E(ANSIBLE_STDOUT_CALLBACK)
 """
 
 import json
@@ -35,7 +36,7 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_skipped(self, result):
         if self._is_line(result.task.tags):
-            self._display.display(f"passed over  {result.task.get_name().strip()}", color=C.COLOR_SKIP)
+            self._display.display(f"skipped {result.task.get_name().strip()}", color=C.COLOR_SKIP)
 
     def v2_runner_on_failed(self, result, ignore_errors=False):
         if not ignore_errors:
@@ -61,4 +62,4 @@ class CallbackModule(CallbackBase):
         self._display.display("\n".join(lines), color=C.COLOR_ERROR)
 
     def v2_playbook_on_no_hosts_matched(self):
-        self._display.display("No host of the inventory takes part; see its hosts.yml.", color=C.COLOR_ERROR)
+        self._display.display("No host of the inventory matches; check its hosts.yml.", color=C.COLOR_ERROR)

@@ -1,4 +1,4 @@
-"""Files of apt for packages that Debian does not have: their source, and a pin of the wanted version."""
+"""Files of apt for packages that Debian does not have: a source, and a pin of the wanted version."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ CHOSEN = "`apt upgrade` keeps to the version that the site has chosen."
 def apt_source(uri: str, suites: str, components: str, key: str) -> str:
     """The text of a file in /etc/apt/sources.list.d (sources.list(5), deb822-style format), with its own key.
 
-    Rendered here, not with deb822_repository: that module needs python3-debian on the host, so that a dry run on an empty
-    host could not say what would be written, and a first run would install it in a transaction of its own.
+    deb822_repository is not used, since it needs python3-debian on the host: check mode on an empty host could not show the
+    file, and a first run would need one more transaction.
 
     Args:
         uri: of the repository.

@@ -1,4 +1,4 @@
-"""What keeps the services from running on a host, from what the module host_facts returns."""
+"""Reasons why the services cannot run on a host, from the results of the module host_facts."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from __future__ import annotations
 def host_problems(
     system: dict, facts: dict, *, releases: list[str], architectures: list[str], free_mb: int, ports: list[dict]
 ) -> list[str]:
-    """What keeps the services from running on a host.
+    """Reasons why the services cannot run on a host.
 
     Args:
         system: the system, as the module host_facts returns it.
-        facts: the host's facts, with what listens there.
+        facts: the host's facts, with its listening ports.
         releases: code names of the Debian releases that are supported.
-        architectures: that are supported, as dpkg calls them.
+        architectures: supported architectures, with dpkg's names.
         free_mb: free space that /var needs, in MB.
-        ports: that the services will listen on, each with the unit that may hold it already.
+        ports: ports that the services will listen on, each with the unit that may use it already.
     """
     problems = []
     if system["distribution"] not in ("debian", "raspbian") or system["release"] not in releases:
@@ -36,7 +36,7 @@ def host_problems(
 
 
 def _port_problems(wanted: dict, listeners: list[dict]) -> list[str]:
-    """That a port is used by another program than the service's, once."""
+    """Whether another program uses the port."""
     number, protocol = int(wanted["port"]), wanted.get("protocol", "tcp")
     others = [
         listener

@@ -62,7 +62,7 @@ def _duplicates(where: str, names: list) -> Iterator[str]:
 
 
 def _seconds(duration: object) -> float | None:
-    """A duration of InfluxQL in seconds. 0 means for ever; None means that it is not a duration."""
+    """A duration of InfluxQL in seconds. 0 is forever; None means that it is not a duration."""
     text = str(duration).strip()
     if text.lower() in ("inf", "0"):
         return 0.0
@@ -93,7 +93,7 @@ def _policy_problems(where: str, policy: Mapping) -> Iterator[str]:
     yield from _name_problems(where, policy["name"])
     duration = _seconds(policy.get("duration"))
     if duration is None:
-        yield f"{where}: {policy.get('duration')!r} is not a duration; write 30d, 26w, 12h or 0s (for ever)."
+        yield f"{where}: {policy.get('duration')!r} is not a duration; write 30d, 26w, 12h or 0s (forever)."
     elif 0 < duration < 3600:
         yield f"{where}: a duration of {policy['duration']} is too short; the shortest is 1h."
     if policy.get("shard_duration") is not None:

@@ -1,4 +1,4 @@
-"""OpenPGP keys of apt repositories: their fingerprint, worked out on the controller without a keyring or gpg."""
+"""Fingerprints of OpenPGP keys of apt repositories, computed on the controller without gpg."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def openpgp_fingerprint(key: str) -> str:
 
 
 def openpgp_keys(text: str) -> dict[str, str]:
-    """Every key of a text with one or several ASCII-armoured blocks as a block of its own, by the fingerprint of its
+    """The keys in a text of one or several ASCII-armoured blocks, each as its own block, by the fingerprint of its
     primary key.
     """
     data = _dearmoured(text)
@@ -59,7 +59,7 @@ def _crc24(data: bytes) -> int:
 
 
 def _dearmoured(text: str) -> bytes:
-    """The packets of all blocks of a text, one after the other."""
+    """The packets of all blocks of a text."""
     lines = [line.strip() for line in text.splitlines()]
     data, end = b"", 0
     try:
@@ -76,7 +76,7 @@ def _dearmoured(text: str) -> bytes:
 
 
 def _packet(data: bytes, position: int) -> tuple[int, bytes, int]:
-    """Tag and body of the packet at a position, and where the next one is."""
+    """Tag and body of the packet at a position, and the position of the next one."""
     try:
         header, position = data[position], position + 1
         if header & 0x40:  # the newer format of packet headers

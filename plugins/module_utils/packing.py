@@ -1,4 +1,4 @@
-"""What an action plugin hands to its module in one text, which says nothing to whoever reads the host's log."""
+"""Arguments that an action plugin passes to its module as one encoded text, so that they are not readable in the host's log."""
 
 from __future__ import annotations
 

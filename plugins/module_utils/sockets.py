@@ -1,15 +1,15 @@
-"""Which ports of a host are listened on, as the kernel tells (see proc(5))."""
+"""The ports of a host that programs listen on, from proc(5)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-# From the kernel's include/net/tcp_states.h: a TCP socket that listens, a UDP socket that is bound.
+# States in the kernel's include/net/tcp_states.h: a listening TCP socket, a bound UDP socket.
 LISTENING = {"tcp": "0A", "udp": "07"}
 
 
 def sockets(protocol: str) -> dict[tuple[str, int], set[str]]:
-    """Inodes of the sockets that listen, by protocol and port; read from /proc/net/{tcp,udp}{,6}."""
+    """Inodes of the listening sockets, by protocol and port; read from /proc/net/{tcp,udp}{,6}."""
     found: dict[tuple[str, int], set[str]] = {}
     for family in ("", "6"):
         path = Path(f"/proc/net/{protocol}{family}")

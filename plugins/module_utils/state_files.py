@@ -1,13 +1,13 @@
-"""State files that a power cut has damaged: set aside, told, and written again from what can still be read.
+"""State files that a power cut damaged: move them aside, report them, and restore what can still be read.
 
-A program for each service (roles/*/files/*-state) knows its files; what they have in common is here. It runs where the
-service runs, with Python's standard library alone.
+Each service has a program for its files (roles/*/files/*-state); what these programs have in common is here. They run on
+the host of the service and need Python's standard library only.
 
-Below /var/lib/tig-pi/<service>/ lie
+Directories below /var/lib/tig-pi/<service>/:
 
-    damaged/      the damaged files, each with a note beside it (<name>.json); systemd-tmpfiles removes them when they are old
-    copies/       second copies of small files that cannot be made again from others
-    report.json   what is damaged and waits for somebody; nobody is told twice of what has been repaired
+    damaged/      damaged files that were moved aside, each with a note (<name>.json); systemd-tmpfiles removes old ones
+    copies/       second copies of small files that cannot be restored from others
+    report.json   damaged files that need `make repair`
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ HOME = "/var/lib/tig-pi"
 
 
 def moment(seconds: float | None) -> str | None:
-    """A time as people write it, in the host's own zone."""
+    """A readable time, in the time zone of the host."""
     return None if seconds is None else datetime.datetime.fromtimestamp(seconds).isoformat(" ", "seconds")
 
 
 def span(begin: float | None, end: float | None) -> str:
-    """A span of time in words; either end may be unknown."""
+    """A readable time span; either end may be unknown."""
     words = [f"from {moment(begin)}" if begin is not None else "", f"to {moment(end)}" if end is not None else ""]
     return " ".join(word for word in words if word) or "of unknown age"
 
@@ -49,9 +49,9 @@ def sync(path: Path) -> None:
 
 
 def write(path: Path, content: Iterable[bytes], like: os.stat_result | None = None) -> None:
-    """Replace a file by an atomic rename, on the card when this returns, with owner and mode of what `like` describes."""
+    """Replace a file with an atomic rename and sync it to the card; owner and mode are those of `like`."""
     staged = path.with_name(f".{path.name}.new")
-    staged.unlink(missing_ok=True)  # "x" below: nobody who may write in the directory leads the way to another file
+    staged.unlink(missing_ok=True)  # "x" below: do not follow a link that another account created
     with staged.open("xb") as file:
         if like:
             os.fchmod(file.fileno(), like.st_mode & 0o7777)
@@ -65,10 +65,10 @@ def write(path: Path, content: Iterable[bytes], like: os.stat_result | None = No
 
 
 class StateFiles:
-    """One look at the state files of a service.
+    """One check of the state files of a service.
 
-    The verb `start` does what costs nothing that can still be read; `repair` does the rest as well, and `plan` only says
-    what `repair` would do. `live` is true where the service runs meanwhile, so that a file may end in mid-write.
+    The verb `start` makes the repairs that lose nothing readable, `repair` makes all of them, and `plan` only reports what
+    `repair` would do. `live` is true if the service runs, so that a file may be in the middle of a write.
     """
 
     def __init__(self, service: str, verb: str, root: str = "", live: bool = False) -> None:
@@ -81,7 +81,7 @@ class StateFiles:
         return Path(f"{self.root}{name}")
 
     def name(self, path: Path) -> str:
-        """The path as the host has it."""
+        """The path on the host."""
         return str(path).removeprefix(self.root)
 
     def damaged(
@@ -96,10 +96,10 @@ class StateFiles:
         stays_down: bool = False,
         also: tuple[Path, ...] = (),
     ) -> bool:
-        """Set a file (or directory) aside and put `content` in its place, if there is any; True if that was done.
+        """Move a file (or directory) aside and replace it with `content`, if there is any; True if that was done.
 
-        `also` are further files that go aside with it. With a `command` only that one repairs it, and a start leaves it
-        as it is; `stays_down` keeps the service from a start that would make things worse.
+        `also` are more files to move aside. With a `command`, only this command repairs the file, and `start` does not
+        change it; `stays_down` prevents a start that would do more damage.
         """
         finding = {
             "file": self.name(path),
@@ -121,12 +121,12 @@ class StateFiles:
                 write(path, content, self._was)
         except OSError as error:
             finding["repair"] = "make repair"
-            finding["problem"] += f"; it could not be set aside ({error.strerror or error})"
+            finding["problem"] += f"; it could not be moved aside ({error.strerror or error})"
             return False
         return True
 
     def _aside(self, path: Path, finding: dict | None = None) -> Path:
-        """Move a file to damaged/, with a note of what was wrong with it where there is something to say."""
+        """Move a file to damaged/, with a note about it if there is a finding."""
         folder = self.home / "damaged"
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
@@ -142,7 +142,7 @@ class StateFiles:
         if path.is_dir():
             shutil.move(path, place)
         else:
-            # The file keeps its name until the new one takes it: at no moment is there neither.
+            # A link first, so that the content always has a name.
             try:
                 os.link(path, place)
             except OSError:
@@ -158,7 +158,7 @@ class StateFiles:
                 "size": self._was.st_size,
             }
             write(Path(f"{place}.json"), [(json.dumps(note, indent=1) + "\n").encode()])
-        now = time.time()  # from here its days are counted
+        now = time.time()  # its maximum age counts from now
         for each in (place, *(place.rglob("*") if place.is_dir() else ())):
             os.utime(each, (now, now))
         return place
@@ -167,7 +167,7 @@ class StateFiles:
         return self.home / "copies" / path.name
 
     def keep_second_copy(self, path: Path, content: bytes | None = None) -> None:
-        """Copy a sound file, or what matters of it, if it is another one than before."""
+        """Copy an undamaged file, or the part of it that matters, if it has changed."""
         copy = self.second_copy(path)
         content = path.read_bytes() if content is None else content
         with contextlib.suppress(OSError):
@@ -180,11 +180,11 @@ class StateFiles:
 
     @property
     def open(self) -> list[dict]:
-        """What is still damaged."""
+        """The files that are still damaged."""
         return [finding for finding in self.found if "repair" in finding]
 
     def report(self) -> dict:
-        """What waits for somebody, and what has been set aside and is still there."""
+        """The files that need a repair, and those that were moved aside and still exist."""
         try:
             waiting = json.loads((self.home / "report.json").read_bytes())["damaged"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -204,12 +204,12 @@ class StateFiles:
         write(path, [text])
         path.chmod(0o644)
 
-    def tell(self) -> None:
-        """To the journal: lines at level warning."""
+    def log(self) -> None:
+        """Write the findings to the journal, at level warning."""
         for finding in self.found:
             after = f"run {finding['repair']}" if "repair" in finding else finding["done"]
             if "copy" in finding:
-                after += f"; set aside as {finding['copy']}"
+                after += f"; the damaged file is {finding['copy']}"
             print(f"<4>{finding['file']} {finding['problem']}; {after}. Lost: {finding['lost']}.", flush=True)
 
 
@@ -217,8 +217,8 @@ def is_active(service: str) -> bool:
     return not subprocess.run(["systemctl", "is-active", "--quiet", f"{service}.service"], check=False).returncode
 
 
-def looked_at_twice(first: StateFiles, look: Callable[[StateFiles], None]) -> StateFiles:
-    """What a second look finds as well. A service that runs writes its files meanwhile, and the first met one half written."""
+def confirmed(first: StateFiles, look: Callable[[StateFiles], None]) -> StateFiles:
+    """The findings that a second check confirms: a running service may have been writing during the first."""
     time.sleep(1)
     second = StateFiles(first.service, first.verb, first.root, first.live)
     look(second)
@@ -230,10 +230,10 @@ def looked_at_twice(first: StateFiles, look: Callable[[StateFiles], None]) -> St
 def main(
     service: str, look: Callable[[StateFiles], None], more: dict[str, Callable[[StateFiles], None]] | None = None
 ) -> int:
-    """The command line of a service's program; `more` are verbs that only this one has."""
+    """The command line of a service's program; `more` are additional verbs."""
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("verb", choices=["start", "plan", "repair", "report", *(more or ())])
-    parser.add_argument("--root", default="", help="where the host's root directory is; for tests")
+    parser.add_argument("--root", default="", help="the root directory of the host, for tests")
     options = parser.parse_args()
     files = StateFiles(service, options.verb, options.root, live=not options.root and is_active(service))
     if more and options.verb in more:
@@ -245,15 +245,15 @@ def main(
     try:
         look(files)
         if files.live and files.found:
-            files = looked_at_twice(files, look)
+            files = confirmed(files, look)
         if options.verb != "plan":
             files.save()
     except Exception:
-        # A look that fails is no reason to keep a service from its start.
-        print("<3>The state files could not be looked at:", traceback.format_exc(), file=sys.stderr)
+        # A check that fails must not prevent the start of the service.
+        print("<3>The state files could not be checked:", traceback.format_exc(), file=sys.stderr)
         return 0 if options.verb == "start" else 1
     if options.verb == "start":
-        files.tell()
+        files.log()
         return 0 if files.may_start else 1
     print(
         json.dumps({"service": service, "found": files.found, "left": files.open if options.verb == "repair" else []})

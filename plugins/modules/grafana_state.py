@@ -92,11 +92,11 @@ CONFIGURATION = "/etc/grafana/grafana.ini"
 HOME = "/usr/share/grafana"
 PROVISIONING = "/etc/grafana/provisioning"
 PROVISIONED = (PROVISIONING, "/etc/grafana/dashboards", "/etc/grafana/secrets/provisioning")
-STAMP = "/var/lib/grafana/.provisioned"  # touched when the provisioning files have been read
+STAMP = "/var/lib/grafana/.provisioned"  # its time is that of the last reading of the provisioning files
 LEFTOVERS = f"{PROVISIONING}/alerting/leftovers.yaml"
 MESSAGE = re.compile(r'\b(?:msg|error|err)=("(?:[^"\\]|\\.)*"|\S+)')
 INTERVAL = 0.2  # seconds between two requests
-SEARCH_TIMEOUT = 15  # seconds until a dashboard that was just read is found
+SEARCH_TIMEOUT = 15  # seconds until Grafana's search finds a dashboard that was just read
 
 
 class Refused(Exception):
@@ -200,7 +200,7 @@ class Grafana:
         self.done.append("The administrator's password was set.")
         if self.module.check_mode:
             return
-        # With the account of the service, which has to own the files that are written.
+        # As the account of the service, which must own the files that are written.
         command = [
             "runuser",
             "-u",
@@ -217,7 +217,7 @@ class Grafana:
             [*command, "admin", "reset-admin-password", "--password-from-stdin"], data=self.password, cwd=HOME
         )
         said = f"{out}\n{err}"
-        # It may report a refused password without a return code.
+        # It may refuse a password with return code 0.
         if code != 0 or "Error:" in said or "✗" in said:
             words = [line for line in said.splitlines() if "Error" in line or "✗" in line] or said.split("\n")
             self.fail(f"Grafana refuses grafana_admin_password: {' '.join(words).strip()[:500]}")

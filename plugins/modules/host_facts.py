@@ -102,7 +102,7 @@ from ansible_collections.tig_pi.stack.plugins.module_utils.sockets import LISTEN
 
 DPKG_LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock")
 PACKAGE = "${db:Status-Abbrev}\t${Package}\t${Version}\t${Architecture}\n"
-# Properties of a service that systemd is asked for.
+# Properties of a service to query.
 SERVICE = ("Id", "SubState", "UnitFileState", "NRestarts", "ActiveEnterTimestampMonotonic")
 TIMESYNC_DONE = "/run/systemd/timesync/synchronized"
 ADVICE = {
@@ -150,7 +150,7 @@ class Host:
 
     def clock_is_right(self) -> bool:
         return (
-            bool(self.container)  # which has its host's clock
+            bool(self.container)  # it has its host's clock
             or os.path.exists(TIMESYNC_DONE)
             or self.output("timedatectl", "show", "-p", "NTPSynchronized", "--value") == "yes"
         )
@@ -165,14 +165,14 @@ class Host:
         found: dict[str, list[dict[str, str]]] = {}
         lines = self.output("dpkg-query", "--show", "--showformat", PACKAGE).splitlines()
         for status, name, version, architecture in (line.split("\t") for line in lines):
-            if status[1:2] == "i":  # the first letter is what is wanted of it: install, or hold
+            if status[1:2] == "i":  # the first letter is the wanted state: install or hold
                 found.setdefault(name, []).append(
                     {"name": name, "version": version, "arch": architecture, "source": "apt"}
                 )
         return found
 
     def services(self) -> dict[str, dict[str, str]]:
-        """Those that systemd has loaded; to it, none of the others runs."""
+        """The services that systemd has loaded; no other runs."""
         shown = self.output("systemctl", "show", f"--property={','.join(SERVICE)}", "*.service")
         units = (dict(line.split("=", 1) for line in unit.splitlines()) for unit in shown.split("\n\n") if unit)
         return {
@@ -203,7 +203,7 @@ class Host:
 
 
 def state_of(unit: dict[str, str]) -> str:
-    """C(running) only if that is certain: a service that was just started may end at once, and for the second time."""
+    """C(running) only if that is certain: a service that was just started may end at once."""
     if unit["SubState"] != "running":
         return "stopped"
     up = time.clock_gettime(time.CLOCK_MONOTONIC) - int(unit["ActiveEnterTimestampMonotonic"]) / 1e6
@@ -236,7 +236,7 @@ def socket_owners(inodes: set[str]) -> dict[str, int]:
                 held = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(link.path))
                 if held and held[1] in inodes:
                     owners[held[1]] = int(process.name)
-        except OSError:  # the process has ended meanwhile
+        except OSError:  # the process has ended
             continue
     return owners
 

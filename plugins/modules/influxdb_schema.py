@@ -7,21 +7,21 @@ DOCUMENTATION = r"""
 module: influxdb_schema
 short_description: Configure users, databases, retention policies and continuous queries of InfluxDB 1.x
 description:
-  - Everything is compared and changed in one call, over HTTP and on the database's own host.
-  - Passwords are compared by logging in with them. Where the administrator's password is not the declared one and
-    nobody can log in to change it, a temporary server is started, on a loopback port of its own and with the
-    accounts but none of the points, and changes it there; the database is down for some two seconds meanwhile.
-  - The points are never touched, except by a retention policy that is shortened.
-  - What is not declared is left alone, but for privileges of declared users.
+  - Compares and changes everything in one call, over HTTP on the host of the database.
+  - Passwords are compared by logging in with them. If the administrator's password differs and nobody can log in to
+    change it, a temporary server is started with the accounts, without the points, on a loopback port, to change it; the
+    database is down for about two seconds.
+  - Points are not touched, unless a retention policy is shortened.
+  - What is not declared is left alone, except for privileges of declared users.
 options:
   port:
-    description: Port that the database listens on, on loopback unless O(listen) names another address.
+    description: Port of the database, on loopback unless O(listen) has another address.
     type: int
     default: 8086
   listen:
     description: >-
       Address and port to listen on beyond loopback, as InfluxDB's C(bind-address). It is written to O(listen_file)
-      only when the administrator exists and a query without an account is refused. Empty is loopback.
+      only when the administrator exists and a query without an account is refused. V("") is loopback.
     type: str
     default: ""
   listen_file:
@@ -62,18 +62,18 @@ options:
             type: str
             required: true
           duration:
-            description: How long, as 30d or 26w; V(0s) is for ever.
+            description: Duration, such as V(30d) or V(26w); V(0s) is forever.
             type: str
             required: true
           shard_duration:
-            description: Time that one shard spans. The server's own choice if it is not given.
+            description: Duration of one shard; by default the server chooses it.
             type: str
           default:
-            description: Whether points go here that name no policy.
+            description: Whether points without a policy are written to this one.
             type: bool
             default: false
       continuous_queries:
-        description: Queries that the server runs by itself.
+        description: Queries that the server runs at intervals.
         type: list
         elements: dict
         default: []
@@ -86,16 +86,16 @@ options:
             description: The SELECT … INTO … GROUP BY time(…).
             type: str
           resample:
-            description: What follows RESAMPLE, as C(EVERY 30m FOR 2h).
+            description: The RESAMPLE clause, such as C(EVERY 30m FOR 2h).
             type: str
             default: ""
           state:
-            description: V(absent) drops it.
+            description: Whether the query exists.
             type: str
             choices: [present, absent]
             default: present
   users:
-    description: Users other than the administrator, with the privileges that each has, and no others.
+    description: Users besides the administrator, each with exactly the privileges that are listed.
     type: list
     elements: dict
     default: []
@@ -118,12 +118,12 @@ options:
             type: str
             required: true
           privilege:
-            description: What the user may do.
+            description: What the user may do there.
             type: str
             choices: [read, write, all]
             required: true
       state:
-        description: V(absent) drops the user.
+        description: Whether the user exists.
         type: str
         choices: [present, absent]
         default: present
@@ -159,12 +159,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changes:
-  description: What was changed, in words.
+  description: The changes, one text each.
   type: list
   elements: str
   returned: always
 listen_changed:
-  description: Whether the service has to be restarted to listen elsewhere.
+  description: Whether the service must be restarted to listen on another address.
   type: bool
   returned: always
 """
@@ -179,7 +179,7 @@ from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.client impor
     NoAdmin,
     Server,
     Unauthorised,
-    door_of,
+    local_address,
 )
 from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.influxql import (
     in_words,
@@ -202,7 +202,7 @@ class Schema:
         self.changes: list[str] = []
         self.before: dict[str, str] = {}
         self.after: dict[str, str] = {}
-        self.server: Server | None = None  # None: there is none yet, and this is check mode
+        self.server: Server | None = None  # None: not installed yet, in check mode
         self.listen_changed = False
 
     # --- plumbing
@@ -211,7 +211,7 @@ class Schema:
         self.module.fail_json(msg=message, changes=self.changes)
 
     def change(self, what: str, before: str, after: str, statements: list[str] = (), secret: bool = False) -> None:
-        """Note one change, and make it unless this is check mode."""
+        """Record one change, and make it unless this is check mode."""
         self.changes.append(f"{what}: {before or '(none)'} -> {after or '(none)'}")
         self.before[what], self.after[what] = before, after
         if self.module.check_mode:
@@ -229,16 +229,16 @@ class Schema:
     # --- the server and its administrator
 
     def reach(self) -> None:
-        """Find the server on loopback, on the address that it shall be opened to, or on the one that it was opened to."""
+        """Find the server on loopback, on its new address, or on its old one."""
         addresses = [
             f"127.0.0.1:{self.wanted['port']}",
             self.wanted["listen"],
-            self.opened_to().strip().partition("=")[2],
+            self.listen_line().strip().partition("=")[2],
         ]
-        doors = list(dict.fromkeys(door_of(address) for address in addresses if address))
+        candidates = list(dict.fromkeys(local_address(address) for address in addresses if address))
         end = time.monotonic() + (0 if self.module.check_mode else self.wanted["timeout"])
         while True:
-            for host, port in doors:
+            for host, port in candidates:
                 server = Server(host, port)
                 if server.answers():
                     self.server = server
@@ -247,11 +247,11 @@ class Schema:
                 break
             time.sleep(0.1)
         if not self.module.check_mode:
-            tried = " or ".join(f"{host}, port {port}" for host, port in doors)
+            tried = " or ".join(f"{host}, port {port}" for host, port in candidates)
             self.fail(f"InfluxDB does not answer on {tried}; see `journalctl -u influxdb`.")
 
     def log_in(self) -> None:
-        """Become the administrator, who is made, promoted or given the declared password if need be."""
+        """Log in as the administrator, which is created, promoted or given the declared password if necessary."""
         admin = self.wanted["admin"]
         what = f"user {admin['name']}"
         name, password = name_of(admin["name"]), text_of(admin["password"])
@@ -268,23 +268,23 @@ class Schema:
             self.change(what, "", "all privileges", [statement], secret=True)
             self.server.credentials = (admin["name"], admin["password"])
         except Unauthorised:
-            self.change(what, "(another password, or not there)", "all privileges")
+            self.change(what, "(another password, or missing)", "all privileges")
             self.recover(admin)
-        except InfluxError as error:  # the user is there and the password is right, but he may not see the users
+        except InfluxError as error:  # the user exists and the password is right, but it is no administrator
             if "not authorized" not in str(error) and "admin" not in str(error):
                 self.fail(f"{what}: the database refuses: {error}")
             self.change(what, "(not an administrator)", "all privileges")
             self.recover(admin)
         if self.module.check_mode:
-            self.server = None  # nobody can look; what follows is shown as if it were all new
+            self.server = None  # nothing can be queried; all that follows is shown as new
             return
         try:
             self.server.query("SHOW USERS")
         except InfluxError as error:
-            self.fail(f"{what}: cannot log in after the account was made: {error}")
+            self.fail(f"{what}: cannot log in to the account that was just created: {error}")
 
     def recover(self, admin: dict) -> None:
-        """Give the administrator the declared password where nobody can log in to do so."""
+        """Set the administrator's password if nobody can log in to do so."""
         if self.module.check_mode:
             return
         service = "influxdb.service"
@@ -312,7 +312,7 @@ class Schema:
             name = database["name"]
             new = name not in there
             if new:
-                self.change(f"database {name}", "", "there", [f"CREATE DATABASE {name_of(name)}"])
+                self.change(f"database {name}", "", "exists", [f"CREATE DATABASE {name_of(name)}"])
             empty = new and (self.module.check_mode or self.server is None)
             self.retention_policies(database, empty)
             self.continuous_queries(database, empty)
@@ -320,9 +320,9 @@ class Schema:
     def retention_policies(self, database: dict, empty: bool) -> None:
         name = name_of(database["name"])
         there = {} if empty else {row["name"]: row for row in self.rows(f"SHOW RETENTION POLICIES ON {name}")}
-        if empty:  # what CREATE DATABASE will make
+        if empty:  # created by CREATE DATABASE
             there = {"autogen": {"duration": "0s", "shardGroupDuration": "168h0m0s", "default": True}}
-        # The default last, so that the old one never has to give way to nothing.
+        # The default policy last, so that there is always one.
         for policy in sorted(database["retention_policies"], key=lambda policy: policy["default"]):
             what = f"database {database['name']}, retention policy {policy['name']}"
             try:
@@ -386,22 +386,22 @@ class Schema:
                 continue
             self.change(what, found or "", create, [*([drop] if found else []), create])
             if not self.module.check_mode and found:
-                self.warn_of_eternal_change(database["name"], query["name"], kept)
+                self.warn_of_permanent_change(database["name"], query["name"], kept)
 
     def default_policy(self, database: dict, empty: bool) -> str:
-        """Where points and queries go that name no policy, once the declared policies are there."""
+        """The policy of points and queries that name none, once the declared policies exist."""
         declared = [policy["name"] for policy in database["retention_policies"] if policy["default"]]
         there = [] if empty else self.rows(f"SHOW RETENTION POLICIES ON {name_of(database['name'])}")
         return (declared + [row["name"] for row in there if row["default"]] + ["autogen"])[0]
 
-    def warn_of_eternal_change(self, database: str, name: str, create: str) -> None:
-        """The comparison is of texts: say so where the server writes the query in another way."""
+    def warn_of_permanent_change(self, database: str, name: str, create: str) -> None:
+        """Texts are compared: warn if the server stores the query in another form."""
         for series in self.server.query("SHOW CONTINUOUS QUERIES"):
             for row in series.get("values", []) if series.get("name") == database else []:
                 if row[0] == name and normal_query(row[1]) != normal_query(create):
                     self.module.warn(
-                        f"database {database}, continuous query {name}: every run will make it again, since the server "
-                        f"writes it as {row[1]!r}. Declare it so."
+                        f"database {database}, continuous query {name}: every run will replace it, since the server "
+                        f"stores it as {row[1]!r}. Declare it in this form."
                     )
 
     def users(self) -> None:
@@ -411,13 +411,13 @@ class Schema:
             what, name = f"user {user['name']}", name_of(user["name"])
             if user["state"] == "absent":
                 if user["name"] in there:
-                    self.change(what, "there", "", [f"DROP USER {name}"])
+                    self.change(what, "exists", "", [f"DROP USER {name}"])
                 continue
             password = text_of(user["password"])
             if user["name"] not in there:
-                self.change(what, "", "there", [f"CREATE USER {name} WITH PASSWORD {password}"], secret=True)
+                self.change(what, "", "exists", [f"CREATE USER {name} WITH PASSWORD {password}"], secret=True)
             else:
-                if not self.server.lets_in(user["name"], user["password"]):
+                if not self.server.can_log_in(user["name"], user["password"]):
                     statement = f"SET PASSWORD FOR {name} = {password}"
                     self.change(f"{what}, password", "(secret)", "(secret, changed)", [statement], secret=True)
                 if there[user["name"]]:
@@ -425,7 +425,7 @@ class Schema:
                     self.change(f"{what}, administrator", "yes", "no", [statement])
             self.grants(user, user["name"] in there)
         for name in sorted(name for name, is_admin in there.items() if is_admin and name not in declared):
-            self.module.warn(f"The database has an administrator that nobody declared: {name}.")
+            self.module.warn(f"The database has an undeclared administrator: {name}.")
 
     def grants(self, user: dict, exists: bool) -> None:
         name = name_of(user["name"])
@@ -444,21 +444,21 @@ class Schema:
                 statement = f"GRANT {after.removesuffix(' PRIVILEGES')} ON {name_of(database)} TO {name}"
             self.change(what, before.lower(), after.lower(), [statement])
 
-    # --- the door
+    # --- the address
 
-    def opened_to(self) -> str:
-        """The line that opens the service beyond loopback; empty where it is not open."""
+    def listen_line(self) -> str:
+        """The line that sets an address beyond loopback; "" if there is none."""
         try:
             with open(self.wanted["listen_file"], encoding="utf-8") as file:
                 return file.read()
         except FileNotFoundError:
             return ""
 
-    def open_door(self) -> None:
-        """Let the service listen beyond loopback, once it is known to let nobody in without an account."""
+    def set_address(self) -> None:
+        """Let the service listen beyond loopback once it refuses queries without an account."""
         path, listen = self.wanted["listen_file"], self.wanted["listen"]
         wanted = f"INFLUXDB_HTTP_BIND_ADDRESS={listen}\n" if listen else ""
-        found = self.opened_to()
+        found = self.listen_line()
         if found == wanted:
             return
         if wanted and not self.module.check_mode:
@@ -469,7 +469,7 @@ class Schema:
                 pass
             else:
                 self.fail(
-                    f"The database lets everybody in, so it is not opened to {listen}: its auth-enabled is not true."
+                    f"The database accepts queries without an account, so it will not listen on {listen}: set auth-enabled."
                 )
         local = f"127.0.0.1:{self.wanted['port']}"
         self.change("address", found.strip().partition("=")[2] or local, listen or local)
@@ -490,7 +490,7 @@ class Schema:
         self.log_in()
         self.databases()
         self.users()
-        self.open_door()
+        self.set_address()
         return {
             "changed": bool(self.changes),
             "changes": self.changes,

@@ -64,7 +64,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 topic:
-  description: Topic of the message that was waited for.
+  description: Topic of the message that O(wait_for) received.
   type: str
   returned: when O(wait_for) is given
 payload:
@@ -88,7 +88,7 @@ except ImportError:
 
 
 class Conversation:
-    """One client, from its connection to its end."""
+    """One client and its connection."""
 
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
@@ -103,13 +103,13 @@ class Conversation:
 
     def where(self) -> str:
         who = self.asked["username"] or "a client without an account"
-        return f"{who} at the broker {self.asked['host']}:{self.asked['port']}"
+        return f"{who} at {self.asked['host']}:{self.asked['port']}"
 
     def fail(self, message: str) -> None:
         self.module.fail_json(msg=message)
 
     def next(self, wanted: str):
-        """The next event of the wanted kind; others are passed over."""
+        """The next event of the wanted kind; others are skipped."""
         try:
             while True:
                 kind, value = self.events.get(timeout=self.asked["timeout"])
@@ -122,7 +122,7 @@ class Conversation:
         try:
             self.client.connect(self.asked["host"], self.asked["port"])
         except OSError as error:
-            self.fail(f"There is no broker at {self.asked['host']}:{self.asked['port']}: {error}.")
+            self.fail(f"Cannot connect to a broker at {self.asked['host']}:{self.asked['port']}: {error}.")
         self.client.loop_start()
         try:
             return self.talk()
@@ -134,12 +134,12 @@ class Conversation:
         reason = self.next("connected")
         if self.asked["refused"]:
             if reason is None or not reason.is_failure:
-                self.fail(f"Let in, and should not be: {self.where()}.")
+                self.fail(f"The broker accepted {self.where()}, which it must refuse.")
             return {}
         if reason is None:
-            self.fail(f"No answer for {self.where()}.")
+            self.fail(f"The broker did not answer {self.where()} within {self.asked['timeout']} s.")
         if reason.is_failure:
-            self.fail(f"Refused ({reason}): {self.where()}.")
+            self.fail(f"The broker refused {self.where()}: {reason}.")
         if self.asked["wait_for"]:
             self.client.subscribe(self.asked["wait_for"], qos=1)
             self.next("subscribed")
@@ -152,15 +152,19 @@ class Conversation:
         try:
             sent.wait_for_publish(self.asked["timeout"])
         except RuntimeError as error:
-            self.fail(f"Not published by {self.where()}: {error}.")
+            self.fail(f"The message of {self.where()} was not published: {error}.")
         if not sent.is_published():
-            self.fail(f"Not acknowledged within {self.asked['timeout']} s: {message['topic']} of {self.where()}.")
+            self.fail(
+                f"The broker did not acknowledge {message['topic']} of {self.where()} within {self.asked['timeout']} s."
+            )
 
     def awaited(self) -> dict:
         while True:
             message = self.next("message")
             if message is None:
-                self.fail(f"Nothing on {self.asked['wait_for']} within {self.asked['timeout']} s for {self.where()}.")
+                self.fail(
+                    f"No message on {self.asked['wait_for']} within {self.asked['timeout']} s for {self.where()}."
+                )
             if self.asked["retained"] or not message.retain:
                 return {"topic": message.topic, "payload": to_text(message.payload, errors="surrogate_or_replace")}
 

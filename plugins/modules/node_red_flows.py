@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Merge declared flows and their credentials into what people made in Node-RED's editor, in one call."""
+"""Merge declared flows and their credentials with those that were made in Node-RED's editor, in one call."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: node_red_flows
-short_description: Own some tabs and nodes of a Node-RED, and leave the others to people
+short_description: Manage some of Node-RED's flows, and leave the others alone
 description:
-  - Makes C(flows.json) hold the declared nodes, and C(flows_cred.json) their credentials. Nodes with other ids, and the
-    credentials that people entered for them, stay as they are.
-  - A record beside the flows says which nodes were declared; one that is no longer declared is removed, unless a
-    node that people made lives on it (a tab) or refers to it (a configuration node).
-  - In a declared node the declared properties win. What the editor adds to it, and wires that people drew from it to
-    their own nodes, is kept.
-  - Credentials are encrypted as Node-RED does it (AES-256-CTR under the SHA-256 of the secret) by the host's own
-    Node.js. When the secret changed, they are decrypted with the one in O(credential_secret_file) first.
+  - Writes the declared nodes to C(flows.json) and their credentials to C(flows_cred.json). Nodes with other ids, and their
+    credentials, are not changed.
+  - A file beside the flows records which nodes were declared. A node that is no longer declared is removed, unless a
+    node that was made in the editor is on it (a tab) or refers to it (a configuration node).
+  - In a declared node the declared properties have priority. Properties that the editor adds, and wires that were drawn to
+    undeclared nodes, are kept.
+  - Credentials are encrypted as Node-RED does it (AES-256-CTR with the SHA-256 of the secret as key), by the host's
+    Node.js. If the secret has changed, they are first decrypted with the one in O(credential_secret_file).
   - Node-RED reads both files when it starts.
 options:
   flows:
@@ -41,7 +41,7 @@ options:
     type: str
     required: true
   credential_secret_file:
-    description: Where the secret stands that is in force until now.
+    description: File with the secret that was used until now.
     type: path
     required: true
   user_dir:
@@ -57,7 +57,7 @@ attributes:
     support: full
   diff_mode:
     support: full
-    description: The nodes that differ; of credentials only the names.
+    description: The nodes that differ, and the names of credentials.
 """
 
 EXAMPLES = r"""
@@ -79,11 +79,11 @@ nodes:
 """
 
 FLOWS, CREDENTIALS, RECORD = "flows.json", "flows_cred.json", ".declared-flows.json"
-# As Node-RED itself writes them under the umask of its unit.
+# The mode that Node-RED's own files have, from the umask of its unit.
 MODE = 0o600
 
-# Decrypts and encrypts flows_cred.json as Node-RED's runtime/lib/nodes/credentials.js does. The initialisation vector
-# follows from secret and content, so that the same credentials give the same file.
+# Decrypts and encrypts flows_cred.json like Node-RED's runtime/lib/nodes/credentials.js. The initialisation vector is
+# derived from secret and content, so that the same credentials give the same file.
 CIPHER = r"""
 const crypto = require("crypto");
 const key = (secret) => crypto.createHash("sha256").update(secret).digest();
@@ -113,11 +113,11 @@ if (input.encrypt !== undefined) {
 
 
 class FlowsError(Exception):
-    """The flows cannot be merged, and the person at the keyboard can do something about it."""
+    """The flows cannot be merged; the message says what to do."""
 
 
 def check_declared(declared, credentials):
-    """Refuse what Node-RED would take without a word and then not run."""
+    """Refuse flows that Node-RED would accept, but not run."""
     seen = {}
     for number, node in enumerate(declared, 1):
         name = node.get("id")
@@ -129,7 +129,7 @@ def check_declared(declared, credentials):
     tabs = {name for name, node in seen.items() if node["type"] in ("tab", "subflow")}
     for name, node in seen.items():
         if "z" in node and node["z"] not in tabs:
-            raise FlowsError(f"Node {name} stands on the tab {node['z']}, which is not declared.")
+            raise FlowsError(f"Node {name} is on the tab {node['z']}, which is not declared.")
         for target in (target for port in node.get("wires", []) for target in port):
             if target not in seen:
                 raise FlowsError(f"Node {name} is wired to {target}, which is not declared.")
@@ -139,7 +139,7 @@ def check_declared(declared, credentials):
 
 
 def references(node):
-    """Ids that a node needs: its tab, its group, its configuration nodes. Wires are not needs."""
+    """Ids that a node needs: its tab, its group, its configuration nodes, but not its wires."""
     pending = [value for name, value in node.items() if name not in ("id", "wires", "links", "func", "info")]
     while pending:
         value = pending.pop()
@@ -152,7 +152,7 @@ def references(node):
 
 
 def still_needed(present, declared, recorded):
-    """Ids that are no longer declared, and that something people made still needs."""
+    """Ids that are no longer declared, but that a node made in the editor still needs."""
     candidates = {name for name in recorded if name not in declared}
     by_id = {node.get("id"): node for node in present}
     needed = set()
@@ -166,7 +166,7 @@ def still_needed(present, declared, recorded):
 
 
 def merged_wires(declared, present, people):
-    """The declared wires, and the ones that people drew from this node to nodes of their own."""
+    """The declared wires, and those that were drawn in the editor to undeclared nodes."""
     ports = []
     for number, port in enumerate(declared):
         before = present[number] if number < len(present) else []
@@ -176,7 +176,7 @@ def merged_wires(declared, present, people):
 
 
 def merged_node(present, declared, recorded, people):
-    """A declared node as it shall stand. What the editor added to it stays until its declaration changes."""
+    """A declared node as it is to be written. What the editor added is kept until the declaration changes."""
     node = {**present, **declared} if recorded == declared else dict(declared)
     if "wires" in declared:
         node["wires"] = merged_wires(declared["wires"], present.get("wires", []), people)
@@ -184,7 +184,7 @@ def merged_node(present, declared, recorded, people):
 
 
 def merge_flows(present, declared, recorded):
-    """The list of nodes as it shall be, in the order in which it stands.
+    """The list of nodes as it is to be written, in its present order.
 
     present: list of nodes; declared: list of nodes; recorded: {id: node as it was declared last time}.
     Returns the list and the nodes to record.
@@ -205,7 +205,7 @@ def merge_flows(present, declared, recorded):
 
 
 def merge_credentials(present, declared, recorded, nodes):
-    """All credentials as they shall be; recorded: {id: [fields that were declared]}; nodes: ids that exist."""
+    """All credentials as they are to be written; recorded: {id: [fields that were declared]}; nodes: ids that exist."""
     merged = {name: dict(fields) for name, fields in present.items()}
     for name, fields in recorded.items():
         for field in fields:
@@ -213,7 +213,7 @@ def merge_credentials(present, declared, recorded, nodes):
                 merged.get(name, {}).pop(field, None)
     for name, fields in declared.items():
         merged.setdefault(name, {}).update(fields)
-    # Those of removed nodes go with them, as at a deploy in the editor.
+    # Credentials of removed nodes are removed, as by a deploy in the editor.
     return {name: fields for name, fields in merged.items() if name in nodes and fields}
 
 
@@ -239,10 +239,10 @@ class Store:
         except ValueError as error:
             raise FlowsError(
                 f"{self.path(name)} is not valid JSON ({error}). "
-                f"Put Node-RED's backup ({self.path('.' + name + '.backup')}) in its place, or move it away."
+                f"Replace it with Node-RED's backup ({self.path('.' + name + '.backup')}), or move it away."
             ) from error
         if not isinstance(value, kind):
-            raise FlowsError(f"{self.path(name)} does not hold what Node-RED writes there; move it away.")
+            raise FlowsError(f"{self.path(name)} does not have the format that Node-RED writes; move it away.")
         return value
 
     def ids(self):
@@ -280,7 +280,7 @@ class Store:
     def cipher(self, request):
         code, out, err = self.module.run_command(["node", "-e", CIPHER], data=json.dumps(request))
         if code != 0:
-            raise FlowsError(f"Node.js could not handle the credentials: {err.strip()[-300:]}")
+            raise FlowsError(f"Node.js could not decrypt or encrypt the credentials: {err.strip()[-300:]}")
         return json.loads(out)
 
     def secrets(self):
@@ -288,13 +288,13 @@ class Store:
         found = [self.module.params["credential_secret"].strip()]
         with contextlib.suppress(FileNotFoundError), open(self.module.params["credential_secret_file"]) as file:
             found.append(file.read().strip())
-        # What Node-RED makes up when its settings have no credentialSecret.
+        # Generated by Node-RED if its settings have no credentialSecret.
         with contextlib.suppress(OSError, ValueError, AttributeError), open(self.path(".config.runtime.json")) as file:
             found.append(json.load(file).get("_credentialSecret"))
         return [secret for secret in found if secret]
 
     def credentials(self):
-        """What flows_cred.json holds, and whether it is encrypted with the declared secret."""
+        """The credentials in flows_cred.json, and whether they are encrypted with the declared secret."""
         stored = self.load(CREDENTIALS, {}, dict)
         if not stored:
             return {}, True
@@ -303,9 +303,9 @@ class Store:
         answer = self.cipher({"decrypt": stored["$"], "secrets": self.secrets()})
         if "credentials" not in answer:
             raise FlowsError(
-                f"{self.path(CREDENTIALS)} is encrypted with a secret that nobody here knows: neither the declared "
-                f"credential secret nor the one in {self.module.params['credential_secret_file']}. "
-                "Restore the secret, or move the file away: what people entered in the editor is lost then."
+                f"{self.path(CREDENTIALS)} is encrypted with an unknown secret, neither the declared credential "
+                f"secret nor the one in {self.module.params['credential_secret_file']}. Restore the secret, or move "
+                "the file away; credentials that were entered in the editor are then lost."
             )
         return answer["credentials"], answer["secret"] == 0
 
@@ -325,7 +325,7 @@ def difference(before, after):
 
 
 def pretty(value):
-    # As Node-RED itself writes it with flowFilePretty.
+    # Node-RED's own format with flowFilePretty.
     return json.dumps(value, indent=4, ensure_ascii=False)
 
 
@@ -371,12 +371,12 @@ def run(module):
         diff.append(side_by_side(store.path(CREDENTIALS), names_of(known), after))
 
     if not module.check_mode:
-        # Credentials first: with flows that do not know them yet they do no harm.
+        # Credentials first: flows that do not use them yet ignore them.
         if write[CREDENTIALS]:
             encrypted = store.cipher({"encrypt": wanted, "secret": params["credential_secret"].strip()})
             store.write(CREDENTIALS, pretty(encrypted))
         if write[RECORD]:
-            # Until the flows are written both the old and the new nodes count as declared.
+            # Until the flows are written, both the old and the new nodes count as declared.
             between = {"nodes": {**record["nodes"], **recorded}, "credentials": record["credentials"]}
             store.write(RECORD, pretty(between))
         if write[FLOWS]:

@@ -168,19 +168,19 @@ PROPERTIES = (
     "ActiveEnterTimestampMonotonic",
 )
 UP = ("active", "reloading", "refreshing")
-INTERVAL = 0.2  # seconds between two looks
+INTERVAL = 0.2  # seconds between two checks
 # A service that has been restarted counts as running when it has been up for twice as long as between its last restarts,
 # or for so many seconds.
 FORGIVEN = 600
 # The message of systemd that it restarts a service by itself (systemd.journal-fields(7), sd-messages.h).
 RESTART_SCHEDULED = "5eb03494b6584870a536b337290809b3"
-LINES = 8  # of the journal, each at most that long
+LINES = 8  # of the journal, and the maximum length of each
 LINE_LENGTH = 300
-# Of what systemd says about a unit, what tells why it ended.
+# Messages of systemd that say why a unit ended.
 TELLING = re.compile(
     r"exited|failed|killed|timed out|timeout|refus|not met|no such file|denied|too quickly", re.IGNORECASE
 )
-# Escape sequences and control characters have no business on somebody's terminal.
+# Escape sequences and control characters must not reach the terminal.
 UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 ENDED = {
     "success": "was stopped, or has ended without an error",
@@ -212,7 +212,7 @@ class Service:
     def __init__(self, module: AnsibleModule, wanted: dict, has_job: bool = False) -> None:
         self.module = module
         self.wanted = wanted
-        # Until systemd has finished the job that it was just given, its properties are those of the time before.
+        # Until systemd has finished its job, the properties are those before it.
         self.has_job = has_job
         self.unit = wanted["unit"]
         self.first_restarts: int | None = None
@@ -280,12 +280,12 @@ class Service:
         return (self.up if active else 0.0) < min(2 * (moments[1] - moments[0]), FORGIVEN)
 
     def is_settled(self, settle: float) -> bool:
-        """Whether a further look would show the same."""
+        """Whether another check would show the same."""
         if self.state == "running":
             return self.up >= settle
         return self.state != "starting" or self.age > self.wanted["timeout"]
 
-    # --- in words
+    # --- texts
 
     def problem(self, said: list[str]) -> str:
         what = self.what_is_wrong()
@@ -333,7 +333,7 @@ class Service:
         return f"See also: sudo journalctl --unit={self.unit}. Fix what it reports; systemd keeps trying, or run the playbook again."
 
     def said(self) -> list[str]:
-        """The last lines of the journal that tell something, each once, of its last two starts."""
+        """The last significant lines of the journal, each once, of its last two starts."""
         _code, out, _err = self.module.run_command(
             ["journalctl", "--quiet", "--output=json", "--lines=100", f"--unit={self.unit}"]
         )
@@ -353,7 +353,7 @@ class Service:
 
     @functools.cached_property
     def state_files(self) -> dict:
-        """What its role's program has said of its state files when it was started last."""
+        """The report on its state files of its last start."""
         return StateFiles(self.unit.removesuffix(".service"), "report").report()
 
     def result(self, journal: bool) -> dict:
@@ -378,7 +378,7 @@ def show(module: AnsibleModule, units: list[str], properties: tuple[str, ...]) -
 
 
 def look(module: AnsibleModule, services: list[Service]) -> None:
-    """One look at all of them."""
+    """Check all of them once."""
     shown = show(module, [service.unit for service in services], PROPERTIES)
     listening = {key for protocol in LISTENING for key in sockets(protocol)}
     for service, properties in zip(services, shown, strict=True):
@@ -386,7 +386,7 @@ def look(module: AnsibleModule, services: list[Service]) -> None:
 
 
 def start(module: AnsibleModule, units: list[str], restart: bool) -> tuple[bool, list[str]]:
-    """Enable units, and tell systemd to start or restart them. Returns whether anything changes, and which of them it is told."""
+    """Enable units, and have systemd start or restart them. Returns whether anything changes, and the units that are started or restarted."""
 
     def systemctl(*arguments: str) -> None:
         if not module.check_mode:
@@ -397,7 +397,7 @@ def start(module: AnsibleModule, units: list[str], restart: bool) -> tuple[bool,
     if restart:
         systemctl("daemon-reload")
     shown = show(module, units, ("LoadState", "ActiveState", "UnitFileState"))
-    # The look that follows reports a unit that is missing or masked.
+    # The next check reports a unit that is missing or masked.
     loaded = {unit: found for unit, found in zip(units, shown, strict=True) if found.get("LoadState") == "loaded"}
     disabled = [unit for unit, found in loaded.items() if found["UnitFileState"] != "enabled"]
     due = [unit for unit, found in loaded.items() if restart or found["ActiveState"] not in (*UP, "activating")]

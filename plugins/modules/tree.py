@@ -1,39 +1,39 @@
 #!/usr/bin/python
-"""Make a set of files on a host equal to a declared one, all or nothing, in one call."""
+"""Write a set of files to a host, all of them or none, in one call."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: tree
-short_description: Make a set of files equal to a declared one, in one remote call
+short_description: Write a set of files in one remote call
 description:
-  - Compares every declared file with what the host has, proves the new ones with the programs that will read them,
-    and only then moves them into place, each by an atomic rename.
-  - The action plugin of the same name renders templates on the controller, with blocks trimmed of their indentation,
-    and hands the files over packed, so that neither their content nor a secret among them reaches the host's log.
+  - Compares the declared files with those on the host, validates the new ones with the programs that will read them,
+    and then moves them into place, each with an atomic rename.
+  - The action plugin of the same name renders templates on the controller, with the indentation of blocks removed, and
+    passes the files compressed and encoded, so that their content does not appear in the host's log.
 options:
   files:
     description: >-
       The files. Each has a C(dest) and one of C(content), C(template), C(src), C(directory) or C(absent);
-      C(owner) and C(group) are V(root) and C(mode) is V(0644) (a directory's V(0755)) unless they say otherwise.
-      C(validate) is a command that is run with the staged file in place of C(%s).
-      C(copy_to) is a second path, which gets the same content and mode and belongs to V(root); the content is rendered once.
-      C(secret) keeps the content out of the diff. C(vars) are further variables of a template.
+      C(owner) and C(group) are V(root) by default, C(mode) is V(0644), or V(0755) for a directory.
+      C(validate) is a command that is run with C(%s) replaced by the path of the staged file.
+      C(copy_to) is a second path for the same content and mode, owned by V(root).
+      C(secret) hides the content in the diff. C(vars) are more variables for a template.
     type: list
     elements: dict
     required: true
   purge:
     description: >-
-      Directories that are owned as a whole. Files in C(path) that match C(pattern) (default V(*)) and are not declared
-      are removed, in sub-folders too if C(recurse) says so.
+      Directories in which undeclared files are removed: those in C(path) that match C(pattern) (default V(*)), with
+      C(recurse) also in its subdirectories.
     type: list
     elements: dict
     default: []
   read_by:
     description: >-
-      Services that read some of the C(files) when they start or are reloaded, and only then. Such a file that is younger than
-      the service's C(unit) in its present state counts as changed: if a run ends between writing and restarting, the next
-      one restarts the service. A service that does not run reads them when it starts.
+      Services that read some of the C(files) only when they start or are reloaded. If such a file is newer than the last
+      start or reload of the service, it counts as changed: if a run is interrupted between writing and restarting, the next
+      run restarts the service. A service that does not run is not considered.
     type: list
     elements: dict
     default: []
@@ -43,25 +43,25 @@ options:
         type: str
         required: true
       files:
-        description: What it reads, a directory for what comes and goes in it.
+        description: Paths that it reads. A directory stands for the names of the files in it.
         type: list
         elements: path
         required: true
   validate:
     description: >-
-      A command that proves the whole set. Before anything is moved, all declared files are laid out below a
-      temporary directory with their full path, and V({root}) in the command stands for it.
+      A command that validates the whole set. Before anything is moved, all declared files are staged with their full
+      paths below a temporary directory, which replaces V({root}) in the command.
     type: str
 attributes:
   check_mode:
     support: full
     description: >-
-      A program that validates and is not installed yet is passed over in check mode only. Owners that do not exist
-      yet count as a change there.
+      A validator that is not installed yet is skipped, in check mode only. An owner that does not exist yet counts
+      as a change.
   diff_mode:
     support: full
 notes:
-  - The validators are run without a shell.
+  - Validators run without a shell.
 """
 
 EXAMPLES = r"""
@@ -82,7 +82,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changed_files:
-  description: Paths that were written, removed or given another owner or mode, or that their service has not read yet.
+  description: Paths that were written, removed or whose owner or mode was changed, or that their service has not read yet.
   type: list
   elements: str
   returned: always
@@ -107,7 +107,7 @@ DEFAULT_MODE = {"file": 0o644, "directory": 0o755}
 
 
 class Entry:
-    """One declared path and what it takes to get there."""
+    """One declared path."""
 
     def __init__(self, spec: dict) -> None:
         self.dest = spec["dest"]
@@ -121,7 +121,7 @@ class Entry:
         self.secret = bool(spec.get("secret"))
 
     def current(self) -> tuple[str, bytes]:
-        """What stands at the path now: its kind and, for a file, its content."""
+        """What is at the path now: its kind and, for a file, its content."""
         try:
             found = os.lstat(self.dest)
         except (FileNotFoundError, NotADirectoryError):
@@ -139,7 +139,7 @@ class Entry:
             return True
         try:
             return (found.st_uid, found.st_gid) != self.ids()
-        except KeyError:  # the package that brings this account is not there yet
+        except KeyError:  # the package that creates this account is not installed yet
             return True
 
     def ids(self) -> tuple[int, int]:
@@ -147,7 +147,7 @@ class Entry:
 
 
 class Change:
-    """A step from what is to what shall be, with the two sides of its diff."""
+    """A change of one path, with both sides of its diff."""
 
     def __init__(self, path: str, before: str, after: str, apply) -> None:
         self.path = path
@@ -172,7 +172,7 @@ def shown(kind: str, content: bytes, secret: bool) -> str:
 
 
 def attributes(entry: Entry) -> tuple[str, str]:
-    """Both sides of a change of owner or mode, in words."""
+    """Both sides of the diff of a change of owner or mode."""
     found = os.lstat(entry.dest)
     with contextlib.suppress(KeyError):
         before = f"{pwd.getpwuid(found.st_uid).pw_name}:{grp.getgrgid(found.st_gid).gr_name}"
@@ -197,9 +197,9 @@ class Tree:
         seen: set[str] = set()
         for entry in self.entries:
             if not os.path.isabs(entry.dest) or os.path.normpath(entry.dest) != entry.dest:
-                self.fail(f"{entry.dest}: a destination is an absolute path in its shortest form.")
+                self.fail(f"{entry.dest}: dest must be an absolute path without '..', '//' or a trailing '/'.")
             if entry.dest in seen:
-                self.fail(f"{entry.dest} is declared twice; keep one of the two, or give one of them another name.")
+                self.fail(f"{entry.dest} is declared twice; keep one entry, or change the dest of the other.")
             seen.add(entry.dest)
 
     def changes(self) -> list[Change]:
@@ -210,7 +210,7 @@ class Tree:
         return found + self.not_read_yet({change.path for change in found})
 
     def not_read_yet(self, changed: set[str]) -> list[Change]:
-        """The files that are as declared, and that a running service has in an older form."""
+        """The files that are as declared, but newer than what a running service has read."""
         found = []
         for rule in self.module.params["read_by"]:
             files = [path for path in rule["files"] if path not in changed and os.path.exists(path)]
@@ -225,7 +225,7 @@ class Tree:
     def running_since(self, unit: str) -> float | None:
         """When a service was started or reloaded last, in seconds since 1970; None if it does not run.
 
-        Reckoned from the clock that never jumps: a Pi starts its services before it knows what time it is.
+        Based on the monotonic clock: a Pi starts its services before its clock is set.
         """
         properties = "--property=ActiveState,StateChangeTimestampMonotonic"
         code, out, _err = self.module.run_command(["systemctl", "show", properties, unit])
@@ -239,7 +239,7 @@ class Tree:
         if entry.kind == "absent":
             return None if kind == "absent" else self.removal(entry.dest, entry.secret)
         if kind == "other" or ((kind == "directory") != (entry.kind == "directory") and kind != "absent"):
-            self.fail(f"{entry.dest} is in the way: it is not a {entry.kind}. Move it elsewhere and run again.")
+            self.fail(f"{entry.dest} exists, but is not a {entry.kind}. Move it away and run the playbook again.")
         if kind != entry.kind or content != entry.content:
             before, after = (shown(*side, entry.secret) for side in ((kind, content), (entry.kind, entry.content)))
             if entry.secret and kind == entry.kind:
@@ -285,16 +285,16 @@ class Tree:
                 os.remove(temporary)
             raise
 
-    def prove(self, changed: set[str]) -> None:
-        """Run the validators on a staged copy of the set, before anything is moved."""
+    def validate(self, changed: set[str]) -> None:
+        """Run the validators on a staged copy of the set."""
         whole = self.module.params["validate"]
         single = [entry for entry in self.entries if entry.validate and entry.dest in changed]
         if not changed or not (whole or single):
             return
-        # In memory, so that a secret on its way does not stay on the card.
+        # In memory, so that no secret is written to the card.
         memory = "/run" if os.access("/run", os.W_OK) else None
         self.staging = tempfile.mkdtemp(prefix="ansible-tree-", dir=memory)
-        os.chmod(self.staging, 0o711)  # a validator may drop to the service's own account
+        os.chmod(self.staging, 0o711)  # a validator may switch to the service's account
         for entry in self.entries:
             self.stage(entry)
         for entry in single:
@@ -323,7 +323,7 @@ class Tree:
         if code != 0:
             said = (err.strip() or out.strip()).replace(self.staging, "")
             self.module.fail_json(
-                msg=f"{words[0]} refuses {what}; nothing was changed. It says: {said}",
+                msg=f"{words[0]} refuses {what}; nothing was changed. Its message: {said}",
                 validator=command.replace(self.staging, ""),
                 rc=code,
             )
@@ -331,7 +331,7 @@ class Tree:
     def result(self) -> dict:
         changes = self.changes()
         changed = {change.path for change in changes}
-        self.prove(changed)
+        self.validate(changed)
         if not self.module.check_mode:
             for change in changes:
                 change.apply()
@@ -346,7 +346,7 @@ class Tree:
 
 
 def strays(rule: dict, declared: set[str]) -> list[str]:
-    """Files below rule['path'] that match its pattern and that nobody declared."""
+    """Files below rule['path'] that match its pattern and are not declared."""
     found = []
     for folder, folders, names in os.walk(rule["path"]):
         if not rule.get("recurse"):
@@ -362,7 +362,7 @@ def strays(rule: dict, declared: set[str]) -> list[str]:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            # What the action plugin makes of O(files). The host's log would hold a parameter that is not no_log.
+            # O(files) from the action plugin. Parameters without no_log appear in the host's log.
             "packed": {"type": "str", "required": True, "no_log": True},
             "purge": {"type": "list", "elements": "dict", "default": []},
             "read_by": {

@@ -1,4 +1,4 @@
-"""What tasks of this playbook run have done on a host, for later tasks: kept in its facts, and void in the next run."""
+"""What tasks of this playbook run have done on a host, for later tasks: in its facts, and ignored by the next run."""
 
 from __future__ import annotations
 

@@ -234,7 +234,9 @@ def test_a_disk_that_was_full_and_has_room_again(host, database):
             assert time.monotonic() < end, "it still refuses"
             time.sleep(0.5)
         assert host.check_output("systemctl show influxdb --property=MainPID") != process
-        assert "the disk has room: restarting it" in host.check_output("journalctl --unit=influxdb-watch --no-pager")
+        assert "although the disk has space: restarting it" in host.check_output(
+            "journalctl --unit=influxdb-watch --no-pager"
+        )
         rows = database.rows("SELECT count(value) FROM iot.autogen.full WHERE device = 'a'")
         assert rows[0]["count"] >= acknowledged
     finally:

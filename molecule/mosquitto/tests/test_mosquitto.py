@@ -355,7 +355,7 @@ def test_who_is_away_loses_nothing_whatever_changes(host, client, converge, acco
     assert [back.next()[1] for _ in acknowledged] == acknowledged
     # The account mats is gone, and what it has left with it.
     log = host.run("journalctl --unit=mosquitto --no-pager").stdout
-    assert "removed the session phone of mats, which is no account" in log
+    assert "removed the session phone of mats, which is not an account" in log
     assert "Expiring client" not in log
     assert " changed=0 " in converge().stdout
 

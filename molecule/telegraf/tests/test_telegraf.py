@@ -280,7 +280,7 @@ def test_a_changed_password_converges_everywhere(converge, inventory, query, pub
         ("[[inputs.cpu]]\n  percpus = true\n", 'the fields ["percpus"]'),
         ("[[inputs.cpus]]\n", "undefined but requested input: cpus"),
         ("[[inputs.cpu]\n", "invalid"),
-        ('[[outputs.influxdb]]\n  password = "${FORGOTTEN}"\n', "there is no FORGOTTEN in telegraf_secrets"),
+        ('[[outputs.influxdb]]\n  password = "${FORGOTTEN}"\n', "telegraf_secrets has no FORGOTTEN"),
         ('[[processors.starlark]]\n  source = "def apply(metric) return metric"\n', "processors.starlark"),
     ],
 )

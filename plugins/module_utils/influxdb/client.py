@@ -13,7 +13,7 @@ NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class InfluxError(Exception):
-    """The server refused; the message is its own."""
+    """The server refused; the message is the server's."""
 
 
 class Unauthorised(InfluxError):
@@ -24,7 +24,7 @@ class NoAdmin(InfluxError):
     """There is no administrator yet."""
 
 
-def door_of(address: str) -> tuple[str, int]:
+def local_address(address: str) -> tuple[str, int]:
     """Host and port at which a server with this bind address is reached from its own host."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
@@ -51,7 +51,7 @@ class Server:
         """The series of one statement.
 
         Raises:
-            Unauthorised, NoAdmin, InfluxError: as the server says.
+            Unauthorised, NoAdmin, InfluxError: the server refuses.
         """
         request = urllib.request.Request(f"{self.url}/query", urllib.parse.urlencode({"q": statement}).encode())
         credentials = credentials or self.credentials
@@ -80,7 +80,7 @@ class Server:
             for row in series.get("values", [])
         ]
 
-    def lets_in(self, name: str, password: str) -> bool:
+    def can_log_in(self, name: str, password: str) -> bool:
         try:
             self.query("SHOW DATABASES", (name, password))
         except Unauthorised:

@@ -1,4 +1,4 @@
-"""InfluxQL: how names, strings, durations and queries are written, and when two of them mean the same."""
+"""InfluxQL: names, strings, durations and queries, and whether two queries are the same."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ DAY = UNITS["d"]
 
 
 def nanoseconds(duration: str) -> int:
-    """A duration of InfluxQL (30d, 1h30m, 720h0m0s, INF) in nanoseconds; 0 is for ever.
+    """A duration of InfluxQL (30d, 1h30m, 720h0m0s, INF) in nanoseconds; 0 is forever.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a duration.
     """
     text = str(duration).strip()
     if text.lower() in ("inf", "0"):
         return 0
     parts = DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"{duration!r} is no duration; write 30d, 26w, 12h or 0s (for ever)")
+        raise ValueError(f"{duration!r} is not a duration; write 30d, 26w, 12h or 0s (forever)")
     return sum(int(number) * UNITS[unit] for number, unit in parts)
 
 
 def in_words(duration: int) -> str:
-    """Nanoseconds as InfluxQL has it, in the largest unit that fits."""
+    """Nanoseconds as a duration of InfluxQL, in the largest unit that fits."""
     if duration == 0:
         return "INF"
     for unit in ("w", "d", "h", "m", "s"):
@@ -54,8 +54,8 @@ def usual_shard(duration: int) -> int:
 
 
 def normal_query(text: str) -> str:
-    """A statement without what does not matter: case, spaces, quotes round names, and how durations are written."""
-    # While the spaces are there, which tell a duration from the word before it.
+    """A statement without differences that do not matter: case, spaces, quotes around names, units of durations."""
+    # Before the spaces are removed, which separate a duration from the word before it.
     text = re.sub(
         r"(?<![\w.])(?:\d+(?:ns|us|µs|ms|u|µ|s|m|h|d|w))+(?!\w)",
         lambda found: f"{nanoseconds(found[0])}ns",
@@ -70,7 +70,7 @@ SOURCES = re.compile(rf"\b(INTO|FROM)\s+({PATH}(?:\s*,\s*{PATH})*)", re.IGNORECA
 
 
 def qualified(text: str, database: str, policy: str) -> str:
-    """A query with database and retention policy before each measurement, as the server keeps it."""
+    """A query with database and retention policy before each measurement, as the server stores it."""
 
     def full(path: re.Match) -> str:
         parts = re.findall(rf"{SEGMENT}|(?<=\.)(?=\.)", path[0], re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""Set the administrator's password where nobody can log in: a temporary server opens the accounts, without the points."""
+"""Set the administrator's password if nobody can log in: a temporary server opens the accounts, without the points."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.client import InfluxError, Server
 from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.influxql import name_of, text_of
 
-# It listens on loopback only, since it asks nobody for a password.
+# On loopback only, since it needs no password.
 CONFIGURATION = """\
 reporting-disabled = true
 bind-address = "127.0.0.1:{rpc}"
@@ -49,7 +49,7 @@ def set_admin_password(admin: dict, influxd: str, configuration: str, timeout: f
     Args:
         admin: name and password.
         influxd: path of the server.
-        configuration: of the service, which names the directory of the accounts.
+        configuration: the service's, which names the directory of the accounts.
         timeout: seconds that the temporary server may take to start.
 
     Raises:
