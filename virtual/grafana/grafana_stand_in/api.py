@@ -28,7 +28,6 @@ def routes(application: Application) -> list[Route]:
         ("GET", "/login", api.login_page, True),
         ("GET", "/api/user", api.user, False),
         ("GET", "/api/datasources", api.datasources, False),
-        ("GET", r"/api/datasources/uid/([^/]+)", api.datasource, False),
         ("GET", r"/api/datasources/uid/([^/]+)/health", api.datasource_health, False),
         ("DELETE", r"/api/datasources/uid/([^/]+)", api.delete_datasource, False),
         ("GET", "/api/search", api.search, False),
@@ -93,15 +92,6 @@ class Api:
 
     def datasources(self, request: Request) -> Response:
         return Response(200, self.app.sources.all())
-
-    def _source(self, uid: str) -> dict[str, Any]:
-        source = self.app.sources.find(uid)
-        if source is None:
-            raise ApiError(404, "Data source not found")
-        return source
-
-    def datasource(self, request: Request, uid: str) -> Response:
-        return Response(200, self.app.sources.detail(self._source(uid)))
 
     def datasource_health(self, request: Request, uid: str) -> Response:
         source = self.app.sources.find(uid)

@@ -10,7 +10,7 @@ from .errors import ApiError, StartError, coded
 from .expand import ExpandError, interpolate_all
 from .log import Logger
 from .store import Store
-from .values import flag, number, text
+from .values import flag, text
 
 _log = Logger("provisioning.datasources")
 
@@ -97,12 +97,9 @@ class DataSources:
             "user": text(entry.get("user")),
             "database": text(entry.get("database")),
             "basicAuth": flag(entry.get("basicAuth")),
-            "basicAuthUser": text(entry.get("basicAuthUser")),
-            "withCredentials": flag(entry.get("withCredentials")),
             "isDefault": flag(entry.get("isDefault")),
             "jsonData": interpolate_all(json_data) if isinstance(json_data, dict) else {},
             "secure": {key: text(value) for key, value in secure.items()} if isinstance(secure, dict) else {},
-            "version": number(entry.get("version")),
             "readOnly": not flag(entry.get("editable")),
             "prunable": prune,
         }
@@ -139,8 +136,6 @@ class DataSources:
                         self._store.put("datasource", other["name"], {**other, "isDefault": False})
             if not old:
                 _log.info("inserting datasource from configuration", name=source["name"], uid=source["uid"])
-            source["version"] = source["version"] or (old["version"] + 1 if old else 1)
-            source["secureFields"] = sorted(key for key, value in secure.items() if value)
             self._store.put("datasource", source["name"], source)
         self._secrets[source["name"]] = secure
 
@@ -181,19 +176,6 @@ class DataSources:
             "isDefault": source["isDefault"],
             "jsonData": source["jsonData"],
             "readOnly": source["readOnly"],
-        }
-
-    def detail(self, source: dict[str, Any]) -> dict[str, Any]:
-        """One data source as GET /api/datasources/uid/:uid shows it: the names of its secrets, never their values."""
-        public = self._public(source)
-        public.pop("typeName")
-        return {
-            **public,
-            "apiVersion": "",
-            "basicAuthUser": source["basicAuthUser"],
-            "withCredentials": source["withCredentials"],
-            "secureJsonFields": dict.fromkeys(source.get("secureFields", []), True),
-            "version": source["version"],
         }
 
     def delete(self, uid: str) -> dict[str, Any]:

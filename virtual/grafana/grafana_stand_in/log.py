@@ -36,9 +36,6 @@ class Logger:
         with _lock:
             print(line, file=sys.stderr, flush=True)
 
-    def debug(self, message: str, **fields: object) -> None:
-        self._write("debug", message, fields)
-
     def info(self, message: str, **fields: object) -> None:
         self._write("info", message, fields)
 
