@@ -198,7 +198,7 @@ class TestVenv:
 
     @pytest.mark.parametrize(("version", "is_accepted"), [("3, 10", False), ("3, 11", True)])
     def test_needs_python_3_11(self, tmp_path, version, is_accepted):
-        """With a Python that takes itself for another version."""
+        """With a Python that reports another version."""
         python = tmp_path / "python"
         real = f'exec {sys.executable} -c "import sys; sys.version_info = ({version}, 0); exec(sys.argv[1])" "$2"'
         python.write_text(f"#!/bin/sh\n{real}\n")

@@ -405,3 +405,16 @@ def test_every_link_in_a_document_leads_somewhere():
                 slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
                 assert anchor in slugs, f"{name}: {target}#{anchor}"
     assert links > 30
+
+
+def test_the_pytest_commands_in_documents_select_tests():
+    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    commands = [
+        command
+        for name in listed.stdout.splitlines()
+        for command in re.findall(r"pytest (tests/test_\w+\.py)(?: -k (\w+))?", (REPOSITORY / name).read_text())
+    ]
+    assert len(commands) >= 3
+    for path, word in commands:
+        tests = re.findall(r"def (test_\w+)", (REPOSITORY / path).read_text())
+        assert [test for test in tests if word in test], f"pytest {path} -k {word}"
