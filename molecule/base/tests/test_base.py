@@ -1,4 +1,4 @@
-"""A host that services can be put on: it has the time and gives it, spares its card, and says what is wrong with it."""
+"""Role base: time, journal, and the check that services can run on the host."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ def test_the_time_is_served_to_the_nodes_of_the_site(pi):
     assert abs(now - time.time()) < 1
 
 
-def test_the_time_zone_is_the_site_s(host):
+def test_the_time_zone_is_set(host):
     assert host.run("date --date=2026-07-01T12:00Z +%z").stdout.strip() == "+0200"
 
 
-def test_the_journal_stays_off_the_card(host):
+def test_the_journal_is_in_memory(host):
     written = host.run("find /proc/$(pidof systemd-journald)/fd -lname '*.journal' -printf '%l\\n'").stdout.split()
     assert written
     assert all(path.startswith("/run/log/journal/") for path in written), written
 
 
-def test_nothing_failed(host):
+def test_no_unit_failed(host):
     assert host.run("systemctl --failed --quiet --no-legend").stdout == ""
 
 
-def test_everything_is_there_after_a_reboot(host, pi):
+def test_everything_runs_after_a_reboot(host, pi):
     pi.reboot()
     assert ask_for_the_time(pi)[:2] == (4, 10)
 
 
-def test_a_full_card_is_refused_with_a_sentence(converge):
+def test_a_full_card_is_refused(converge):
     run = converge(base_minimum_disk_mb=10**9)
     assert run.returncode != 0
     assert "make room" in run.stdout
@@ -55,7 +55,7 @@ def test_a_full_card_is_refused_with_a_sentence(converge):
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "127.0.0.1"])
-def test_a_port_that_is_taken_is_named_with_its_process(host, converge, address):
+def test_a_port_in_use_is_reported_with_its_process(host, converge, address):
     host.run_expect([0], f"systemd-run --unit=squatter python3 -m http.server --bind {address} 1883")
     try:
         ours = {"port": 123, "protocol": "udp", "unit": "chrony.service"}
@@ -70,7 +70,7 @@ def test_a_port_that_is_taken_is_named_with_its_process(host, converge, address)
 LOCK = "import fcntl, time; file = open('/var/lib/dpkg/lock-frontend', 'r+b'); fcntl.lockf(file, fcntl.LOCK_EX); time.sleep(60)"
 
 
-def test_a_program_that_holds_apt_s_lock_is_waited_for_and_then_named(host, converge):
+def test_the_lock_of_apt_is_waited_for_and_then_reported(host, converge):
     host.run_expect([0], "systemd-run --property=RuntimeMaxSec=20 --unit=holds-the-lock python3 -c %s", LOCK)
     run = converge()
     assert run.returncode == 0, run.stdout

@@ -21,7 +21,7 @@ def secret(inventory):
 
 
 def answer(url: str, account: str = "", data: bytes | None = None):
-    """What a service answers to a request with an account (name:password), from JSON."""
+    """The answer of a service, from JSON, to a request with an account (name:password)."""
     request = urllib.request.Request(url, data)
     if account:
         request.add_header("Authorization", f"Basic {base64.b64encode(account.encode()).decode()}")
@@ -44,7 +44,7 @@ def test_ansible_has_the_installed_collections_and_no_others():
     assert not (project / "tig_pi/stack").is_symlink()
 
 
-def test_the_host_has_its_time_zone(host):
+def test_the_time_zone_is_set(host):
     assert host.check_output("date --date=2026-07-01T12:00Z +%z") == "+0200"
 
 
@@ -69,7 +69,7 @@ def test_a_reading_reaches_the_database_and_grafana(pi, secret):
     assert frame["data"]["values"][-1] == [21.5]
 
 
-def test_the_administrator_of_node_red_may_log_in(pi, secret):
+def test_the_administrator_of_node_red_can_log_in(pi, secret):
     form = {"client_id": "node-red-admin", "grant_type": "password", "scope": "*"}
     form |= {"username": "admin", "password": secret("node_red/admin")}
     url = f"http://{pi.address}:{pi.port(1880)}/auth/token"

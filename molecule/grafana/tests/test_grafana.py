@@ -1,4 +1,4 @@
-"""Grafana as people meet it: who gets in, what is there, and what survives the next run."""
+"""Grafana, from outside: who is accepted, what exists, and what survives the next run."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def write(host, lines):
 
 @pytest.fixture
 def by_hand(admin):
-    """A dashboard in a folder that somebody made in the browser; its uid."""
+    """The uid of a dashboard in a folder, both created in the browser."""
     _, folders = admin("/api/folders")
     folder = (
         next((one for one in folders if one["title"] == "Mine"), None) or admin("/api/folders", {"title": "Mine"})[1]
@@ -92,7 +92,7 @@ def test_only_its_own_port_is_open(host):
     assert [line.replace("[::]", "*").replace("0.0.0.0", "*") for line in sockets] == ["tcp *:3000"]
 
 
-def test_nobody_gets_in_without_an_account(url):
+def test_a_request_without_an_account_is_refused(url):
     anonymous = Client(url)
     assert anonymous("/api/health")[0] == 200
     for path in ("/api/datasources", "/api/search", "/api/dashboards/uid/readings", "/api/v1/provisioning/alert-rules"):
@@ -101,7 +101,7 @@ def test_nobody_gets_in_without_an_account(url):
     assert anonymous("/api/user/signup", {"email": "a@example.org"})[0] in (401, 404, 405)
 
 
-def test_the_factory_password_is_refused(url):
+def test_grafana_s_default_password_is_refused(url):
     assert Client(url, "admin", "admin")("/api/datasources")[0] == 401
 
 
@@ -110,7 +110,7 @@ def test_the_data_source_works(admin):
     assert (status, answer["status"]) == (200, "OK"), answer
 
 
-def test_a_reading_comes_back_through_the_query_api(admin, host):
+def test_the_query_api_returns_a_reading(admin, host):
     write(host, "mqtt_consumer,device=greenhouse outsidetemp=21.5")
     query = {
         "refId": "A",
@@ -124,7 +124,7 @@ def test_a_reading_comes_back_through_the_query_api(admin, host):
     assert answer["results"]["A"]["frames"][0]["data"]["values"][1] == [21.5]
 
 
-def test_every_dashboard_and_rule_is_there_and_cannot_be_edited(admin):
+def test_every_dashboard_and_rule_exists_and_cannot_be_edited(admin):
     assert uids(admin) >= DASHBOARDS
     assert {uid for uid, rule in rules(admin).items() if rule["provenance"] == "file"} == RULES
     status, board = admin("/api/dashboards/uid/readings")
@@ -166,7 +166,7 @@ def test_the_rules_name_the_contact_point_and_no_policy_was_touched(admin):
     assert not tree.get("provenance")
 
 
-def test_secrets_are_for_grafana_only(host, inventory):
+def test_only_grafana_can_read_the_secrets(host, inventory):
     files = [path for path in (inventory / "secrets").rglob("*") if path.is_file()]
     secrets = {path.read_text().strip(): path.name for path in files}
     assert sorted(secrets.values()) == ["admin", "grafana", "secret_key"]
@@ -188,7 +188,7 @@ def test_secrets_are_for_grafana_only(host, inventory):
     assert not leaks
 
 
-def test_what_people_made_by_hand_survives(admin, by_hand, converge):
+def test_what_people_created_survives(admin, by_hand, converge):
     _, tree = admin("/api/v1/provisioning/policies")
     status, _ = admin("/api/v1/provisioning/policies", {**tree, "group_by": ["alertname", "device"]}, "PUT")
     assert status == 202
@@ -200,7 +200,7 @@ def test_what_people_made_by_hand_survives(admin, by_hand, converge):
     assert admin("/api/v1/provisioning/policies")[1] == tree
 
 
-def test_a_changed_password_is_taken_over(url, converge, inventory):
+def test_a_changed_password_converges(url, converge, inventory):
     file = inventory / "secrets/grafana/admin"
     before, after = file.read_text().strip(), "an$other one"
     file.write_text(f"{after}\n")
@@ -233,7 +233,7 @@ def test_a_broken_dashboard_is_refused_before_anything_is_written(host, converge
     assert host.check_output("find /etc/grafana -type f | sort | xargs sha256sum") == before
 
 
-def test_what_grafana_itself_refuses_is_told_and_the_next_run_puts_it_right(admin, converge, tmp_path):
+def test_a_file_that_grafana_refuses_is_reported_and_the_next_run_repairs_it(admin, converge, tmp_path):
     path = tmp_path / "points.yml.j2"
     receiver = {"uid": "x", "type": "wobhook", "settings": {"url": "http://127.0.0.1:9/"}}
     point = {"orgId": 1, "name": "x", "receivers": [receiver]}
@@ -245,20 +245,20 @@ def test_what_grafana_itself_refuses_is_told_and_the_next_run_puts_it_right(admi
     assert set(rules(admin)) == RULES
 
 
-def test_an_older_version_is_a_choice_and_not_an_accident(host, converge):
+def test_a_downgrade_must_be_allowed(host, converge):
     run = converge(grafana_version="11.0.0")
     assert run.returncode != 0
     assert "grafana_allow_downgrade" in run.stdout, run.stdout
     assert host.package("grafana").is_installed
 
 
-def test_a_key_that_nobody_checked_is_not_used(converge):
+def test_an_unverified_key_is_not_used(converge):
     run = converge(grafana_repository={**REPOSITORY, "fingerprint": ""})
     assert run.returncode != 0
     assert "grafana_repository.fingerprint" in run.stdout, run.stdout
 
 
-def test_check_mode_says_what_would_happen_and_does_nothing(host, converge):
+def test_check_mode_shows_the_changes_and_makes_none(host, converge):
     before = host.check_output("find /etc /var/lib/grafana -newer /etc/hostname -type f | sort | xargs sha256sum")
     run = converge("--check", "--diff", grafana_http_port=3001)
     assert changed(run)
@@ -279,7 +279,7 @@ def test_each_tag_works_alone(tags_work_alone):
     )
 
 
-def test_it_comes_back_after_a_reboot(admin, by_hand, pi, host):
+def test_it_runs_after_a_reboot(admin, by_hand, pi, host):
     pi.reboot()
     end = time.monotonic() + 60
     while time.monotonic() < end:
@@ -293,10 +293,10 @@ def test_it_comes_back_after_a_reboot(admin, by_hand, pi, host):
 
 
 @pytest.mark.parametrize("how", ["truncated", "garbage"])
-def test_it_comes_back_with_a_damaged_database(host, admin, by_hand, damage, state_files, how):
-    """What the role brings is there; what people have made by hand is there as far as it can be read."""
+def test_it_starts_with_a_damaged_database(host, admin, by_hand, damage, state_files, how):
+    """All that the role provisions exists, and what people created as far as it can be read."""
     assert by_hand in uids(admin)
-    # What is still in the log alone is as good as new, whatever the file has come to.
+    # Write the log to the file, so that the damage matters.
     checkpoint = (
         "import sqlite3; sqlite3.connect('/var/lib/grafana/grafana.db').execute('PRAGMA wal_checkpoint(TRUNCATE)')"
     )

@@ -1,4 +1,4 @@
-"""The database as a client in the house sees it."""
+"""The database, as clients in the local network see it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Database:
         return self.send("/write?db=iot", line.encode(), user)[0]
 
     def wait(self) -> None:
-        """Until it answers: it has been started, and reads its files."""
+        """Wait until it answers."""
         for _ in range(100):
             try:
                 return self.query("SHOW DATABASES")
@@ -51,5 +51,5 @@ class Database:
 
 @pytest.fixture
 def database(host, pi, inventory):
-    """The one on the Pi that `host` is connected to."""
+    """The database on the Pi of `host`."""
     return Database(pi, inventory / "secrets/influxdb")

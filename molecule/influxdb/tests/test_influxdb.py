@@ -1,4 +1,4 @@
-"""The database, from outside: who gets in, what may be done, and what a further run makes of a change."""
+"""The database, from outside: who is accepted, what each user may do, and how changes converge."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ testinfra_hosts = ["ansible://pi"]
 REPOSITORY = {"name": "tig-pi-feed", "uri": "file:///srv/tig-pi-feed", "key": "{{ feed_key }}"}
 
 
-def test_nobody_gets_in_without_an_account(database):
+def test_a_query_without_an_account_is_refused(database):
     assert database.query("SHOW DATABASES", None)[0] == 401
     assert database.query("SHOW DATABASES", "admin", "wrong")[0] == 401
     assert database.query("CREATE USER intruder WITH PASSWORD 'x' WITH ALL PRIVILEGES", None)[0] == 401
     assert database.write("m value=1", None) == 401
 
 
-def test_everybody_may_do_what_is_theirs_and_no_more(database):
+def test_each_user_has_exactly_its_privileges(database):
     assert database.write("rights,device=a value=1") == 204
     assert database.write("rights,device=a value=1", "grafana") == 403
     assert database.query("SELECT * FROM iot.autogen.rights", "grafana")[1][0]["values"]
@@ -29,7 +29,7 @@ def test_everybody_may_do_what_is_theirs_and_no_more(database):
         assert database.query("SHOW USERS", user)[0] == 403
 
 
-def test_it_listens_where_it_was_told_to(host):
+def test_only_the_declared_address_is_open(host):
     listening = host.run("ss --listening --tcp --udp --numeric --processes --no-header | grep influxd").stdout
     assert {line.split()[4] for line in listening.splitlines()} == {"*:8086", "127.0.0.1:8088"}
 
@@ -41,11 +41,11 @@ def test_the_schema_is_as_declared(database):
     assert "averages" in {row.get("name") for row in database.rows("SHOW CONTINUOUS QUERIES")}
 
 
-def test_its_own_statistics_do_not_wear_out_the_card(database):
+def test_the_server_stores_no_statistics_of_its_own(database):
     assert [row["name"] for row in database.rows("SHOW DATABASES")] == ["iot"]
 
 
-def test_no_password_is_on_the_pi(host, inventory):
+def test_the_pi_has_no_password_in_the_clear(host, inventory):
     everything = host.run(
         "cat /etc/influxdb/* /etc/default/* /etc/systemd/system/influxdb.service.d/*; journalctl --no-pager"
     ).stdout
@@ -73,7 +73,7 @@ def test_a_changed_retention_converges(database, converge):
     assert converge().returncode == 0
 
 
-def test_the_tutorial_s_almighty_user_is_reduced(database, converge):
+def test_the_tutorial_s_user_with_all_privileges_is_restricted(database, converge):
     assert database.query("GRANT ALL PRIVILEGES TO grafana")[0] == 200
     assert database.query("DROP DATABASE nothing", "grafana")[0] == 200
     assert converge().returncode == 0
@@ -99,7 +99,7 @@ def test_the_tutorial_s_almighty_user_is_reduced(database, converge):
         ({"influxdb_repository": {**REPOSITORY, "fingerprint": "0" * 40}}, "has the fingerprint"),
     ],
 )
-def test_what_cannot_work_is_refused_and_the_database_serves_on(host, database, converge, variables, sentence):
+def test_invalid_variables_are_refused_and_the_database_runs_on(host, database, converge, variables, sentence):
     before = host.run("cat /etc/influxdb/influxdb.conf; systemctl show influxdb --property=MainPID").stdout
     run = converge(**variables)
     assert run.returncode != 0
@@ -114,7 +114,7 @@ def test_each_tag_works_alone(tags_work_alone):
     )
 
 
-def test_points_outlive_a_power_cut(database, pi):
+def test_points_survive_a_power_cut(database, pi):
     """What the database has acknowledged is on the card."""
     for number in range(100):
         assert database.write(f"cut,device=a value={number} {time.time_ns()}") == 204
@@ -123,14 +123,14 @@ def test_points_outlive_a_power_cut(database, pi):
     assert database.rows("SELECT count(value) FROM iot.autogen.cut")[0]["count"] == 100
 
 
-def test_it_is_there_after_a_reboot(database, pi):
+def test_it_runs_after_a_reboot(database, pi):
     pi.reboot()
     database.wait()
     assert database.query("SHOW DATABASES")[0] == 200
     assert database.query("SHOW DATABASES", None)[0] == 401
 
 
-def test_back_to_loopback(host, converge):
+def test_it_can_be_restricted_to_loopback_again(host, converge):
     assert converge(influxdb_http_bind_address="127.0.0.1:8086").returncode == 0
     assert "127.0.0.1:8086" in host.run("ss --listening --tcp --numeric --no-header").stdout
     assert "*:8086" not in host.run("ss --listening --tcp --numeric --no-header").stdout
@@ -138,7 +138,7 @@ def test_back_to_loopback(host, converge):
 
 
 @pytest.mark.parametrize("how", ["empty", "garbage"])
-def test_it_comes_back_with_a_damaged_index(host, database, damage, state_files, how):
+def test_it_starts_with_a_damaged_index(host, database, damage, state_files, how):
     assert database.write("damaged,device=a value=1") == 204
     manifest = host.check_output("ls /var/lib/influxdb/data/iot/autogen/*/index/0/MANIFEST | tail -1")
     said = damage("influxdb", manifest, how)
@@ -154,7 +154,7 @@ def test_it_comes_back_with_a_damaged_index(host, database, damage, state_files,
 
 
 @pytest.mark.parametrize("how", ["NULs", "truncated"])
-def test_it_comes_back_with_its_accounts_though_their_file_is_damaged(host, database, damage, how):
+def test_damaged_accounts_are_restored(host, database, damage, how):
     said = damage("influxdb", "/var/lib/influxdb/meta/meta.db", how)
     assert "restored from its second copy" in said
     database.wait()
@@ -163,8 +163,8 @@ def test_it_comes_back_with_its_accounts_though_their_file_is_damaged(host, data
     assert host.file("/var/lib/influxdb/meta/meta.db").user == "influxdb"
 
 
-def test_without_the_accounts_nobody_is_let_in(host, database, damage, state_files):
-    """There is no second copy either: it stays down, without a new start each second, and says which file it is."""
+def test_without_accounts_it_does_not_start(host, database, damage, state_files):
+    """If the second copy is missing, too, it stays down without restarting every second, and reports the file."""
     host.run_expect([0], "cp -a /var/lib/influxdb/meta/meta.db /root/; cp -a /var/lib/tig-pi/influxdb/copies /root/")
     try:
         host.run_expect([0], "systemctl stop influxdb; rm -r /var/lib/tig-pi/influxdb/copies")
@@ -182,7 +182,7 @@ def test_without_the_accounts_nobody_is_let_in(host, database, damage, state_fil
     assert state_files("influxdb")["damaged"] == []
 
 
-def test_what_was_set_aside_is_removed_in_time(host, state_files):
+def test_damaged_files_are_removed_after_their_maximum_age(host, state_files):
     notes = state_files("influxdb")["set_aside"]
     assert notes
     host.run_expect(
@@ -196,8 +196,8 @@ def test_what_was_set_aside_is_removed_in_time(host, state_files):
     assert host.run("ls -A /var/lib/tig-pi/influxdb/damaged").stdout == ""
 
 
-def test_a_disk_that_was_full_and_has_room_again(host, database):
-    """It would go on refusing writes until somebody restarts it. What it has acknowledged is there."""
+def test_writes_are_accepted_again_after_a_full_disk(host, database):
+    """Without the watch it would refuse writes until a restart. All acknowledged points are stored."""
     watch, start = "systemctl start influxdb-watch.service", time.time_ns()
     assert host.service("influxdb-watch.timer").is_running
     host.run_expect([0], "systemctl stop influxdb; mount -t tmpfs -o size=96m,mode=755 tmpfs /mnt")
@@ -262,8 +262,8 @@ Restart=on-failure
 """
 
 
-def test_a_slow_start_is_waited_for_and_never_killed(host, database, converge):
-    """A database that takes longer to open than the vendor's unit allows would be killed and started again for ever."""
+def test_a_slow_start_is_waited_for_and_not_killed(host, database, converge):
+    """A database that takes longer to open than the vendor's unit allows would be killed and restarted forever."""
     unit, slow = "/run/systemd/system/influxdb.service", "/run/systemd/system/influxdb.service.d/slow.conf"
     host.run_expect([0], "mkdir -p %s.d && printf %%s %s >%s", unit, VENDOR_UNIT, unit)
     host.run_expect([0], "printf '[Service]\nExecStartPre=/bin/sleep 15\n' >%s", slow)

@@ -1,4 +1,4 @@
-"""The vendor's package and Debian's: one takes the other's place, with all points, and goes back."""
+"""The vendor's package replaces Debian's and the other way round, with all points."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ POINTS = 5000
 
 @pytest.fixture(scope="module")
 def vendor_s(inventory) -> str:
-    """Version of the vendor's package, or of the one that was built in its place."""
+    """Version of the vendor's package, or of its replacement."""
     packages = json.loads((inventory.parent / "pis/feed.lock").read_text())["packages"]
     [package] = [package for package in packages if package["name"] == "influxdb"]
     if package["origin"] == "debian":
@@ -24,7 +24,7 @@ def vendor_s(inventory) -> str:
 
 @pytest.fixture
 def points(database):
-    """Counts what is in the database, and sees that accounts, policies and queries are there."""
+    """Count the points, and check that accounts, policies and queries exist."""
 
     def count() -> int:
         assert database.query("SHOW DATABASES", None)[0] == 401
@@ -47,7 +47,7 @@ def unit(host, name: str) -> str:
     return host.check_output("systemctl show influxdb.service --property=%s --value", name)
 
 
-def test_debian_s_package_is_what_it_says(host, database):
+def test_debian_s_package_is_installed(host, database):
     assert host.package("influxdb").version.startswith("1.6.7")
     database.query("DROP MEASUREMENT upgrade")
     now = int(time.time())
@@ -56,12 +56,12 @@ def test_debian_s_package_is_what_it_says(host, database):
     assert database.query("SHOW DATABASES", None)[0] == 401
 
 
-def test_debian_s_shell_is_in_the_way_of_the_vendor_s_package(host):
-    """As on a Pi that was set up by hand; dpkg refuses two packages with one file."""
+def test_debian_s_shell_conflicts_with_the_vendor_s_package(host):
+    """As on a Pi that was set up by hand; dpkg refuses two packages with the same file."""
     host.run_expect([0], "apt-get -q -y install influxdb-client")
 
 
-def test_the_vendor_s_takes_its_place_with_all_points(host, vendor_s, converge, points):
+def test_the_vendor_s_package_keeps_all_points(host, vendor_s, converge, points):
     process = unit(host, "MainPID")
     assert changed(converge("--limit=debian", influxdb_source="vendor", influxdb_version=vendor_s))
     assert host.package("influxdb").version == vendor_s
@@ -71,8 +71,8 @@ def test_the_vendor_s_takes_its_place_with_all_points(host, vendor_s, converge, 
     assert not changed(converge("--limit=debian", influxdb_source="vendor", influxdb_version=vendor_s))
 
 
-def test_it_has_the_vendor_s_own_unit_and_start_script(host, vendor_s):
-    """As the package brings them; the role has the server started without the script."""
+def test_the_package_has_the_vendor_s_unit_and_start_script(host, vendor_s):
+    """As in the package; the role's unit starts the server without the script."""
     own = host.file("/usr/lib/systemd/system/influxdb.service").content_string.splitlines()
     script = "/usr/lib/influxdb/scripts/influxd-systemd-start.sh"
     assert {"Type=forking", "PIDFile=/var/lib/influxdb/influxd.pid", f"ExecStart={script}"} <= set(own)
@@ -83,20 +83,20 @@ def test_it_has_the_vendor_s_own_unit_and_start_script(host, vendor_s):
         assert (host.file(directory).user, host.file(directory).mode) == ("influxdb", 0o755)
 
 
-def test_it_is_there_after_a_power_cut(vendor_s, pi, database, points):
+def test_it_runs_after_a_power_cut(vendor_s, pi, database, points):
     pi.power_cut()
     database.wait()
     assert points() == POINTS
 
 
-def test_back_is_a_choice_and_not_an_accident(host, vendor_s, converge, points):
+def test_a_downgrade_must_be_allowed(host, vendor_s, converge, points):
     run = converge("--limit=debian")
     assert run.returncode != 0
     assert "influxdb_source: vendor to keep it" in " ".join(run.stdout.split()), run.stdout
     assert host.package("influxdb").version == vendor_s
 
 
-def test_debian_s_takes_its_place_again_with_all_points(host, vendor_s, converge, points):
+def test_the_downgrade_to_debian_s_package_keeps_all_points(host, vendor_s, converge, points):
     assert changed(converge("--limit=debian", influxdb_allow_downgrade=True))
     assert host.package("influxdb").version.startswith("1.6.7")
     assert points() == POINTS

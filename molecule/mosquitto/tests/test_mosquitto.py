@@ -1,4 +1,4 @@
-"""The broker, from outside: who gets in, what reaches whom, and what outlives a reboot and a power cut."""
+"""The broker, from outside: who is accepted, which messages are delivered, and what survives a reboot and a power cut."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONFIGURATION = "/etc/mosquitto/mosquitto.conf"
 
 
 class Client:
-    """One MQTT client: what it was told at the connect, and what it has received since."""
+    """An MQTT client, with the result of its connection and the messages that it received."""
 
     def __init__(
         self, pi, account=None, password=None, version=mqtt.MQTTv311, client_id="", persistent=False, expiry=0
@@ -57,7 +57,7 @@ class Client:
 
 @pytest.fixture
 def client(pi, inventory):
-    """Opens clients with the scenario's accounts, and closes them in the end."""
+    """Opens clients with the scenario's accounts, and closes them at the end."""
     with contextlib.ExitStack() as stack:
 
         def connect(account=None, password=None, **options) -> Client:
@@ -80,7 +80,7 @@ def test_a_reading_reaches_its_reader(client, version):
 
 @pytest.mark.parametrize("version", [mqtt.MQTTv311, mqtt.MQTTv5])
 @pytest.mark.parametrize(("account", "password"), [(None, None), ("greenhouse", "wrong"), ("nobody", "x")])
-def test_strangers_are_refused(client, version, account, password):
+def test_clients_without_an_account_are_refused(client, version, account, password):
     assert client(account, password, version=version).connected in ("Not authorized", "Bad user name or password")
 
 
@@ -92,7 +92,7 @@ def test_strangers_are_refused(client, version, account, password):
         ("reader", "tig/greenhouse/reading"),
     ],
 )
-def test_what_is_published_outside_one_s_topics_reaches_nobody(client, account, topic):
+def test_a_message_on_a_topic_without_write_access_is_not_delivered(client, account, topic):
     reader, device = client("reader"), client("greenhouse")
     reader.subscribe("tig/+/reading")
     device.subscribe("tig/greenhouse/command")
@@ -102,7 +102,7 @@ def test_what_is_published_outside_one_s_topics_reaches_nobody(client, account, 
     assert device.received.empty()
 
 
-def test_what_one_may_not_read_one_does_not_get(client):
+def test_a_topic_without_read_access_is_not_delivered(client):
     nosy = client("greenhouse")
     nosy.subscribe("#")
     nosy.subscribe("$SYS/#")
@@ -111,26 +111,26 @@ def test_what_one_may_not_read_one_does_not_get(client):
         nosy.next(1)
 
 
-def test_it_listens_on_one_port_and_nowhere_else(host):
+def test_only_the_declared_port_is_open(host):
     listening = host.run("ss --listening --tcp --udp --numeric --processes --no-header | grep mosquitto").stdout
     assert {line.split()[4] for line in listening.splitlines()} == {"0.0.0.0:1883", "[::]:1883"}
 
 
 @pytest.mark.parametrize("path", ["/etc/mosquitto/passwd", "/etc/mosquitto/acl", "/etc/mosquitto/accounts"])
-def test_accounts_are_for_the_broker_s_eyes_only(host, path):
+def test_only_the_broker_can_read_the_accounts(host, path):
     file = host.file(path)
     assert (file.user, file.group, file.mode) == ("mosquitto", "mosquitto", 0o600)
 
 
-def test_no_password_is_on_the_pi(host, inventory):
+def test_the_pi_has_no_password_in_the_clear(host, inventory):
     password = (inventory / "secrets/mosquitto/greenhouse").read_text().strip()
     assert "$7$" in host.file("/etc/mosquitto/passwd").content_string
     logs = "find /var/log -name '*.log' -exec cat {} +"
     assert password not in host.run(f"cat /etc/mosquitto/*; journalctl --no-pager; {logs}").stdout
 
 
-def test_too_large_a_message_reaches_nobody(client):
-    """Mosquitto counts it among the messages received; its counter of dropped ones is of full queues only."""
+def test_a_message_that_is_too_large_is_not_delivered(client):
+    """Mosquitto counts it as received; its counter of dropped messages is about full queues only."""
     reader, device = client("reader"), client("greenhouse")
     reader.subscribe("tig/+/reading")
     device.publish("tig/greenhouse/reading", b"x" * 16385)
@@ -138,7 +138,7 @@ def test_too_large_a_message_reaches_nobody(client):
     assert reader.next()[1][:1] == b"y"
 
 
-def test_a_huge_message_ends_the_connection_of_its_sender_and_no_other(client):
+def test_a_packet_that_is_too_large_disconnects_its_sender_only(client):
     reader, device = client("reader"), client("greenhouse")
     reader.subscribe("tig/+/reading")
     device.client.publish("tig/greenhouse/reading", b"x" * 2_000_000, qos=0)
@@ -146,8 +146,8 @@ def test_a_huge_message_ends_the_connection_of_its_sender_and_no_other(client):
     assert reader.next()[1] == b"small"
 
 
-def test_a_changed_password_converges_and_throws_nobody_out(client, converge, inventory):
-    """The account's open connection ends, since its password is no longer right; the others stay."""
+def test_a_changed_password_converges_and_disconnects_no_other_account(client, converge, inventory):
+    """The open connection of the account ends, since its password is no longer valid; the others stay."""
     stays = client("reader")
     stays.subscribe("tig/+/reading")
     secret = inventory / "secrets/mosquitto/greenhouse"
@@ -186,7 +186,7 @@ def test_a_changed_password_converges_and_throws_nobody_out(client, converge, in
         ),
     ],
 )
-def test_what_cannot_work_is_refused_and_the_old_configuration_serves_on(host, client, converge, variables, sentence):
+def test_invalid_variables_are_refused_and_the_broker_runs_on(host, client, converge, variables, sentence):
     before = host.run("cat /etc/mosquitto/*; systemctl show mosquitto --property=MainPID").stdout
     run = converge(**variables)
     assert run.returncode != 0
@@ -214,8 +214,8 @@ def test_a_validation_leaves_the_store_alone(client, host, converge):
 
 
 @pytest.mark.parametrize(("path", "restarts"), [(CONFIGURATION, True), ("/etc/mosquitto/acl", False)])
-def test_the_next_run_makes_up_for_one_that_was_ended_too_soon(host, converge, path, restarts):
-    """The file is written, as it seems just now, and the broker has not read it."""
+def test_the_run_after_an_interrupted_one_reloads_the_broker(host, converge, path, restarts):
+    """The file is written, but the broker has not read it."""
     process = "systemctl show mosquitto --property=MainPID"
     before = host.run(process).stdout
     host.run_expect([0], f"touch {path}")
@@ -230,7 +230,7 @@ def test_each_tag_works_alone(tags_work_alone):
     tags_work_alone("mosquitto", "mosquitto_sys_interval", (11, 10), CONFIGURATION, "sys_interval {}\n")
 
 
-def test_sessions_and_retained_messages_outlive_a_reboot(client, pi):
+def test_sessions_and_retained_messages_survive_a_reboot(client, pi):
     away = client("reader", client_id="away", persistent=True)
     away.subscribe("tig/+/reading")
     away.close()
@@ -246,7 +246,7 @@ def test_sessions_and_retained_messages_outlive_a_reboot(client, pi):
     assert newcomer.next() == ("tig/greenhouse/status", b"online")
 
 
-def test_what_was_saved_outlives_a_power_cut(client, pi, converge):
+def test_what_was_saved_survives_a_power_cut(client, pi, converge):
     assert converge(mosquitto_autosave_interval=2).returncode == 0
     try:
         away = client("reader", client_id="away", persistent=True)
@@ -266,7 +266,7 @@ def test_what_was_saved_outlives_a_power_cut(client, pi, converge):
 
 
 @pytest.mark.parametrize("how", ["NULs", "truncated"])
-def test_it_comes_back_with_a_damaged_store(client, host, damage, state_files, how):
+def test_the_broker_starts_with_a_damaged_store(client, host, damage, state_files, how):
     client("greenhouse").publish("tig/greenhouse/status", "online", retain=True)
     host.run_expect([0], "systemctl kill --signal=USR1 mosquitto")  # save now
     time.sleep(1)
@@ -279,7 +279,7 @@ def test_it_comes_back_with_a_damaged_store(client, host, damage, state_files, h
 
 
 @pytest.mark.parametrize(("path", "how"), [("/etc/mosquitto/passwd", "empty"), ("/etc/mosquitto/acl", "garbage")])
-def test_it_comes_back_with_its_accounts(client, host, damage, converge, path, how):
+def test_damaged_accounts_are_restored(client, host, damage, converge, path, how):
     before = host.file(path).content
     assert "restored from the second copy" in damage("mosquitto", path, how)
     assert host.file(path).content == before
@@ -300,7 +300,7 @@ def accounts(inventory):
 
 @pytest.mark.parametrize("persistent", [False, True], ids=["clean", "persistent"])
 @pytest.mark.parametrize("thief", ["greenhouse", "mats"])
-def test_the_session_of_another_account_is_not_to_be_had(client, converge, accounts, thief, persistent):
+def test_an_account_cannot_take_the_session_of_another(client, converge, accounts, thief, persistent):
     mats = {"name": "mats", "password": "mats", "topics": [{"topic": "#", "access": "readwrite"}]}
     assert converge(mosquitto_accounts=[*accounts, mats]).returncode == 0
     away = client("reader", client_id="reader-phone", persistent=True)
@@ -319,8 +319,8 @@ def test_the_session_of_another_account_is_not_to_be_had(client, converge, accou
     assert converge().returncode == 0
 
 
-def test_who_is_away_loses_nothing_whatever_changes(host, client, converge, accounts):
-    """An account more, a restart, a changed password, another account less: each is what a verb does."""
+def test_a_client_that_is_offline_loses_nothing_whatever_changes(host, client, converge, accounts):
+    """An added account, a restart, a changed password, a removed account: each is what a command does."""
     away = client("reader", client_id="reader-away", persistent=True)
     away.subscribe("tig/+/reading")
     away.close()
@@ -360,7 +360,7 @@ def test_who_is_away_loses_nothing_whatever_changes(host, client, converge, acco
     assert " changed=0 " in converge().stdout
 
 
-def test_a_subscription_goes_with_the_right_to_read(host, client, converge, accounts):
+def test_a_subscription_is_removed_with_the_read_access(host, client, converge, accounts):
     away = client("reader", client_id="reader-away", persistent=True)
     away.subscribe("tig/+/status")
     away.close()

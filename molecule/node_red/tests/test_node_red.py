@@ -79,7 +79,7 @@ def editor(host, pi, password) -> Editor:
 
 @pytest.fixture(scope="module")
 def broker(host, inventory):
-    """A Mosquitto on the Pi that lets in the account of the flows and one of the test."""
+    """A Mosquitto on the Pi with an account for the flows and one for the tests."""
     secret = (inventory / "secrets/mosquitto/node_red").read_text().strip()
     assert host.run("DEBIAN_FRONTEND=noninteractive apt-get install -y mosquitto mosquitto-clients").rc == 0
     assert host.run("mosquitto_passwd -c -b /etc/mosquitto/passwd node_red %s", secret).rc == 0
@@ -103,7 +103,7 @@ def publish(host, topic: str, payload: str) -> None:
 
 
 def retained(host, topic: str, wait: int = 10) -> dict | None:
-    """The message that a client finds there which comes later."""
+    """The retained message that a new client receives."""
     result = host.run("mosquitto_sub -u test -P test -C 1 -W %s -t %s", str(wait), topic)
     return json.loads(result.stdout) if result.stdout.strip() else None
 
@@ -118,12 +118,12 @@ def alert(host, topic: str, state: str) -> dict:
 
 
 def changed(run) -> bool:
-    """Whether a further run of the playbook changed something."""
+    """Whether another run of the playbook changed something."""
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-1000:]
     return "changed=0" not in run.stdout
 
 
-def test_editor_is_behind_a_login(editor):
+def test_the_editor_requires_a_login(editor):
     assert editor.request("/flows", headers=VERSION)[0] == 401
     assert editor.request("/settings")[0] == 401
     assert editor.request("/flows", b"[]", {"Content-Type": "application/json"})[0] == 401
@@ -132,13 +132,13 @@ def test_editor_is_behind_a_login(editor):
     assert editor.log_in(editor.password)[0] == 200
 
 
-def test_it_listens_where_it_should_and_nowhere_else(host):
+def test_only_the_declared_port_is_open(host):
     sockets = host.run("ss -Hltnp").stdout.splitlines()
     own = [line.split()[3] for line in sockets if '"node' in line]
     assert own == ["0.0.0.0:1880"]
 
 
-def test_it_runs_as_itself_within_bounds(host):
+def test_it_runs_as_its_own_user_with_limits(host):
     assert host.process.get(user="node-red").user == "node-red"
     assert "--max-old-space-size=128" in host.run("systemctl show -p ExecStart node-red").stdout
     assert host.run("systemctl is-system-running").stdout.strip() == "running"
@@ -172,7 +172,7 @@ def test_no_secret_is_readable_or_logged(host, inventory):
         assert not [secret for secret in secrets if secret in text]
 
 
-def test_it_says_nothing_of_undecryptable_or_unknown(editor, host):
+def test_its_log_has_no_undecryptable_credentials_and_no_unknown_nodes(editor, host):
     log = host.run("journalctl -u node-red --no-pager").stdout
     assert "Started flows" in log
     for trouble in (
@@ -208,7 +208,7 @@ def test_alerts_at_thresholds(editor, broker):
     assert alert(broker, topic, "high")["threshold"] == 38
 
 
-def test_bad_messages_do_no_harm(editor, broker, probe):
+def test_invalid_messages_do_no_harm(editor, broker, probe):
     for payload in (
         "",
         "{",
@@ -235,7 +235,7 @@ def test_bad_messages_do_no_harm(editor, broker, probe):
 
 
 def test_forwarding_to_another_broker_and_back_to_none(editor, broker, converge, inventory):
-    """Chosen fields of a chosen device, with an account there; nothing of it is left when it is turned off."""
+    """Selected fields of a selected device, with an account there; nothing is left when it is disabled."""
     lines = "listener 1884 127.0.0.1\\nallow_anonymous false\\npassword_file /etc/mosquitto/passwd\\n"
     broker.run(f"printf '{lines}' > /etc/mosquitto/other.conf; systemctl stop other-broker; systemctl reset-failed")
     assert broker.run("systemd-run --unit=other-broker mosquitto -c /etc/mosquitto/other.conf").rc == 0
@@ -270,7 +270,7 @@ def test_forwarding_to_another_broker_and_back_to_none(editor, broker, converge,
     assert "tig-pi-forward" not in broker.run("cat /var/lib/node-red/.declared-flows.json").stdout
 
 
-def test_what_people_draw_survives_and_is_no_change(editor, converge):
+def test_what_people_create_survives_and_is_no_change(editor, converge):
     flows = editor.flows()
     people = [
         {"id": "people-tab", "type": "tab", "label": "mine", "disabled": False, "info": "", "env": []},
@@ -318,7 +318,7 @@ def test_what_people_draw_survives_and_is_no_change(editor, converge):
     assert (status, json.loads(body)["user"]) == (200, "somebody")
 
 
-def test_what_people_change_in_declared_nodes_is_put_back(editor, converge):
+def test_changes_of_declared_nodes_are_reverted(editor, converge):
     flows = editor.flows()
     for node in flows["flows"]:
         if node["id"] == "tig-pi-threshold":
@@ -333,7 +333,7 @@ def test_what_people_change_in_declared_nodes_is_put_back(editor, converge):
 
 
 def test_a_changed_secret_converges(editor, host, converge):
-    """A dry run tells of it and changes nothing; then people's credentials are there under the new secret."""
+    """Check mode reports it and changes nothing; then people's credentials are encrypted with the new secret."""
     variables = {"node_red_credential_secret": "another one", "node_red_admin_password": "another password"}
     before = host.file("/var/lib/node-red/flows_cred.json").content
     dry = converge("--check", "--diff", **variables)
@@ -352,15 +352,15 @@ def test_a_changed_secret_converges(editor, host, converge):
     assert editor.log_in(editor.password)[0] == 200
 
 
-def test_a_downgrade_is_a_choice(host, converge):
+def test_a_downgrade_must_be_allowed(host, converge):
     refused = converge(node_red_version="4.1.0-1")
     assert refused.returncode != 0
     assert "or node_red_allow_downgrade to true" in " ".join(refused.stdout.split())
     assert not host.file("/etc/apt/preferences.d/node-red").exists
 
 
-def test_a_package_that_the_controller_made_is_installed(host, editor, converge):
-    """As on a Pi for which nobody has filled a feed: the role has it built, or is told where it is."""
+def test_a_package_from_the_controller_is_installed(host, editor, converge):
+    """As on a Pi without a feed: the role builds the package, or gets its path."""
     feed = pathlib.Path(os.environ["MOLECULE_PROJECT_DIRECTORY"], "packaging/feed.py")
     architecture = host.check_output("dpkg --print-architecture")
     command = [sys.executable, feed, "deb", f"--architecture={architecture}"]
@@ -380,7 +380,7 @@ def test_each_tag_works_alone(tags_work_alone):
 
 
 def test_it_survives_a_reboot(pi, editor, broker):
-    """And so does what it knows: the alerts are as they were, and the same value is no crossing."""
+    """Its context survives, too: the alerts are unchanged, and the same value does not raise another one."""
     topic = "tig-alert/matslopy4/outsidetemp"
     before = retained(broker, topic)
     assert before
@@ -395,8 +395,8 @@ def test_it_survives_a_reboot(pi, editor, broker):
     ("name", "how"),
     [("context/global/global.json", "garbage"), ("context/global/global.json", "empty"), ("flows.json", "NULs")],
 )
-def test_it_comes_back_with_a_damaged_file(host, editor, damage, state_files, name, how):
-    """Context that cannot be read ended Node-RED with code 0, and flows that cannot be read were none."""
+def test_it_starts_with_a_damaged_file(host, editor, damage, state_files, name, how):
+    """By itself, Node-RED would exit with code 0 for a damaged context, and have no flows for damaged flows."""
     before = {node["id"] for node in editor.flows()["flows"]}
     path = f"/var/lib/node-red/{name}"
     host.run_expect(

@@ -99,7 +99,7 @@ def readings(start: int, count: int) -> list[str]:
 
 
 def stored(query, start: int, count: int) -> int:
-    """How many of these readings the database has; none while it does not answer."""
+    """How many of these readings the database has; 0 while it does not answer."""
     window = f"time >= {start}s AND time < {start + count}s"
     try:
         found = query(f"SELECT count(outsidetemp) FROM mqtt_consumer WHERE device = 'greenhouse' AND {window}")
@@ -109,7 +109,7 @@ def stored(query, start: int, count: int) -> int:
 
 
 def test_each_row_of_the_table_of_messages(query, publish, probe):
-    """As tests/test_telegraf_messages.py has them one by one; here through accounts and services as in life."""
+    """tests/test_telegraf_messages.py tests them one by one; this test uses the accounts and the services."""
     rows = [row for row in TABLE if row["topic"] != f"tig/{probe}/reading"]
     before = wait_until(lambda: counters(query), "the counters are written")
     for row in rows:
@@ -139,7 +139,7 @@ def test_each_row_of_the_table_of_messages(query, publish, probe):
 
 
 def test_a_retained_reading_without_a_time_is_stored_once(host, query, publish):
-    """Whatever is restarted: the broker would repeat it to Telegraf each time, and it would count as fresh."""
+    """Whatever is restarted: otherwise the broker would send it again each time, and it would count as new."""
     publish("mats/test", '{"device": "retained", "outsidetemp": 25}', retain=True)
     count = "SELECT count(outsidetemp) FROM mqtt_consumer WHERE device = 'retained'"
     wait_until(lambda: query(count), "it is stored")
@@ -152,7 +152,7 @@ def test_a_retained_reading_without_a_time_is_stored_once(host, query, publish):
     publish("mats/test", "", retain=True)
 
 
-def test_secrets_are_root_s_and_stand_nowhere_else(host, secret):
+def test_secrets_are_in_one_file_that_only_root_can_read(host, secret):
     file = host.file("/etc/telegraf/telegraf.env")
     assert (file.user, file.group, file.mode) == ("root", "root", 0o600)
     elsewhere = host.run(
@@ -174,11 +174,11 @@ def test_tags_work_alone(host, converge):
         assert "changed=0" in run.stdout
 
 
-def test_it_listens_nowhere(host):
+def test_no_port_is_open(host):
     assert "telegraf" not in host.run("ss --listening --tcp --udp --numeric --processes").stdout
 
 
-def test_figures_of_the_pi_and_of_the_services(query):
+def test_metrics_of_the_pi_and_of_the_services(query):
     for measurement, field in (
         ("cpu", "usage_idle"),
         ("mem", "used_percent"),
@@ -201,7 +201,7 @@ def test_it_starts_without_a_broker(host, query, publish):
 
 @pytest.mark.parametrize("service", ["telegraf", "influxdb"])
 @pytest.mark.parametrize("how", ["stop", "kill --signal=KILL"])
-def test_no_reading_is_lost_while_a_service_is_away(host, query, publish, service, how):
+def test_no_reading_is_lost_while_a_service_is_down(host, query, publish, service, how):
     start = 1_610_000_000 + 10_000 * ["telegraf", "influxdb"].index(service) + 100_000 * ["stop"].count(how)
     publish("tig/greenhouse/reading", *readings(start, 300))
     host.run_expect([0], f"systemctl {how} {service}")
@@ -243,7 +243,7 @@ def test_no_reading_is_lost_when_the_broker_restarts(host, query, publish):
 
 
 @pytest.mark.parametrize("how", ["restart telegraf", "kill --signal=KILL telegraf", "restart influxdb telegraf"])
-def test_names_that_are_stored_pass_after_a_restart_whatever_else_comes(host, query, publish, how):
+def test_stored_names_are_accepted_after_a_restart_whatever_else_arrives(host, query, publish, how):
     start = 1_635_000_000 + 1000 * len(how)
     publish("mats/test", json.dumps({"device": "known", "outsidetemp": 1, "time": start}))
     stored = "SELECT outsidetemp FROM mqtt_consumer WHERE device = 'known' AND time >= %ds AND time <= %ds"
@@ -284,7 +284,7 @@ def test_a_changed_password_converges_everywhere(converge, inventory, query, pub
         ('[[processors.starlark]]\n  source = "def apply(metric) return metric"\n', "processors.starlark"),
     ],
 )
-def test_what_cannot_work_is_refused_and_telegraf_goes_on(host, converge, tmp_path, template, sentence):
+def test_an_invalid_configuration_is_refused_and_telegraf_runs_on(host, converge, tmp_path, template, sentence):
     (tmp_path / "wrong.conf.j2").write_text(template)
     before = host.run("ls -lR /etc/telegraf; systemctl show telegraf --property=MainPID").stdout
     templates = [*map(str, sorted(CONTENT.glob("*.conf.j2"))), str(tmp_path / "wrong.conf.j2")]
@@ -294,7 +294,7 @@ def test_what_cannot_work_is_refused_and_telegraf_goes_on(host, converge, tmp_pa
     assert host.run("ls -lR /etc/telegraf; systemctl show telegraf --property=MainPID").stdout == before
 
 
-def test_a_template_that_is_gone_takes_its_file_along(host, converge):
+def test_the_file_of_a_removed_template_is_removed(host, converge):
     templates = [str(path) for path in sorted(CONTENT.glob("*.conf.j2")) if path.name != "host.conf.j2"]
     assert converge("--tags=telegraf", telegraf_config_templates=templates).returncode == 0
     assert not host.file("/etc/telegraf/telegraf.d/host.conf").exists
@@ -302,8 +302,8 @@ def test_a_template_that_is_gone_takes_its_file_along(host, converge):
     assert host.file("/etc/telegraf/telegraf.d/host.conf").exists
 
 
-def test_all_is_there_after_a_power_cut(query, publish, pi):
-    """What reached the database before is still there; what comes afterwards arrives."""
+def test_no_reading_is_lost_in_a_power_cut(query, publish, pi):
+    """Readings from before are stored, and later ones arrive."""
     publish("tig/greenhouse/reading", *readings(1_650_000_000, 100))
     wait_until(lambda: stored(query, 1_650_000_000, 100) == 100, "a hundred readings are stored")
     pi.power_cut()
