@@ -418,3 +418,14 @@ def test_the_pytest_commands_in_documents_select_tests():
     for path, word in commands:
         tests = re.findall(r"def (test_\w+)", (REPOSITORY / path).read_text())
         assert [test for test in tests if word in test], f"pytest {path} -k {word}"
+
+
+def test_every_python_program_is_linted():
+    """ruff finds programs without .py only if pyproject.toml lists them."""
+    listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    names = [name for name in listed.stdout.splitlines() if "." not in name.rsplit("/", 1)[-1]]
+    programs = {name for name in names if re.match(rb"#!.*python", (REPOSITORY / name).read_bytes())}
+    command = [sys.executable, "-m", "ruff", "check", "--show-files"]
+    linted = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split()
+    assert len(programs) >= 20
+    assert programs - {name.removeprefix(f"{REPOSITORY}/") for name in linted} == set()

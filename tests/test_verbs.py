@@ -1,4 +1,4 @@
-"""The verbs of the Makefile and the programs in bin/: what they run, and that a failure is their exit code."""
+"""The verbs of the Makefile and the programs in bin/: what they run, and that they fail if a program that they run fails."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_format_needs_a_device():
 
 
 class Copy:
-    """A directory with some files of the project, in which all other programs only note how they were called.
+    """A directory with some files of the project, in which all other programs only record how they were called.
 
     A program fails if FAIL occurs in its command line.
     """
