@@ -53,7 +53,6 @@ class Site:
             paced=False,
             wifi_ssid=wifi[0],
             wifi_password=wifi[1],
-            ntp="real",
         ).start()
         assert self.device.wait_for(b">>> ")
 

@@ -146,15 +146,6 @@ def test_an_empty_flash_does_not_boot(device, run):
     assert device.status()["state"] == "dead"
 
 
-def test_the_jumper_enters_the_loader_too(device, run):
-    device.ctl("jumper", state="on")
-    device.ctl("reset")
-    assert "ESP32" in run("read-mac")
-    device.ctl("jumper", state="off")
-    device.ctl("reset")
-    assert device.wait_for(b">>> ")
-
-
 def test_pic_bytes_within_other_data_are_data(device):
     with Host(device.port) as host:
         host.raw()

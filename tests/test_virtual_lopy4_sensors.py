@@ -136,7 +136,6 @@ def test_bmp180_faults(board):
     device, host = board
     device.ctl("sensor", name="bmp180", fault="silent")
     assert "OSError" in host.send("i2c.readfrom_mem(0x77, 0xD0, 1)")[1]
-    assert host.ask("print(i2c.scan())") == "[]"
     device.ctl("sensor", name="bmp180", fault="bus")
     assert host.ask("print(i2c.readfrom_mem(0x77, 0xF6, 2))") == r"b'\xff\xff'"
     device.ctl("sensor", name="bmp180", fault="chip")
@@ -155,9 +154,9 @@ def test_an_i2c_controller_has_one_pair_of_pins(board):
         else "def make(id):\n return machine.I2C(id, sda=machine.Pin(12), scl=machine.Pin(13))\n"
     )
     host.ask("second = make(1)")
-    assert host.ask("print(second.scan(), i2c.scan())") == "[] [119]"
+    assert "OSError" in host.send("second.readfrom_mem(0x77, 0xD0, 1)")[1]
+    assert host.ask("print(i2c.readfrom_mem(0x77, 0xD0, 1))") == "b'U'"
     host.ask("first = make(0)")
-    assert host.ask("print(i2c.scan())") == "[]"
     assert "OSError" in host.send("i2c.readfrom_mem(0x77, 0xD0, 1)")[1]
 
 

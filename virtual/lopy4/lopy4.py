@@ -25,9 +25,6 @@ FIRST = {
     "wifi": "state",
     "ntp": "state",
     "speed": "factor",
-    "jumper": "state",
-    "battery": "state",
-    "pace": "state",
 }
 
 

@@ -69,7 +69,7 @@ def _plug(device):
 def _power_cut(device, at_block_write=None, torn="none"):
     """Cut the power, now or at the n-th block write from here; torn says what that write leaves; see cells.TORN."""
     if at_block_write is None:
-        device.unplug_for_good()
+        device.unplug()
         return
     if torn not in TORN:
         raise ValueError(f"torn is one of {', '.join(TORN)}, not '{torn}'")
@@ -92,20 +92,6 @@ def _speed(device, factor):
     device.page.set_speed(factor)
 
 
-def _jumper(device, state):
-    """G23 to GND: the next reset enters the ROM loader."""
-    device.jumper = _switch(state)
-
-
-def _battery(device, state):
-    """With a battery, pulling the cable leaves the device running."""
-    device.battery = _switch(state)
-
-
-def _pace(device, state):
-    device.uart.set_paced(_switch(state))
-
-
 def _output(device):
     return bytes(device.uart.tail).decode("utf-8", "replace")
 
@@ -121,9 +107,6 @@ COMMANDS = {
     "power-cut": _power_cut,
     "reset": _reset,
     "speed": _speed,
-    "jumper": _jumper,
-    "battery": _battery,
-    "pace": _pace,
     "output": _output,
 }
 

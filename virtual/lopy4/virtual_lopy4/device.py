@@ -33,7 +33,6 @@ SETTINGS = {
     "wifi_ssid": "name of the network in reach; empty: any",
     "wifi_password": "its password; empty: any",
     "wifi_join_ms": "how long joining takes",
-    "ntp": "simulated: the platform's own client gets the true time; real: it asks the server that it names",
     "ntp_port": "UDP port that `ntp down` silences",
     "wiring": "which sensor is connected to which GPIO; see hardware.py",
     "block_write_ms": "how long the flash takes to erase and write a block; default 0, a real one about 50",
@@ -80,8 +79,6 @@ class Device:
         self.pic = Pic(self.pic_changed)
         self.uart = Uart(self, baud, paced)
         self.requests = Requests(self)
-        self.jumper = False
-        self.battery = False
         self.state = "off"
         self.installed = None
         self.reset_kind = "power_on"
@@ -250,17 +247,10 @@ class Device:
             self.boot("power_on")
 
     def unplug(self):
-        """Pull the cable: the port goes away, and the power with it unless there is a battery."""
+        """Pull the cable: the port goes away, and the power with it."""
         self.uart.unplug_after = None
         self.close_port()
-        if not self.battery:
-            self.power_off()
-
-    def unplug_for_good(self):
-        """Power failed: nothing answers until plug()."""
-        battery, self.battery = self.battery, False
-        self.unplug()
-        self.battery = battery
+        self.power_off()
 
     def close_port(self):
         self.serial.close()
@@ -294,7 +284,7 @@ class Device:
         if kind != "deepsleep":
             self.uart.to_host.put(self.interpreter.read_all())
         self.page.watchdog_us = 0
-        self.page.bitten = self.page.cut = self.page.hash_busy = self.page.zone = 0
+        self.page.bitten = self.page.cut = self.page.hash_busy = 0
         self.wake_at_us = self.dead_until = None
         self.rom = None
         self.uart.set_baud(self.baud)
@@ -309,7 +299,7 @@ class Device:
         pycom = profile == "pycom"
         if kind == "power_on" or (pycom and kind != "deepsleep"):
             self.page.rtc_offset_us = -self.page.now_us() + (0 if pycom else EPOCH_2000 * 1000000)
-        if self.pic.download or self.jumper:
+        if self.pic.download:
             self.state = "download"
             self.rom = RomLoader(self.flash, self.mac, self.uart.to_host.put, self.uart.set_baud)
             self.uart.say(download_banner())
@@ -375,7 +365,7 @@ class Device:
             self.boot("deepsleep")
         if page.cut:
             page.cut = 0
-            self.unplug_for_good()
+            self.unplug()
             return
         if page.watchdog_us and (page.bitten or page.now_us() >= page.watchdog_deadline):
             self.boot("watchdog")
@@ -388,7 +378,7 @@ class Device:
             self.soft_reset(code == child_codes.SOFT_RESET_RAW)
         elif page.cut:
             page.cut = 0
-            self.unplug_for_good()
+            self.unplug()
         else:
             self.uart.say(f"Guru Meditation Error: Core  1 panic'ed (MicroPython ended with {code})\r\n")
             self.boot("watchdog")
@@ -401,7 +391,7 @@ class Device:
 
     def cut(self):
         """Cut the power now; plug() brings it back."""
-        self.submit(self.unplug_for_good)
+        self.submit(self.unplug)
 
     def wait_for(self, text, patience=10.0):
         """Wait until the device has said `text` (bytes) since its last reset; False when it does not in time."""

@@ -1,10 +1,6 @@
 """The board's peripherals: what the platform's modules (../modules) ask for by name."""
 
-import hashlib
 import random
-import socket
-import struct
-import threading
 
 from .sensors import CHIPS, Dht11, Environment
 
@@ -14,7 +10,6 @@ DEFAULT_WIRING = {
     "bmp180": {"sda": 27, "scl": 19},
     "soil": {"gpio": 35, "power": 2, "dry_mv": 2800, "wet_mv": 1200},
 }
-NTP_EPOCH = 2208988800
 
 # What a call takes on a board, in us: a call of a pin, and what a sleep takes longer than it says. README.md says where that is from.
 PIN_US = (2, 6)
@@ -103,9 +98,7 @@ class Hardware:
             page, settings.get("wifi_ssid", ""), settings.get("wifi_password", ""), settings.get("wifi_join_ms", 700)
         )
         self.page.ntp_port = settings.get("ntp_port", 123)
-        self.ntp_real = settings.get("ntp") == "real"
         self.nvs = flash.load_nvs()
-        self.rtc_memory = b""
         self.pins = {}
         self.pin_us = 0.0  # the time at the pins, which advances with what the program does with them
         self.power_on()
@@ -113,7 +106,6 @@ class Hardware:
     def power_on(self):
         for sensor in self.sensors.values():
             sensor.power_on()
-        self.rtc_memory = b""
         self.reset()
 
     def reset(self, soft=False):
@@ -129,15 +121,17 @@ class Hardware:
         self.wifi.off()
         self.servers = True
         self.page.synced = 0
-        self.ntp_server = None
         self.ntp_due = None
-        self.ntp_period = 0
 
     def step(self):
         self.wifi.step()
         if self.ntp_due is not None and self.page.now_us() >= self.ntp_due and self.page.wifi:
-            self.ntp_due = None
-            self.ask_ntp(self.ntp_server, self.ntp_answered)
+            if self.page.ntp_down:
+                self.ntp_due += 15000000  # lwIP's SNTP tries again every 15 s
+            else:
+                self.ntp_due = None
+                self.page.rtc_offset_us = self.page.world_offset_us
+                self.page.synced = 1
 
     def setting(self, name):
         defaults = {"wifi_on_boot": True, "heartbeat_on_boot": True, "pybytes_on_boot": False, "wdt_on_boot": False}
@@ -145,58 +139,21 @@ class Hardware:
 
     # --- time
 
-    def ask_ntp(self, server, answered):
-        """Ask the time server; calls answered(UTC minus the device's clock in us, or None), maybe in a thread."""
-        if self.page.ntp_down:
-            answered(None)
-        elif not self.ntp_real:
-            answered(self.page.world_offset_us)
-        else:
-            threading.Thread(target=lambda: answered(self.query(server)), daemon=True).start()
-
-    def query(self, server):
-        """One SNTP request (RFC 4330)."""
-        try:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-                sock.settimeout(3)
-                sock.sendto(b"\x1b" + bytes(47), (server, 123))
-                answer = sock.recv(48)
-        except OSError:
-            return None
-        seconds, fraction = struct.unpack(">II", answer[40:48])
-        if len(answer) < 48 or not seconds:
-            return None
-        return (seconds - NTP_EPOCH) * 1000000 + (fraction * 1000000 >> 32) - self.page.now_us()
-
-    def ntp_answered(self, offset):
-        if offset is None:
-            self.ntp_due = self.page.now_us() + 15000000  # lwIP's SNTP tries again every 15 s
-            return
-        self.page.rtc_offset_us = offset
-        self.page.synced = 1
-        if self.ntp_period:
-            self.ntp_due = self.page.now_us() + self.ntp_period * 1000000
-
-    def do_ntp_sync(self, server, period=3600, backup=None):
+    def do_ntp_sync(self):
         self.page.synced = 0
-        self.ntp_server = server
-        self.ntp_period = period
-        self.ntp_due = None if server is None else self.page.now_us() + 150000
+        self.ntp_due = self.page.now_us() + 150000
 
     def do_ntp_synced(self):
         self.step()
         return self.page.synced
 
-    def do_ntp_now(self, server):
+    def do_ntp_now(self):
         """Mainline's blocking ntptime: microseconds since 1970, or an error."""
         if not self.page.wifi:
             raise HardwareError(-202)
-        found, done = [], threading.Event()
-        self.ask_ntp(server, lambda offset: (found.append(offset), done.set()))
-        done.wait(4)
-        if not found or found[0] is None:
+        if self.page.ntp_down:
             raise HardwareError(110)
-        return found[0] + self.page.now_us()
+        return self.page.world_offset_us + self.page.now_us()
 
     # --- pins and what is connected to them
 
@@ -264,9 +221,6 @@ class Hardware:
         answer = chip and chip.transfer(bytes(out), count)
         return None if answer is None else list(answer)
 
-    def do_i2c_scan(self, pins):
-        return sorted(address for address, chip in self.bus(pins).items() if chip.fault != "silent")
-
     def do_adc(self, gpio, attenuation):
         """[raw 12 bits, calibrated millivolts]"""
         found = [sensor.analogue(gpio) for sensor in self.sensors.values()]
@@ -315,20 +269,11 @@ class Hardware:
         self.save_nvs()
         return found
 
-    def do_nvs_erase_all(self):
-        self.nvs = {key: value for key, value in self.nvs.items() if key.startswith("_")}
-        self.save_nvs()
-
     def do_setting(self, name, value=None):
         if value is None:
             return self.setting(name)
         self.nvs["_" + name] = value
         self.save_nvs()
-
-    def do_rtc_memory(self, data=None):
-        if data is None:
-            return self.rtc_memory.hex()
-        self.rtc_memory = bytes.fromhex(data)
 
     def do_server(self, on=None):
         if on is not None:
@@ -364,15 +309,6 @@ class Hardware:
         self.wifi.step()
         return [bool(self.page.wifi), self.wifi.reason, self.wifi.wanted is not None]
 
-    def do_wlan_scan(self):
-        if not self.wifi.up:
-            return []
-        name = "" if self.wifi.hidden else self.wifi.ssid or "virtual"
-        return [[name, "020000000001", 3, 6, -61]]
-
-    def do_wlan_ssid(self):
-        return self.wifi.wanted[0] if self.page.wifi else None
-
     def do_wlan_ifconfig(self):
         if not self.page.wifi:
             return ["0.0.0.0", "0.0.0.0", "0.0.0.0", "0.0.0.0"]
@@ -382,9 +318,6 @@ class Hardware:
 
     def do_mac(self):
         return self.mac.hex()
-
-    def do_hash(self, kind, data):
-        return hashlib.new(kind, bytes.fromhex(data)).hexdigest()
 
 
 class HardwareError(Exception):

@@ -34,7 +34,6 @@ class Shared(ctypes.Structure):
         ("ntp_port", ctypes.c_int64),  # UDP port at which a time server is looked for
         ("ntp_down", ctypes.c_int64),  # and nobody answers there
         ("hash_busy", ctypes.c_int64),  # Pycom: a hash was begun and not digested; only a hardware reset clears it
-        ("zone", ctypes.c_int64),  # Pycom: time.timezone(), which a soft reset keeps
         ("boot_us", ctypes.c_int64),  # the device's clock at the last hardware reset
     ]
 
@@ -67,10 +66,6 @@ class Shared(ctypes.Structure):
             self.hash_busy = value
         elif operation == 10:
             return self.hash_busy
-        elif operation == 11:
-            self.zone = value
-        elif operation == 12:
-            return self.zone
         else:
             return -1
         return 0

@@ -33,10 +33,6 @@ class Uart:
         for line in (self.to_device, self.to_host):
             line.rate = rate
 
-    def set_paced(self, paced):
-        self.paced = paced
-        self.set_baud(self.baud)
-
     def clear(self):
         for line in (self.to_device, self.to_host):
             line.queue.clear()

@@ -9,13 +9,6 @@ except ImportError:
 AF_INET = 2
 SOCK_STREAM = 1
 SOCK_DGRAM = 2
-SOCK_RAW = 3
-IPPROTO_TCP = 6
-IPPROTO_UDP = 17
-IPPROTO_IP = 0
-SOL_SOCKET = 1
-SO_REUSEADDR = 2
-IP_ADD_MEMBERSHIP = 35
 TIMED_OUT = (11, 110, 115, 116, 119)  # EAGAIN, ETIMEDOUT and EINPROGRESS, as Linux and as the ESP32's C library number them
 
 
@@ -59,22 +52,8 @@ class socket(IOBase):
     def setblocking(self, flag):
         self.settimeout(None if flag else 0)
 
-    def setsockopt(self, level, name, value):
-        if level == SOL_SOCKET and name == SO_REUSEADDR:
-            self._s.setsockopt(level, name, value)
-
     def connect(self, address):
         self._guard(self._s.connect, packed(address))
-
-    def bind(self, address):
-        self._guard(self._s.bind, packed(address))
-
-    def listen(self, backlog=2):
-        self._s.listen(backlog)
-
-    def accept(self):
-        connection, address = self._guard(self._s.accept)
-        return type(self)(_have=connection), _unpack(address)
 
     def send(self, data):
         return self._guard(self._s.send, data)
@@ -110,12 +89,6 @@ class socket(IOBase):
         if size is not None:
             data = memoryview(data)[:size]
         return self._guard(self._s.write, data)
-
-    def makefile(self, mode="rb", buffering=0):
-        return self
-
-    def fileno(self):
-        return self._s.fileno()
 
     def ioctl(self, request, argument):
         if request == 3:

@@ -54,9 +54,6 @@ class Stdin(io.IOBase):
                 break
         return out
 
-    def readlines(self):
-        raise NotImplementedError
-
     def close(self):
         pass
 

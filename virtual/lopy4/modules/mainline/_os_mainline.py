@@ -33,7 +33,3 @@ def uname():
 
 def sync():
     pass
-
-
-def dupterm(stream=None, index=0):
-    return None

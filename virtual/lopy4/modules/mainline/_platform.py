@@ -9,8 +9,6 @@ def modules(configuration):
     import _sys_mainline
     import _time_mainline
     import dht
-    import esp
-    import esp32
     import machine_mainline
     import neopixel
     import network
@@ -20,8 +18,6 @@ def modules(configuration):
     _sys_mainline.setup(configuration)
     found = {
         "dht": dht,
-        "esp": esp,
-        "esp32": esp32,
         "neopixel": neopixel,
         "network": network,
         "ntptime": ntptime,

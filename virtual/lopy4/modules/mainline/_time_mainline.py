@@ -51,18 +51,3 @@ def sleep_us(us):
 
 def gmtime(seconds=None):
     return tuple(_time.gmtime((time() if seconds is None else int(seconds)) + EPOCH)[:8])
-
-
-localtime = gmtime
-
-
-def mktime(value):
-    year, month, day, hour, minute, second = value[:6]
-    year += (month - 1) // 12
-    month = (month - 1) % 12 + 1
-    y = year - (month <= 2)
-    era = y // 400
-    yoe = y - era * 400
-    doy = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
-    days = era * 146097 + yoe * 365 + yoe // 4 - yoe // 100 + doy - 719468
-    return days * 86400 + hour * 3600 + minute * 60 + second - EPOCH

@@ -1,7 +1,6 @@
 # machine of the ESP32 port.
 import _bitbang
 import _hardware
-import umachine as _machine
 from _bitbang import disable_irq, enable_irq  # noqa: F401
 from _hardware import call as _call
 
@@ -10,14 +9,7 @@ HARD_RESET = 2
 WDT_RESET = 3
 DEEPSLEEP_RESET = 4
 SOFT_RESET = 5
-SLEEP = 2
-DEEPSLEEP = 4
-PIN_WAKE = 2
-TIMER_WAKE = 4
 
-mem8 = _machine.mem8
-mem16 = _machine.mem16
-mem32 = _machine.mem32
 
 _pins = {}
 
@@ -28,8 +20,6 @@ class Pin:
     OPEN_DRAIN = 7
     PULL_UP = 2
     PULL_DOWN = 1
-    IRQ_RISING = 1
-    IRQ_FALLING = 2
 
     def __new__(cls, id, *arguments, **keywords):
         if isinstance(id, Pin):
@@ -77,21 +67,6 @@ class Pin:
     def __call__(self, *value):
         return self.value(*value)
 
-    def on(self):
-        self.value(1)
-
-    def off(self):
-        self.value(0)
-
-    def toggle(self):
-        self.value(1 - self._value)
-
-    def irq(self, handler=None, trigger=3, wake=None):
-        return None
-
-    def __repr__(self):
-        return "Pin(%d)" % self._gpio
-
 
 def _number(pin):
     return pin._gpio if isinstance(pin, Pin) else Pin(pin)._gpio
@@ -120,41 +95,18 @@ class I2C:
             raise OSError(19)  # ENODEV: nobody acknowledged
         return bytes(got)
 
-    def scan(self):
-        return _call("i2c_scan", self._pins)
-
     def readfrom(self, addr, nbytes, stop=True):
         return self._do(addr, b"", nbytes)
-
-    def readfrom_into(self, addr, buf, stop=True):
-        buf[:] = self._do(addr, b"", len(buf))
 
     def writeto(self, addr, buf, stop=True):
         self._do(addr, buf, 0)
         return len(buf)
 
-    def writevto(self, addr, vector, stop=True):
-        data = b"".join([bytes(part) for part in vector])
-        self._do(addr, data, 0)
-        return len(data)
-
     def readfrom_mem(self, addr, memaddr, nbytes, *, addrsize=8):
         return self._do(addr, memaddr.to_bytes(addrsize // 8, "big"), nbytes)
 
-    def readfrom_mem_into(self, addr, memaddr, buf, *, addrsize=8):
-        buf[:] = self._do(addr, memaddr.to_bytes(addrsize // 8, "big"), len(buf))
-
     def writeto_mem(self, addr, memaddr, buf, *, addrsize=8):
         self._do(addr, memaddr.to_bytes(addrsize // 8, "big") + bytes(buf), 0)
-
-
-class SoftI2C(I2C):
-    def __init__(self, scl, sda, *, freq=400000, timeout=50000):
-        self._soft = (_number(sda), _number(scl))
-
-    @property
-    def _pins(self):
-        return self._soft
 
 
 class ADC:
@@ -162,10 +114,6 @@ class ADC:
     ATTN_2_5DB = 1
     ATTN_6DB = 2
     ATTN_11DB = 3
-    WIDTH_9BIT = 9
-    WIDTH_10BIT = 10
-    WIDTH_11BIT = 11
-    WIDTH_12BIT = 12
 
     def __init__(self, pin, *, atten=0):
         self._gpio = _number(pin)
@@ -173,51 +121,8 @@ class ADC:
             raise ValueError("invalid pin")
         self._atten = atten
 
-    def init(self, *, atten=0):
-        self._atten = atten
-
-    def atten(self, atten):
-        self._atten = atten
-
-    def width(self, bits):
-        pass
-
-    def read(self):
-        return _call("adc", self._gpio, self._atten)[0]
-
-    def read_u16(self):
-        raw = _call("adc", self._gpio, self._atten)[0]
-        return raw << 4 | raw >> 8
-
     def read_uv(self):
         return _call("adc", self._gpio, self._atten)[1] * 1000
-
-
-class RTC:
-    def __init__(self, id=0):
-        pass
-
-    def datetime(self, value=None):
-        import time
-
-        if value is None:
-            us = _hardware.clock(1, 0)
-            now = time.gmtime(us // 1000000 - time.EPOCH)
-            return (now[0], now[1], now[2], now[6], now[3], now[4], now[5], us % 1000000)
-        seconds = time.mktime((value[0], value[1], value[2], value[4], value[5], value[6], 0, 0))
-        _hardware.clock(2, (seconds + time.EPOCH) * 1000000 + value[7])
-
-    def init(self, value):
-        self.datetime(value)
-
-    def memory(self, data=None):
-        import binascii
-
-        if data is None:
-            return binascii.unhexlify(_call("rtc_memory"))
-        if len(data) > 2048:
-            raise ValueError("buffer too long")
-        _call("rtc_memory", str(binascii.hexlify(data), "ascii"))
 
 
 class WDT:
@@ -232,66 +137,18 @@ class WDT:
         _hardware.clock(4, 0)
 
 
-class Timer:
-    ONE_SHOT = 0
-    PERIODIC = 1
-
-    def __init__(self, id, **keywords):
-        pass
-
-    def init(self, **keywords):
-        pass
-
-    def deinit(self):
-        pass
-
-
-class UART:
-    def __init__(self, id, baudrate=115200, **keywords):
-        pass
-
-
 def reset():
     _call("reset")
-
-
-def soft_reset():
-    import sys
-
-    sys.exit()
 
 
 def reset_cause():
     return _call("reset_cause")
 
 
-def wake_reason():
-    return 0
-
-
 def unique_id():
     import binascii
 
     return binascii.unhexlify(_call("mac"))
-
-
-def freq(hz=None):
-    return 160000000 if hz is None else None
-
-
-def idle():
-    import time
-
-    time.sleep_ms(1)
-
-
-def lightsleep(ms=0):
-    import time
-
-    time.sleep_ms(ms)
-
-
-sleep = lightsleep
 
 
 def deepsleep(ms=0):

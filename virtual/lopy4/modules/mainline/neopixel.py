@@ -8,15 +8,9 @@ class NeoPixel:
         self.buf = bytearray(n * bpp)
         pin.init(pin.OUT)
 
-    def __len__(self):
-        return self.n
-
     def __setitem__(self, i, v):
         for k in range(self.bpp):
             self.buf[i * self.bpp + self.ORDER[k]] = v[k]
-
-    def __getitem__(self, i):
-        return tuple([self.buf[i * self.bpp + self.ORDER[k]] for k in range(self.bpp)])
 
     def fill(self, v):
         for i in range(self.n):

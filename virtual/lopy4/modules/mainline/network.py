@@ -4,14 +4,6 @@ from _hardware import call as _call
 
 STA_IF = 0
 AP_IF = 1
-MODE_11B = 1
-MODE_11G = 2
-MODE_11N = 4
-AUTH_OPEN = 0
-AUTH_WEP = 1
-AUTH_WPA_PSK = 2
-AUTH_WPA2_PSK = 3
-AUTH_WPA_WPA2_PSK = 4
 STAT_IDLE = 1000
 STAT_CONNECTING = 1001
 STAT_GOT_IP = 1010
@@ -21,39 +13,8 @@ STAT_BEACON_TIMEOUT = 200
 STAT_ASSOC_FAIL = 203
 STAT_HANDSHAKE_TIMEOUT = 204
 
-_hostname = "mpy-esp32"
-
-
-def hostname(name=None):
-    global _hostname
-    if name is None:
-        return _hostname
-    if len(name) > 32:
-        raise ValueError
-    _hostname = name
-
-
-def country(code=None):
-    return "XX"
-
-
-def phy_mode(mode=None):
-    return MODE_11B | MODE_11G | MODE_11N
-
-
-def ipconfig(*arguments, **keywords):
-    return None
-
 
 class WLAN:
-    IF_STA = 0
-    IF_AP = 1
-    PM_NONE = 0
-    PM_PERFORMANCE = 1
-    PM_POWERSAVE = 2
-    SEC_OPEN = 0
-    SEC_WPA2 = 3
-
     def __init__(self, interface=0):
         self._if = interface
         self._reconnects = -1
@@ -106,25 +67,10 @@ class WLAN:
             return STAT_WRONG_PASSWORD if reason == "wrong password" else STAT_NO_AP_FOUND
         return STAT_IDLE
 
-    def scan(self):
-        if not self._on():
-            raise OSError("STA must be active")
-        import binascii
-
-        return [(n[0].encode(), binascii.unhexlify(n[1]), n[3], n[4], 3, False) for n in _call("wlan_scan")]
-
     def ifconfig(self, config=None):
         if config is not None:
             return None
         return tuple(_call("wlan_ifconfig"))
-
-    def ipconfig(self, what=None, **keywords):
-        config = _call("wlan_ifconfig")
-        if what == "addr4":
-            return (config[0], config[1])
-        if what == "gw4":
-            return config[2]
-        return None
 
     def config(self, *what, **keywords):
         if keywords:

@@ -6,8 +6,8 @@ timeout = 1
 
 
 def time():
-    return int(_hardware.call("ntp_now", host)) // 1000000 - 946684800
+    return int(_hardware.call("ntp_now")) // 1000000 - 946684800
 
 
 def settime():
-    _hardware.clock(2, int(_hardware.call("ntp_now", host)))
+    _hardware.clock(2, int(_hardware.call("ntp_now")))

@@ -23,9 +23,7 @@ _names = None
 
 def setup(configuration):
     global _names
-    kind = namedtuple(
-        "uname", ("sysname", "nodename", "release", "version", "machine", "lorawan", "sigfox", "pybytes")
-    )
+    kind = namedtuple("uname", ("sysname", "nodename", "release", "version", "machine", "lorawan", "sigfox", "pybytes"))
     _names = kind(
         "LoPy4",
         "LoPy4",
@@ -44,20 +42,3 @@ def uname():
 
 def sync():
     pass
-
-
-def getfree(path):
-    s = _os.statvfs(path)
-    return s[0] * s[3] // 1024
-
-
-def fsformat(path):
-    raise OSError("operation failed")
-
-
-def dupterm(stream=None):
-    if stream is not None:
-        return None
-    from machine import UART
-
-    return UART(0, 115200)

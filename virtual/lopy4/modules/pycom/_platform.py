@@ -43,7 +43,6 @@ def modules(configuration):
     import uctypes
 
     import _binascii_pycom
-    import _crypto_pycom
     import _errno_pycom
     import _hashlib_pycom
     import _os_pycom
@@ -58,7 +57,6 @@ def modules(configuration):
 
     _os_pycom.setup(configuration)
     _sys_pycom.setup(configuration)
-    machine_pycom.setup(configuration)
     found = {"builtins": builtins}
     for name, source in (
         ("_thread", _thread),
@@ -73,7 +71,6 @@ def modules(configuration):
         ("sys", _sys_pycom),
         ("ubinascii", _binascii_pycom),
         ("ucollections", collections),
-        ("ucrypto", _crypto_pycom),
         ("uctypes", uctypes),
         ("uerrno", _errno_pycom),
         ("uhashlib", _hashlib_pycom),
@@ -140,4 +137,3 @@ def prepare(fresh, root):
         except OSError:
             with open(root + "/" + name, "w") as file:
                 file.write(text)
-

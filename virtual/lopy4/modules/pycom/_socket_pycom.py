@@ -2,13 +2,8 @@
 # blocking, nothing yet and closed are both b"". A socket whose connecting failed is closed.
 import _network
 from _errno_pycom import EAGAIN, number
-from _network import AF_INET, IP_ADD_MEMBERSHIP, IPPROTO_IP, IPPROTO_TCP, IPPROTO_UDP
-from _network import SO_REUSEADDR, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, SOL_SOCKET, getaddrinfo
+from _network import AF_INET, SOCK_DGRAM, SOCK_STREAM, getaddrinfo
 from _timeout_pycom import timeout
-
-AF_LORA = 0
-AF_SIGFOX = 5
-error = OSError
 
 
 class socket(_network.socket):
@@ -52,7 +47,3 @@ class socket(_network.socket):
 
     def readline(self):
         return self._stream(self._s.readline)
-
-
-def dnsserver(*arguments):
-    return ("127.0.0.1", "0.0.0.0")

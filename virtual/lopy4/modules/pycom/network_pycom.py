@@ -11,16 +11,7 @@ class WLAN:
     STA = 1
     AP = 2
     STA_AP = 3
-    WEP = 1
-    WPA = 2
     WPA2 = 3
-    WPA2_ENT = 5
-    INT_ANT = 0
-    EXT_ANT = 1
-    MAN_ANT = 2
-    HT20 = 0
-    HT40 = 1
-    EVENT_PKT_MGMT = 1
 
     _only = None
 
@@ -93,68 +84,15 @@ class WLAN:
             raise _timeout("Connection to AP Timeout!")
         return bool(state)
 
-    def scan(self, *arguments, **keywords):
-        kind = _namedtuple("net", ("ssid", "bssid", "sec", "channel", "rssi"))
-        return [kind(n[0], _binascii.unhexlify(n[1]), n[2], n[3], n[4]) for n in _call("wlan_scan")]
-
     def ifconfig(self, id=0, config=None):
         if config is not None:
             return None
         return tuple(_call("wlan_ifconfig"))
-
-    def mode(self, mode=None):
-        if mode is None:
-            return _call("wlan_mode")
-        _call("wlan_mode", mode)
-
-    def ssid(self, ssid=None):
-        return _call("wlan_ssid")
-
-    def auth(self, auth=None):
-        return None
-
-    def antenna(self, antenna=None):
-        return 0 if antenna is None else None
-
-    def hostname(self, name=None):
-        return True
-
-    def mac(self, *arguments):
-        if arguments:
-            return None
-        mac = _binascii.unhexlify(_call("mac"))
-        ap = mac[:5] + bytes([(mac[5] + 1) & 255])
-        return _namedtuple("mac", ("sta_mac", "ap_mac"))(mac, ap)
-
-    def joined_ap_info(self):
-        kind = _namedtuple("info", ("bssid", "ssid", "primary_chn", "rssi", "authmode", "standard"))
-        return kind(b"\x02\x00\x00\x00\x00\x01", _call("wlan_ssid"), 6, -61, 3, "11n")
-
-    def max_tx_power(self, power=None):
-        return 78
-
-    def country(self, *arguments, **keywords):
-        return None
-
-    def callback(self, trigger, handler=None, arg=None):
-        pass
-
-    def events(self):
-        return 0
 
 
 class Server:
     def __init__(self, id=0, login=("micro", "python"), timeout=300):
         _call("server", True)
 
-    def init(self, login=("micro", "python"), timeout=300):
-        _call("server", True)
-
     def deinit(self):
         _call("server", False)
-
-    def isrunning(self):
-        return _call("server")
-
-    def timeout(self, seconds=None):
-        return 300

@@ -3,8 +3,6 @@ from _hardware import call as _call
 
 FAT = 0
 LittleFS = 1
-FACTORY = 0
-OTA_0 = 1
 
 
 def heartbeat(on=None):
@@ -56,10 +54,6 @@ def nvs_erase(key):
         raise KeyError("key not found")
 
 
-def nvs_erase_all():
-    _call("nvs_erase_all")
-
-
 def _setting(name):
     def function(value=None):
         if value is None:
@@ -71,15 +65,8 @@ def _setting(name):
 
 wifi_on_boot = _setting("wifi_on_boot")
 wdt_on_boot = _setting("wdt_on_boot")
-heartbeat_on_boot = _setting("heartbeat_on_boot")
-lte_modem_en_on_boot = _setting("lte_modem_en_on_boot")
 pybytes_on_boot = _setting("pybytes_on_boot")
 smart_config_on_boot = _setting("smart_config_on_boot")
-wifi_mode_on_boot = _setting("wifi_mode_on_boot")
-wifi_ssid_sta = _setting("wifi_ssid_sta")
-wifi_ssid_ap = _setting("wifi_ssid_ap")
-wifi_pwd_sta = _setting("wifi_pwd_sta")
-wifi_pwd_ap = _setting("wifi_pwd_ap")
 
 
 def wdt_on_boot_timeout(ms=None):
@@ -90,19 +77,9 @@ def wdt_on_boot_timeout(ms=None):
     _call("setting", "wdt_on_boot_timeout", ms)
 
 
-def get_free_heap():
-    import gc
-
-    return (gc.mem_free(), 0)
-
-
 def bootmgr(*, boot_partition=255, fs_type=255, safeboot=255, reset=False):
     if boot_partition == fs_type == safeboot == 255:
         return ("Factory", _call("file_system"), "SafeBoot: False", "Status: Ready")
     if fs_type != 255 and fs_type not in (FAT, LittleFS):
         raise ValueError("Error invalid filesystem type!")
     _call("bootmgr", None if fs_type == 255 else fs_type, bool(reset))
-
-
-def ota_slot():
-    return 0x210000
