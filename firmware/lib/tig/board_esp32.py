@@ -30,7 +30,7 @@ _REASONS = (
     ("STAT_HANDSHAKE_TIMEOUT", "wrong password"),
 )
 _wlan = None
-_lamp = None
+_led = None
 
 
 def _gpio(pin):
@@ -54,13 +54,13 @@ def watchdog(ms):
 
 
 def led(colour):
-    global _lamp
-    if _lamp is None:
+    global _led
+    if _led is None:
         from neopixel import NeoPixel
 
-        _lamp = NeoPixel(Pin(_GPIO["P2"], Pin.OUT), 1)
-    _lamp[0] = (colour >> 16 & 0xFF, colour >> 8 & 0xFF, colour & 0xFF)
-    _lamp.write()
+        _led = NeoPixel(Pin(_GPIO["P2"], Pin.OUT), 1)
+    _led[0] = (colour >> 16 & 0xFF, colour >> 8 & 0xFF, colour & 0xFF)
+    _led.write()
 
 
 def quiet():

@@ -1,4 +1,4 @@
-"""The lamp shows what the device waits for: one dim colour per word of the status."""
+"""The LED shows what the device waits for: one dim colour per word of the status."""
 
 COLOURS = {
     "wifi": 0x000014,  # blue
@@ -20,4 +20,4 @@ class Led:
             try:
                 self._show(COLOURS.get(word, 0))
             except (OSError, ImportError, ValueError):
-                pass  # a device without a lamp still measures
+                pass  # a device without an LED still measures
