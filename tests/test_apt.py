@@ -38,7 +38,7 @@ def test_a_flat_repository_has_no_components():
         ("./", "", "https://example.org/debian/./InRelease"),
     ],
 )
-def test_apt_reads_it(tmp_path, suites, components, expected):
+def test_apt_reads_the_source(tmp_path, suites, components, expected):
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts/vendor.sources").write_text(apt_source("https://example.org/debian", suites, components, KEY))
     options = [
@@ -63,7 +63,7 @@ def test_apt_reads_it(tmp_path, suites, components, expected):
         ("apt dpkg", "version *", {"priority": -1}, "-1"),
     ],
 )
-def test_apt_holds_to_the_version(tmp_path, package, pin, options, priority):
+def test_apt_keeps_the_pinned_version(tmp_path, package, pin, options, priority):
     (tmp_path / "pin").write_text(apt_pin(package, pin, **options))
     options = ["-oDir::Etc::Preferences=/dev/null", f"-oDir::Etc::PreferencesParts={tmp_path}"]
     said = subprocess.run(["apt-cache", "policy", "dpkg", *options], capture_output=True, text=True, check=True)

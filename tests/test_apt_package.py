@@ -49,12 +49,12 @@ def files(module_args):
 
 
 @pytest.mark.parametrize("wanted", [["grafana"], ["grafana=*"], ["grafana=12.*"], []])
-def test_nothing_runs_on_the_host_for_what_is_installed(run, wanted):
+def test_installed_packages_need_no_remote_call(run, wanted):
     assert run({"name": wanted}) == (NOTHING, [])
 
 
 @pytest.mark.parametrize("wanted", ["grafana=13.*", "grafana=12.1*", "influxdb"])
-def test_what_is_missing_is_installed_from_updated_lists(run, wanted):
+def test_missing_packages_are_installed_from_updated_lists(run, wanted):
     result, [(first, _), (then, asked)] = run({"name": [wanted], "allow_downgrade": True, "lock_timeout": 60})
     assert (first, then) == ("command", "apt")
     assert result["changed"]
@@ -69,7 +69,7 @@ def test_what_is_missing_is_installed_from_updated_lists(run, wanted):
 
 
 @pytest.mark.parametrize("check_mode", [False, True])
-def test_an_upgrade_is_told_from_a_first_installation(run, check_mode):
+def test_an_upgrade_is_distinguished_from_a_first_installation(run, check_mode):
     result, _ = run({"name": ["grafana=13.*", "influxdb"]}, check_mode)
     assert result["upgraded"] == ["grafana=13.*"]
     result, _ = run({"name": ["influxdb"], "sources": [PIN]}, check_mode)
@@ -82,7 +82,7 @@ def test_a_changed_source_is_no_upgrade(run):
     assert (result["changed"], result["upgraded"]) == (True, [])
 
 
-def test_a_source_that_is_as_it_should_be_is_no_change(run):
+def test_an_unchanged_source_is_not_a_change(run):
     result, _ = run({"name": ["grafana"], "sources": [SOURCE]}, tree={"changed": False})
     assert not result["changed"]
 
@@ -139,7 +139,7 @@ def test_check_mode_does_not_update_the_lists(run):
 LOCKED = {"failed": True, "stderr": "E: Could not get lock /var/lib/apt/lists/lock"}
 
 
-def test_the_lock_of_apt_is_waited_for(run):
+def test_the_module_waits_for_the_lock_of_apt(run):
     result, calls = run({"name": ["influxdb"]}, command=[LOCKED, LOCKED, {"changed": True}])
     assert [module for module, _ in calls] == ["command", "command", "command", "apt"]
     assert result["changed"]
@@ -170,6 +170,6 @@ def test_wrong_options_are_an_error(run, args, said):
         run(args)
 
 
-def test_without_facts_it_is_an_error(run):
+def test_missing_facts_are_an_error(run):
     with pytest.raises(AnsibleActionFail, match="gather package facts first"):
         run({"name": ["grafana"]}, facts={})

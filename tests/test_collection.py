@@ -159,7 +159,7 @@ def test_a_clone_is_found_before_any_installed_copy(clone, tmp_path):
     assert f"It is {clone}/.venv/ansible_collections/tig_pi/stack/roles/where" in said
 
 
-def test_a_clone_is_linked_into_an_environment_that_was_made_before(clone):
+def test_a_clone_is_linked_into_an_existing_environment(clone):
     environment = {**os.environ, "PYTHON": sys.executable}
     subprocess.run([clone / "bin/venv"], env=environment, check=True, capture_output=True)
     [link] = clone.glob(".venv/lib/python3.*/site-packages/ansible_collections/tig_pi/stack")

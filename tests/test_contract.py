@@ -60,7 +60,7 @@ result = [Readings.BRANCH, Status.BRANCH, CrashReport.BRANCH]
     assert evaluate(code) == [f"/{BRANCHES[branch]}" for branch in ("reading", "status", "crash")]
 
 
-def test_the_program_waits_for_what_has_a_word():
+def test_every_state_that_the_program_waits_for_has_a_word():
     """All texts that its link gives as what it waits for."""
     words = set()
     for node in ast.walk(ast.parse(text_of("firmware/lib/tig/link.py"))):
@@ -205,7 +205,7 @@ def test_the_table_of_topics():
     assert sorted(table) == sorted(BRANCHES.values())
 
 
-def test_the_table_of_what_becomes_of_a_message_has_every_reason_once():
+def test_the_table_of_what_happens_to_a_message_has_every_reason_once():
     table = re.findall(r"^\|.*\| `(\w+)` \|$", text_of("docs/messages.md"), re.MULTILINE)
     assert sorted(table) == sorted(reason for reasons in REASONS.values() for reason in reasons)
 
@@ -370,5 +370,5 @@ def test_there_are_no_copies(kind):
         ("uid", "templates/telegraf/x.conf.j2", 'data_format = "influx"', False),
     ],
 )
-def test_a_copy_is_noticed(kind, path, text, is_copy):
+def test_a_copy_is_detected(kind, path, text, is_copy):
     assert bool(copies(kind, path, text)) is is_copy

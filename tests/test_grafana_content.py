@@ -70,7 +70,7 @@ def test_a_dashboard_becomes_strict_json_in_the_directory_of_its_folder(content)
     assert result["dashboards"] == ["a"]
 
 
-def test_a_file_that_is_no_template_is_left_as_it_is(content):
+def test_a_file_that_is_not_a_template_is_not_changed(content):
     text = json.dumps(board(description="{{ not.for.us }}", id=7))
     [text] = written(content(a=(".json", text))).values()
     assert json.loads(text)["description"] == "{{ not.for.us }}"
@@ -85,7 +85,7 @@ def test_panels_are_put_side_by_side_and_numbered(content):
     assert placed == [(1, 0, 0), (3, 0, 1), (2, 12, 1), (4, 0, 9), (5, 0, 11), (6, 0, 12), (7, 0, 13)]
 
 
-def test_panels_that_have_a_place_keep_it(content):
+def test_panels_with_a_position_keep_it(content):
     panels = [panel(gridPos={"x": 3, "y": 2, "w": 5, "h": 4}), panel(4, 4)]
     [text] = written(content(a=(".json", json.dumps(board(panels=panels))))).values()
     first, second = (one["gridPos"] for one in json.loads(text)["panels"])
@@ -119,13 +119,13 @@ def test_panels_that_have_a_place_keep_it(content):
         (json.dumps(board(templating={"list": [{"datasource": "other"}]})), "the provisioned ones are influx"),
     ],
 )
-def test_a_fault_in_a_dashboard_is_told_with_its_file(content, text, complaint):
+def test_an_error_in_a_dashboard_is_reported_with_its_file(content, text, complaint):
     with pytest.raises(AnsibleError, match=complaint) as error:
         content(a=(".json", text))
     assert "a.json" in str(error.value)
 
 
-def test_panels_one_upon_the_other_are_told(content):
+def test_overlapping_panels_are_reported(content):
     panels = [panel(title=name, gridPos={"x": x, "y": 0, "w": 9, "h": 9}) for name, x in (("one", 0), ("other", 8))]
     with pytest.raises(AnsibleError, match="'one' and 'other' overlap"):
         content(a=(".json", json.dumps(board(panels=panels))))
@@ -140,19 +140,19 @@ def test_built_in_data_sources_and_variables_are_fine(content):
     ("other", "complaint"),
     [(board(title="B"), "dashboard uid 'a'"), (board(uid="b"), "dashboard 'house/A'")],
 )
-def test_what_two_dashboards_may_not_share(content, other, complaint):
+def test_identifiers_that_two_dashboards_share_are_reported(content, other, complaint):
     with pytest.raises(AnsibleError, match=complaint) as error:
         content(a=(".json", json.dumps(board())), b=(".json", json.dumps(other)))
     assert "a.json" in str(error.value)
     assert "b.json" in str(error.value)
 
 
-def test_a_template_that_does_not_render_is_told(content):
+def test_a_template_that_cannot_be_rendered_is_reported(content):
     with pytest.raises(AnsibleError, match=r"(?s)a\.yml\.j2.*nowhere"):
         content(a=(".yml.j2", "uid: {{ nowhere }}"))
 
 
-def test_yaml_with_a_fault_is_told_with_its_line(content):
+def test_invalid_yaml_is_reported_with_its_line(content):
     with pytest.raises(AnsibleError, match=r"a\.yml\.j2 is not YAML.*line 2"):
         content(a=(".yml.j2", "uid: a\n title: A\n"))
 
@@ -189,13 +189,13 @@ def test_rules_are_returned_and_written_as_yaml(content):
         ),
     ],
 )
-def test_a_fault_in_a_rule_is_told_with_its_file(content, model, complaint):
+def test_an_error_in_a_rule_is_reported_with_its_file(content, model, complaint):
     with pytest.raises(AnsibleError, match=complaint) as error:
         content(receivers=["house"], alerts=(".yml.j2", yaml.safe_dump(model)))
     assert "alerts.yml.j2" in str(error.value)
 
 
-def test_a_contact_point_of_the_file_itself_may_be_named(content):
+def test_a_rule_can_name_a_contact_point_of_its_file(content):
     model = group(rule(notification_settings={"receiver": "mine"}))
     model["contactPoints"] = [{"name": "mine", "receivers": [{"uid": "m", "type": "email"}]}]
     assert content(alerts=(".yml.j2", yaml.safe_dump(model)))["contact_points"] == ["m"]

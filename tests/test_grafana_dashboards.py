@@ -130,7 +130,7 @@ def test_panels_do_not_overlap_and_have_their_own_ids(content):
             taken |= cells
 
 
-def test_lines_of_panels_are_full(content):
+def test_rows_of_panels_are_full(content):
     """No hole at the right edge: what stands side by side fills the width."""
     for board in dashboards(content).values():
         for y in {panel["gridPos"]["y"] for panel in board["panels"]}:
@@ -151,7 +151,7 @@ def test_every_data_source_is_the_provisioned_one(content):
         assert {step["datasourceUid"] for step in rule["data"]} == {"influx", "__expr__"}
 
 
-def test_the_probe_is_nowhere(content):
+def test_no_dashboard_shows_the_probe(content):
     for where, query in queries(content).items():
         if (
             re.search(r'FROM "(mqtt_consumer|device_status)"', query)
@@ -161,13 +161,13 @@ def test_the_probe_is_nowhere(content):
             assert f"\"device\" != '{PROBE}'" in query, where
 
 
-def test_dashboards_are_of_the_schema_that_was_tried(content):
+def test_dashboards_have_the_tested_schema_version(content):
     for board in dashboards(content).values():
         assert board["schemaVersion"] == 42
         assert board["uid"] in ("readings", "pi")
 
 
-def test_every_device_and_every_limit_has_its_rule():
+def test_every_device_and_every_threshold_has_a_rule():
     content = provisioned(site({"a": READINGS, "b": READINGS[1:2]}))
     assert set(rules(content)) == {
         "silent-a",
@@ -180,13 +180,13 @@ def test_every_device_and_every_limit_has_its_rule():
     }
 
 
-def test_a_uid_is_cut_to_what_grafana_takes_and_stays_its_own():
+def test_a_uid_is_shortened_to_grafana_s_limit_and_stays_unique():
     found = set(rules(provisioned(SITES["long names"]())))
     assert all(len(uid) <= 40 for uid in found)
     assert len(found) == 2 * (1 + 3) + 2
 
 
-def test_rules_tell_what_is_wrong_and_what_to_do():
+def test_the_messages_of_rules_describe_the_problem_and_the_fix():
     for uid, rule in rules(provisioned(SITES["somebody is told"]())).items():
         assert len(rule["annotations"]["summary"]) > 20, uid
         assert len(rule["annotations"]["description"]) > 80, uid
@@ -196,7 +196,7 @@ def test_rules_tell_what_is_wrong_and_what_to_do():
         assert "notification_settings" not in rule
 
 
-def test_limits_become_thresholds():
+def test_limits_of_readings_become_thresholds():
     found = rules(provisioned(site({"a": READINGS})))
 
     def evaluator(uid):
@@ -278,7 +278,7 @@ def values(series: list[dict]) -> list:
     return [value for one in series for row in one["values"] for value in row[1:] if value is not None]
 
 
-def test_every_query_runs_and_finds_what_is_there(database):
+def test_every_query_returns_data(database):
     content = provisioned(site({"a": READINGS, "b": READINGS[:3]}))
     found = queries(content)
     assert len(found) > 40
@@ -299,7 +299,7 @@ def test_the_table_of_devices_has_a_line_for_each(database):
         assert {series["tags"]["device"] for series in database.query(asked(query))} == {"a", "b"}
 
 
-def test_a_point_that_was_stored_far_ahead_hides_nothing(database):
+def test_a_point_from_the_future_does_not_hide_others(database):
     """Neither the real values nor a device's silence, from people or from alerts."""
     tomorrow = (int(time.time()) + 80000) * 10**9
     later = {
@@ -319,7 +319,7 @@ def test_a_point_that_was_stored_far_ahead_hides_nothing(database):
         assert not {77, "77", tomorrow} & {cell for one in series for row in one["values"] for cell in row}, where
 
 
-def test_a_reading_far_ahead_does_not_count_as_one_that_has_arrived(database):
+def test_a_reading_from_the_future_does_not_count_as_recent(database):
     tomorrow = (int(time.time()) + 80000) * 10**9
     database.write(f"mqtt_consumer,device=silent outsidetemp=20 {tomorrow}")
     query = queries(provisioned(site({"silent": READINGS})))["silent-silent/A"]

@@ -21,7 +21,7 @@ def problems(sources=(SOURCE,), points=(), smtp=None, password="password", key="
     return errors or grafana.grafana_problems(*variables.values(), password, key)
 
 
-def test_what_is_right_is_no_problem():
+def test_valid_variables_have_no_problems():
     assert problems(points=[WEBHOOK, EMAIL], smtp=SMTP) == []
     assert problems(sources=[]) == []
 
@@ -71,12 +71,12 @@ def test_what_is_right_is_no_problem():
         ({"smtp": {"host": "mail"}}, "grafana_smtp: from must be an e-mail address"),
     ],
 )
-def test_a_problem_is_told_with_its_variable(arguments, complaint):
+def test_a_problem_is_reported_with_its_variable(arguments, complaint):
     found = problems(**arguments)
     assert any(complaint in problem for problem in found), found
 
 
-def test_secrets_stand_in_files_of_their_own():
+def test_secrets_are_in_separate_files():
     source = {**SOURCE, "secureJsonData": {"password": "pass-word"}}
     point = {**WEBHOOK, "user": "u", "password": "hush"}
     files = {file["dest"]: file["content"] for file in grafana.grafana_secrets([source], [point], SMTP, "admin", "key")}
@@ -96,13 +96,13 @@ def test_secrets_stand_in_files_of_their_own():
 
 
 @pytest.mark.parametrize("password", ["with$HOME", "${x}", "12345", "1e5", "-1", "true", "F"])
-def test_a_secret_that_grafana_would_change_is_written_so_that_it_does_not(password):
+def test_a_secret_with_special_characters_is_escaped_for_grafana(password):
     document = grafana.grafana_datasource_file([{**SOURCE, "secureJsonData": {"password": password}}])
     assert document["datasources"][0]["secureJsonData"]["password"] == password.replace("$", "$$")
     assert grafana.grafana_holds_secrets(document)
 
 
-def test_literals_survive_the_expansion_of_variables():
+def test_literals_are_not_expanded():
     [source] = grafana.grafana_datasource_file([{**SOURCE, "user": "a$b", "jsonData": {"list": ["$x"], "n": 1}}])[
         "datasources"
     ]
@@ -111,7 +111,7 @@ def test_literals_survive_the_expansion_of_variables():
     assert (source["editable"], source["orgId"], source["access"]) == (False, 1, "proxy")
 
 
-def test_addresses_may_be_one_text_or_a_list():
+def test_addresses_can_be_a_string_or_a_list():
     def addresses(value):
         [point] = grafana.grafana_contact_point_file([{**EMAIL, "addresses": value}])["contactPoints"]
         return point["receivers"][0]["settings"]["addresses"]

@@ -79,7 +79,7 @@ def not_ready(*wanted):
     return host_facts.Host(Module()).not_ready(list(wanted) or ["first_boot", "apt", "clock"])
 
 
-def test_a_host_may_be_ready():
+def test_a_host_that_is_ready():
     assert not_ready() == []
 
 
@@ -115,26 +115,26 @@ def first_boot(tmp_path):
         ("disabled", 0, []),
     ],
 )
-def test_cloud_init_has_to_end_however_it_ends(first_boot, program, status, code, expected):
+def test_cloud_init_must_have_ended_with_or_without_an_error(first_boot, program, status, code, expected):
     log = program("cloud-init", f"echo status: {status}; exit {code}")
     assert not_ready() == expected
     assert log() == ["status"]
 
 
-def test_a_cloud_init_that_has_nothing_to_do_here_is_not_asked(program):
+def test_a_disabled_cloud_init_is_ignored(program):
     log = program("cloud-init", "echo status: not run")
     assert not_ready() == []
     assert log() == []
 
 
-def test_a_clock_has_to_be_synchronised(program):
+def test_the_clock_must_be_synchronised(program):
     log = program("timedatectl", "echo no")
     assert not_ready() == ["clock"]
     assert not_ready("first_boot", "apt") == []
     assert log() == ["show -p NTPSynchronized --value"]
 
 
-def test_timesyncd_s_word_for_a_right_clock_is_enough(program, tmp_path):
+def test_a_clock_synchronised_by_timesyncd_is_accepted(program, tmp_path):
     program("timedatectl", "echo no")
     (tmp_path / "synchronized").touch()
     assert not_ready() == []
@@ -146,7 +146,7 @@ def test_a_container_has_the_clock_of_its_host(program):
     assert not_ready() == []
 
 
-def test_all_that_is_missing_is_named_with_advice(hold, locks, program):
+def test_all_missing_conditions_are_reported_with_advice(hold, locks, program):
     hold(locks[0], 60)
     program("timedatectl", "echo no")
     assert not_ready() == ["apt", "clock"]
@@ -171,7 +171,7 @@ def test_the_role_waits_until_the_host_is_ready(ansible_playbook, program, tmp_p
     assert "not synchronised" not in run.stdout
 
 
-def test_the_role_does_not_wait_for_ever(ansible_playbook, program):
+def test_the_role_waits_for_a_limited_time(ansible_playbook, program):
     program("timedatectl", "echo no")
     run = ansible_playbook(PREFLIGHT, "--extra-vars={base_wait_timeout: 1}")
     assert run.returncode != 0

@@ -28,7 +28,7 @@ def user(**entry) -> dict:
     return {"name": "grafana", "password": "p", "grants": [{"database": "iot", "privilege": "read"}], **entry}
 
 
-def test_nothing_is_said_of_what_works():
+def test_valid_variables_have_no_problems():
     databases = [{**policy(shard_duration="1d", default=True)[0], **query(state="absent", query=None)[0]}]
     assert problems(databases, [user(), {"name": "gone", "state": "absent"}], address="[::1]:8086") == []
     assert problems(policy(duration="0s")) == problems(policy(duration="INF")) == problems(query()) == []
@@ -65,6 +65,6 @@ def test_nothing_is_said_of_what_works():
         ),
     ],
 )
-def test_what_cannot_work_is_named(declared, said):
+def test_invalid_variables_are_reported(declared, said):
     [problem] = problems(**declared)
     assert said in problem

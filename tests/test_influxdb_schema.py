@@ -120,7 +120,7 @@ def systemctl(database, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", ":".join(folders))
 
 
-def test_an_empty_database_is_made_as_declared_and_the_second_run_changes_nothing(database):
+def test_an_empty_database_is_set_up_and_a_second_run_changes_nothing(database):
     assert database.converge()["changed"]
     policies = {row["name"]: row for row in database.rows("SHOW RETENTION POLICIES ON iot")}
     assert policies["autogen"]["duration"] == "8736h0m0s"
@@ -135,7 +135,7 @@ def test_an_empty_database_is_made_as_declared_and_the_second_run_changes_nothin
     assert not second["changed"], second["changes"]
 
 
-def test_check_mode_tells_all_and_changes_nothing(database):
+def test_check_mode_reports_all_changes_and_makes_none(database):
     planned = database.converge(check=True)
     with pytest.raises(influxdb_schema.NoAdmin):
         database.server.query("SHOW DATABASES")
@@ -144,12 +144,12 @@ def test_check_mode_tells_all_and_changes_nothing(database):
     assert not database.converge(check=True)["changed"]
 
 
-def test_check_mode_takes_a_server_that_is_not_there_for_an_empty_one(database):
+def test_check_mode_assumes_an_empty_database_if_there_is_no_server(database):
     database.program.stop()
     assert len(database.converge(check=True)["changes"]) >= 7
 
 
-def test_no_secret_in_what_is_said(database):
+def test_the_output_has_no_secret(database):
     said = json.dumps([database.converge(check=True), database.converge()], ensure_ascii=False)
     for secret in (PASSWORD, "reader's"):
         assert json.dumps(secret, ensure_ascii=False)[1:-1] not in said
@@ -165,7 +165,7 @@ def test_changed_passwords_converge(database):
     assert not database.converge(users=users)["changed"]
 
 
-def test_a_changed_retention_converges_and_the_points_stay(database):
+def test_a_changed_retention_converges_and_keeps_the_points(database):
     database.converge()
     database.write("m,device=a value=1")
     shorter = [{"name": "iot", "retention_policies": [{"name": "autogen", "duration": "3d", "default": True}]}]
@@ -190,7 +190,7 @@ def test_the_default_policy_moves(database):
     assert not database.converge(databases=moved)["changed"]
 
 
-def test_an_over_privileged_user_is_reduced(database):
+def test_extra_privileges_are_revoked(database):
     """As the tutorial left it: grafana may do everything, everywhere."""
     database.converge(users=[])
     database.rows("CREATE DATABASE other")
@@ -204,7 +204,7 @@ def test_an_over_privileged_user_is_reduced(database):
     assert not database.converge()["changed"]
 
 
-def test_what_users_may_not_do(database):
+def test_users_cannot_do_more_than_declared(database):
     database.converge()
     database.write("m,device=a value=1")
     with pytest.raises(influxdb_schema.InfluxError):
@@ -235,7 +235,7 @@ def test_a_changed_continuous_query_converges(database):
         "SELECT last(a) INTO averages.c FROM /^m.*/ GROUP BY time(1w)",
     ],
 )
-def test_however_a_query_is_written_it_is_made_once(database, query):
+def test_a_query_with_another_spelling_is_created_once(database, query):
     declared = [{**DATABASES[0], "continuous_queries": [{"name": "q", "query": query}]}]
     assert database.converge(databases=declared)["changed"]
     second = database.converge(databases=declared)
@@ -243,7 +243,7 @@ def test_however_a_query_is_written_it_is_made_once(database, query):
 
 
 @pytest.mark.parametrize("name", ["admin", "chief"])
-def test_an_administrator_whom_nobody_knows_is_replaced(database, systemctl, name):
+def test_an_administrator_with_an_unknown_password_is_replaced(database, systemctl, name):
     """Another password, or another administrator: as on a Pi that somebody else has set up."""
     database.converge(admin={"name": "admin", "password": "forgotten"})
     admin = {"name": name, "password": PASSWORD}
@@ -260,7 +260,7 @@ def test_an_administrator_without_privileges_gets_them(database, systemctl):
     assert not database.converge(admin={"name": "chief", "password": "x"})["changed"]
 
 
-def test_points_outlive_a_forgotten_administrator(database, systemctl):
+def test_points_survive_a_replaced_administrator(database, systemctl):
     forever = [{"name": "iot", "retention_policies": [{"name": "autogen", "duration": "0s", "default": True}]}]
     database.converge(databases=forever)
     for week in range(5):
@@ -270,7 +270,7 @@ def test_points_outlive_a_forgotten_administrator(database, systemctl):
     assert database.rows("SELECT count(value) FROM iot.autogen.m")[0]["count"] == 5
 
 
-def test_it_listens_elsewhere_only_behind_accounts(database, tmp_path):
+def test_the_database_listens_in_the_network_only_with_accounts(database, tmp_path):
     result = database.converge(listen=":8086")
     assert result["listen_changed"]
     door = tmp_path / "listen.env"
@@ -281,14 +281,14 @@ def test_it_listens_elsewhere_only_behind_accounts(database, tmp_path):
     assert not door.exists()
 
 
-def test_it_is_found_where_it_was_opened_to_before(database, tmp_path):
+def test_the_database_is_found_at_its_previous_address(database, tmp_path):
     door = tmp_path / "listen.env"
     door.write_text(f"INFLUXDB_HTTP_BIND_ADDRESS=127.0.0.1:{database.port}\n")
     assert database.converge(port=free_port(), timeout=3)["listen_changed"]
     assert not door.exists()
 
 
-def test_it_stays_on_loopback_while_everybody_is_let_in(database, tmp_path):
+def test_the_database_stays_on_loopback_without_authentication(database, tmp_path):
     database.converge()
     database.program.stop()
     text = database.configuration.read_text()
@@ -298,7 +298,7 @@ def test_it_stays_on_loopback_while_everybody_is_let_in(database, tmp_path):
     assert not (tmp_path / "listen.env").exists()
 
 
-def test_a_refusal_names_the_entry(database):
+def test_an_error_names_the_entry(database):
     broken = [{"name": "iot", "continuous_queries": [{"name": "wrong", "query": "SELECT nothing"}]}]
     message = database.converge(databases=broken, fails=True)["msg"]
     assert message.startswith("database iot, continuous query wrong: the database refuses: ")

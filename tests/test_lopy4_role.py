@@ -260,7 +260,7 @@ def test_a_sites_own_driver_is_checked_and_put_on_the_device(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["def read(:\n", "QUANTITIES = range_of()\n", "QUANTITIES = {}\nTAKES_MS = 'long'\n"])
-def test_a_driver_that_cannot_be_understood_is_named(tmp_path, text):
+def test_an_invalid_driver_is_reported(tmp_path, text):
     (tmp_path / "lib/tig/drivers").mkdir(parents=True)
     (tmp_path / "lib/tig/drivers/dust.py").write_text(text)
     with pytest.raises(AnsibleFilterError, match=r"The driver .*/dust\.py.* can't be understood: "):

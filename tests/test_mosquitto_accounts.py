@@ -64,7 +64,7 @@ def test_the_acl_file():
     ]
 
 
-def test_nothing_is_said_of_what_works():
+def test_valid_variables_have_no_problems():
     allowed = ["#", "+", "a/+/b", "a/#", "/a", "$SYS/#", "with space/b", "å/ö"]
     account = {"name": "a", "password": "p", "topics": [{"topic": topic, "access": "read"} for topic in allowed]}
     listeners = [{"port": 1883}, {"port": 8883, "address": "::1"}, {"port": 1884, "address": "127.0.0.1"}]
@@ -72,7 +72,7 @@ def test_nothing_is_said_of_what_works():
 
 
 @pytest.mark.parametrize("topic", ["", " a", "a ", "a#", "a/#/b", "+a", "a/b+", "a\nb", None, 5])
-def test_a_topic_that_cannot_work_is_named_with_its_account(topic):
+def test_an_invalid_topic_is_reported_with_its_account(topic):
     account = {"name": "a", "password": "p", "topics": [{"topic": topic, "access": "read"}]}
     [problem] = mosquitto.mosquitto_problems([account], LISTENERS)
     assert "account 'a'" in problem
@@ -80,19 +80,19 @@ def test_a_topic_that_cannot_work_is_named_with_its_account(topic):
 
 
 @pytest.mark.parametrize("name", ["a b", "a:b", "a#", "a/b", "a+", "å", "a\n"])
-def test_a_name_that_cannot_work_is_named(name):
+def test_an_invalid_name_is_reported(name):
     [problem] = mosquitto.mosquitto_problems([{"name": name, "password": "p"}], LISTENERS)
     assert repr(name) in problem
 
 
 @pytest.mark.parametrize("password", [None, "", 5, "a\nb"])
-def test_a_password_that_cannot_work_is_not_shown(password):
+def test_an_invalid_password_is_not_shown(password):
     [problem] = mosquitto.mosquitto_problems([{"name": "a", "password": password}], LISTENERS)
     assert "account 'a'" in problem
     assert "a\nb" not in problem
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_reported_together():
     accounts = [{"name": "a"}, {"name": "a", "password": "p"}, {"name": 5, "password": "p"}]
     assert len(mosquitto.mosquitto_problems(accounts, [{"port": 0}])) == 4
 
@@ -124,6 +124,6 @@ def test_a_wrong_entry_is_reported_with_its_variable(variables, complaint):
         [{"port": 1}, {"port": 1, "address": "::1"}],
     ],
 )
-def test_a_listener_that_cannot_work_is_named(listeners):
+def test_an_invalid_listener_is_reported(listeners):
     [problem] = mosquitto.mosquitto_problems([], listeners)
     assert problem.startswith("mosquitto_listeners")

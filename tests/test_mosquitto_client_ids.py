@@ -43,7 +43,7 @@ def broker(tmp_path_factory):
 @pytest.mark.parametrize("persistent", [False, True], ids=["clean", "persistent"])
 @pytest.mark.parametrize("version", [mqtt.MQTTv31, mqtt.MQTTv311, mqtt.MQTTv5], ids=["3.1", "3.1.1", "5"])
 @pytest.mark.parametrize("thief", ["mats", "greenhouse"])
-def test_a_queue_is_nobody_else_s(broker, thief, version, persistent):
+def test_no_other_account_can_take_over_a_queue(broker, thief, version, persistent):
     Client(broker, "telegraf", "telegraf-reading", persistent=True).subscribe("tig/+/reading").close()
     device = Client(broker, "greenhouse", "greenhouse-1")
     acknowledged = device.publish("tig/greenhouse/reading", *map(str, range(200)))
@@ -58,7 +58,7 @@ def test_a_queue_is_nobody_else_s(broker, thief, version, persistent):
     device.close()
 
 
-def test_nobody_is_put_out_by_another(broker):
+def test_no_client_is_disconnected_by_another_account(broker):
     reader = Client(broker, "telegraf", "telegraf-reading", persistent=True).subscribe("tig/+/reading")
     assert Client(broker, "mats", "telegraf-reading").answer in REFUSED
     device = Client(broker, "greenhouse", "greenhouse-1")
@@ -92,13 +92,13 @@ def test_nobody_is_put_out_by_another(broker):
         ("a-device-with-a-longer-name", "a-device-with-a-longer-name-abc123", True),
     ],
 )
-def test_whose_a_client_id_is(broker, account, client_id, let_in):
+def test_the_owner_of_a_client_id(broker, account, client_id, let_in):
     client = Client(broker, account, client_id)
     assert (client.answer == "Success") == let_in
     client.close()
 
 
-def test_a_person_has_several_connections_at_once(broker):
+def test_an_account_can_have_several_connections(broker):
     clients = [Client(broker, "mats", client_id) for client_id in ("mats", "mats-phone", "laptop", "", "")]
     assert {client.answer for client in clients} == {"Success"}
     clients[0].subscribe("mats/#")
@@ -112,7 +112,7 @@ def test_a_person_has_several_connections_at_once(broker):
 @pytest.mark.parametrize("persistent", [False, True], ids=["clean", "persistent"])
 @pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
 @pytest.mark.parametrize("happened", ["away", "there", "restart", "kill", "reload", "reconnected", "wrong password"])
-def test_a_free_id_belongs_to_who_has_a_session_under_it(broker, happened, version, persistent):
+def test_a_free_id_belongs_to_the_account_that_has_a_session_with_it(broker, happened, version, persistent):
     """Its queue is not another person's, and nobody else puts out the program that is connected with it."""
     client_id = f"phone-{happened}-{version}-{persistent}"
     owner = Client(broker, "mats", client_id, persistent=True, version=version).subscribe("mats/#")
@@ -151,7 +151,7 @@ def test_a_free_id_belongs_to_who_has_a_session_under_it(broker, happened, versi
 
 
 @pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
-def test_an_id_is_free_when_no_session_is_left_under_it(broker, version):
+def test_an_id_is_free_when_its_last_session_has_ended(broker, version):
     client_id = f"tablet-{version}"
     Client(broker, "mats", client_id, version=version).subscribe("mats/#").close()
     if version == mqtt.MQTTv5:  # which may keep a session of which nobody knows
@@ -168,7 +168,7 @@ def test_an_id_is_free_when_no_session_is_left_under_it(broker, version):
     again.close()
 
 
-def test_sessions_under_free_ids_cost_a_bounded_memory(tmp_path):
+def test_sessions_with_free_ids_need_limited_memory(tmp_path):
     """Of MQTT 5 nobody tells when they end. Those of another account are not pushed out by them."""
     broker = Broker(tmp_path / "broker", ACCOUNTS)
     broker.start()
@@ -185,7 +185,7 @@ def test_sessions_under_free_ids_cost_a_bounded_memory(tmp_path):
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "tcc"])
-def test_the_plugin_of_either_compiler(tmp_path, compiler):
+def test_the_plugin_of_each_compiler(tmp_path, compiler):
     broker = Broker(tmp_path / "broker", ACCOUNTS)
     plugin = broker.directory / "accounts.so"
     plugin.unlink()

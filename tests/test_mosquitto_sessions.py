@@ -75,13 +75,13 @@ def acknowledged_and_stored(
 
 @pytest.mark.parametrize("away", AWAY)
 @pytest.mark.parametrize("order", SAMPLE)
-def test_nothing_acknowledged_is_lost(broker, order, away):
+def test_no_acknowledged_message_is_lost(broker, order, away):
     acknowledged, stored = acknowledged_and_stored(broker, order, AWAY[away])
     assert sorted(set(acknowledged) - set(stored), key=int) == []
     assert "Expiring" not in broker.log()
 
 
-def test_who_is_away_while_a_password_changes_misses_nothing(broker):
+def test_a_client_that_is_absent_during_a_password_change_misses_no_message(broker):
     """As `make pi` has it: the broker takes the new password first, and the reader starts with it some seconds later."""
     reader = Client(broker, "telegraf", "telegraf-reading", persistent=True).subscribe("tig/+/reading")
     stays = Client(broker, "mats", "mats-phone").subscribe("mats/#")
@@ -98,7 +98,7 @@ def test_who_is_away_while_a_password_changes_misses_nothing(broker):
     assert not device.put_out
 
 
-def test_an_account_that_is_gone_is_put_out_at_once(broker):
+def test_the_clients_of_a_removed_account_are_disconnected_at_once(broker):
     goes, stays = Client(broker, "mats", "mats-phone"), Client(broker, "greenhouse", "greenhouse-1")
     broker.configure([account for account in ACCOUNTS if account["name"] != "mats"])
     broker.reload()
@@ -107,7 +107,7 @@ def test_an_account_that_is_gone_is_put_out_at_once(broker):
     assert Client(broker, "mats", "mats-phone").answer != "Success"
 
 
-def test_a_broker_of_before_hands_its_queues_on(tmp_path):
+def test_the_queues_of_an_older_broker_are_kept(tmp_path):
     """It had no plugin, and an expiry; the new configuration starts on its store."""
     broker = Broker(tmp_path / "broker", ACCOUNTS)
     configuration = broker.directory / "mosquitto.conf"

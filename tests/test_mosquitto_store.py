@@ -41,7 +41,7 @@ def away(broker: Broker, account: str, client_id: str, *topics: str, **options) 
     client.close()
 
 
-def test_what_an_account_that_is_gone_has_left_is_purged_and_all_else_stays(broker, sessions, capsys):
+def test_sessions_of_a_removed_account_are_purged_and_no_others(broker, sessions, capsys):
     away(broker, "telegraf", "telegraf-reading", "tig/+/reading")
     away(broker, "mats", "mats-phone", "tig/#")
     away(broker, "mats", "laptop", "tig/+/reading", version=mqtt.MQTTv5, expiry=86400)
@@ -70,7 +70,7 @@ def test_what_an_account_that_is_gone_has_left_is_purged_and_all_else_stays(brok
     assert newcomer.payloads() == ["online"]
 
 
-def test_a_subscription_that_nobody_reads_is_removed_from_the_session(broker, sessions, capsys):
+def test_an_unused_subscription_is_removed_from_the_session(broker, sessions, capsys):
     extra = {"topic": "mats/test", "access": "read"}
     broker.configure([{**ACCOUNTS[0], "topics": [*ACCOUNTS[0]["topics"], extra]}, *ACCOUNTS[1:]])
     broker.reload()
@@ -98,7 +98,7 @@ def test_a_subscription_that_nobody_reads_is_removed_from_the_session(broker, se
 @pytest.mark.parametrize(
     "damage", [b"", b"\0" * 4096, 100, b"not a store at all"], ids=["empty", "NULs", "cut", "garbage"]
 )
-def test_a_store_that_is_not_understood_is_left_alone(broker, sessions, capsys, damage):
+def test_a_store_of_an_unknown_format_is_not_changed(broker, sessions, capsys, damage):
     away(broker, "mats", "mats-phone", "tig/#")
     broker.stop()
     broker.configure(ACCOUNTS[:2])
@@ -112,7 +112,7 @@ def test_a_store_that_is_not_understood_is_left_alone(broker, sessions, capsys, 
 
 @pytest.mark.parametrize("name", ["passwd", "acl", "accounts"])
 @pytest.mark.parametrize("damage", [b"", b"\0" * 64, None], ids=["empty", "NULs", "cut"])
-def test_no_session_is_purged_on_the_word_of_a_damaged_file(broker, sessions, name, damage):
+def test_no_session_is_purged_because_of_a_damaged_file(broker, sessions, name, damage):
     away(broker, "telegraf", "telegraf-reading", "tig/+/reading")
     broker.stop()
     before, file = sessions.STORE.read_bytes(), broker.directory / name
@@ -121,7 +121,7 @@ def test_no_session_is_purged_on_the_word_of_a_damaged_file(broker, sessions, na
     assert sessions.STORE.read_bytes() == before
 
 
-def test_no_store_yet(broker, sessions, capsys):
+def test_without_a_store_there_is_nothing_to_do(broker, sessions, capsys):
     broker.stop()
     sessions.STORE.unlink(missing_ok=True)
     sessions.purge()

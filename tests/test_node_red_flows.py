@@ -65,7 +65,7 @@ class TestMerge:
         present = [PEOPLE[0], *DECLARED, PEOPLE[1]]
         assert merge(present, DECLARED, DECLARED) == present
 
-    def test_what_people_made_stays_where_it_is(self):
+    def test_nodes_that_users_created_are_kept_in_their_place(self):
         assert merge(PEOPLE, DECLARED, []) == PEOPLE + DECLARED
 
     def test_a_changed_declaration_wins(self):
@@ -73,36 +73,36 @@ class TestMerge:
         merged = merge([*DECLARED, *PEOPLE], [TAB, BROKER, IN, changed], DECLARED)
         assert merged == [TAB, BROKER, IN, changed, *PEOPLE]
 
-    def test_a_declared_node_that_somebody_changed_is_put_back(self):
+    def test_a_changed_declared_node_is_restored(self):
         present = [TAB, BROKER, IN, FUNCTION | {"func": "theirs"}]
         assert merge(present, DECLARED, DECLARED) == DECLARED
 
-    def test_a_declared_node_that_somebody_deleted_comes_back(self):
+    def test_a_deleted_declared_node_is_restored(self):
         assert merge([TAB, BROKER, FUNCTION], DECLARED, DECLARED) == [TAB, BROKER, FUNCTION, IN]
 
-    def test_what_the_editor_adds_at_a_deploy_is_no_change(self):
+    def test_fields_that_the_editor_adds_are_not_a_change(self):
         present = [TAB | {"disabled": False, "info": ""}, BROKER | {"autoConnect": True}, IN, FUNCTION | {"noerr": 0}]
         assert merge(present, DECLARED, DECLARED) == present
 
-    def test_what_is_no_longer_declared_goes(self):
+    def test_nodes_that_are_no_longer_declared_are_removed(self):
         assert merge([*DECLARED, *PEOPLE], [TAB], DECLARED) == [TAB, *PEOPLE]
 
-    def test_without_a_record_nothing_of_the_host_goes(self):
+    def test_without_a_record_no_node_is_removed(self):
         assert merge([*DECLARED, *PEOPLE], [TAB], []) == [*DECLARED, *PEOPLE]
 
-    def test_wires_to_peoples_nodes_stay(self):
+    def test_wires_to_nodes_of_users_are_kept(self):
         present = [TAB, BROKER, IN | {"wires": [["d", "f"]]}, FUNCTION | {"wires": [["d"]]}, *PEOPLE]
         assert merge(present, DECLARED, DECLARED) == present
 
-    def test_a_declared_wire_that_somebody_cut_is_drawn_again_beside_theirs(self):
+    def test_a_removed_declared_wire_is_restored_beside_those_of_users(self):
         present = [TAB, BROKER, IN | {"wires": [["d"]]}, FUNCTION, *PEOPLE]
         assert merge(present, DECLARED, DECLARED)[2]["wires"] == [["f", "d"]]
 
-    def test_wires_between_declared_nodes_are_the_declarations(self):
+    def test_wires_between_declared_nodes_are_as_declared(self):
         present = [TAB, BROKER, IN, FUNCTION | {"wires": [["in"]]}]
         assert merge(present, DECLARED, DECLARED) == DECLARED
 
-    def test_a_tab_on_which_people_put_something_stays(self):
+    def test_a_tab_with_nodes_of_users_is_kept(self):
         theirs = {"id": "x", "type": "debug", "z": "t", "wires": []}
         merged, recorded = flows.merge_flows([*DECLARED, theirs], [], record(DECLARED))
         assert merged == [TAB, theirs]
@@ -110,17 +110,17 @@ class TestMerge:
         # It goes when they have gone.
         assert flows.merge_flows([TAB], [], recorded) == ([], {})
 
-    def test_a_broker_that_peoples_nodes_use_stays(self):
+    def test_a_broker_that_nodes_of_users_need_is_kept(self):
         theirs = {"id": "x", "type": "mqtt out", "z": "p", "broker": "b", "wires": []}
         assert merge([*DECLARED, *PEOPLE, theirs], [], DECLARED) == [BROKER, *PEOPLE, theirs]
 
-    def test_what_a_needed_node_needs_stays_too(self):
+    def test_nodes_that_a_needed_node_needs_are_kept(self):
         tls = {"id": "tls", "type": "tls-config"}
         broker = BROKER | {"tls": "tls"}
         theirs = {"id": "x", "type": "mqtt out", "z": "p", "broker": "b", "wires": []}
         assert merge([tls, broker, *PEOPLE, theirs], [], [tls, broker]) == [tls, broker, *PEOPLE, theirs]
 
-    def test_a_wire_of_theirs_keeps_nothing_alive(self):
+    def test_a_wire_of_users_does_not_keep_a_node(self):
         theirs = {"id": "x", "type": "inject", "z": "p", "wires": [["f"]]}
         assert merge([*DECLARED, *PEOPLE, theirs], [], DECLARED) == [*PEOPLE, theirs]
 
@@ -137,22 +137,22 @@ class TestDeclaration:
             ([TAB], {"b": {"user": "x"}}, "credentials for b"),
         ],
     )
-    def test_refused(self, declared, credentials, message):
+    def test_invalid_declarations_are_refused(self, declared, credentials, message):
         with pytest.raises(flows.FlowsError, match=message):
             flows.check_declared(declared, credentials)
 
 
 class TestCredentials:
-    def test_peoples_own_stay(self):
+    def test_credentials_of_users_are_kept(self):
         present = {"theirs": {"user": "x"}, "b": {"user": "old", "password": "old"}}
         merged = flows.merge_credentials(present, {"b": {"user": "new", "password": "new"}}, {}, {"theirs", "b"})
         assert merged == {"theirs": {"user": "x"}, "b": {"user": "new", "password": "new"}}
 
-    def test_what_is_no_longer_declared_goes_and_what_people_entered_beside_it_stays(self):
+    def test_credentials_that_are_no_longer_declared_are_removed_and_those_of_users_kept(self):
         present = {"b": {"user": "u", "password": "p", "token": "theirs"}}
         assert flows.merge_credentials(present, {}, {"b": ["password", "user"]}, {"b"}) == {"b": {"token": "theirs"}}
 
-    def test_those_of_removed_nodes_go(self):
+    def test_credentials_of_removed_nodes_are_removed(self):
         assert flows.merge_credentials({"gone": {"user": "u"}}, {}, {}, {"b"}) == {}
 
 
@@ -225,14 +225,14 @@ class TestModule:
         assert again["diff"] == []
         assert {path.name: path.read_bytes() for path in module.user_dir.iterdir()} == before
 
-    def test_iv_is_keyed(self, module):
+    def test_the_initialisation_vector_depends_on_the_key(self, module):
         """An unkeyed hash of the content in the clear would let weak passwords be guessed."""
         module(credentials=CREDENTIALS)
         stored = json.loads((module.user_dir / "flows_cred.json").read_text())["$"]
         text = json.dumps(CREDENTIALS, separators=(",", ":"), ensure_ascii=False).encode()
         assert bytes.fromhex(stored[:32]) == hmac.digest(b"s3cret", text, "sha256")[:16]
 
-    def test_dry_run_on_an_empty_host_tells_and_writes_nothing(self, module, monkeypatch):
+    def test_check_mode_on_an_empty_host_reports_and_writes_nothing(self, module, monkeypatch):
         monkeypatch.setenv("PATH", "/nonexistent")  # no Node.js there yet
         result = module(credentials=CREDENTIALS, check=True)
         assert result["changed"]
@@ -240,19 +240,19 @@ class TestModule:
         assert "pässwörd" not in json.dumps(result, ensure_ascii=False)
         assert any("mqtt-broker" in side["after"] for side in result["diff"])
 
-    def test_modes(self, module):
+    def test_files_are_readable_by_their_owner_only(self, module):
         module(credentials=CREDENTIALS)
         assert {path.stat().st_mode & 0o777 for path in module.user_dir.iterdir()} == {0o600}
         (module.user_dir / "flows_cred.json").chmod(0o644)
         assert module(credentials=CREDENTIALS)["changed"]
         assert not module(credentials=CREDENTIALS)["changed"]
 
-    def test_credentials_that_the_editor_encrypted_are_no_change(self, module):
+    def test_credentials_that_the_editor_encrypted_are_not_a_change(self, module):
         module(credentials=CREDENTIALS)
         (module.user_dir / "flows_cred.json").write_text(json.dumps(encrypt(CREDENTIALS, "s3cret", os.urandom(16))))
         assert not module(credentials=CREDENTIALS)["changed"]
 
-    def test_a_changed_secret_keeps_what_people_entered(self, module):
+    def test_a_changed_secret_keeps_the_credentials_of_users(self, module):
         module(credentials=CREDENTIALS)
         theirs = [*DECLARED, {"id": "x", "type": "mqtt-broker"}]
         (module.user_dir / "flows.json").write_text(json.dumps(theirs))
@@ -266,7 +266,7 @@ class TestModule:
         # The secret's own file may not have been written when the run was cut off here.
         assert not module(credentials=CREDENTIALS, secret="changed")["changed"]
 
-    def test_a_node_red_that_made_up_its_own_secret(self, module):
+    def test_the_generated_secret_of_an_existing_node_red_is_replaced(self, module):
         """One that was set up by hand, without a credentialSecret."""
         module.user_dir.mkdir()
         (module.user_dir / "flows.json").write_text(json.dumps(PEOPLE))
@@ -276,7 +276,7 @@ class TestModule:
         stored = json.loads((module.user_dir / "flows_cred.json").read_text())["$"]
         assert decrypt(stored, "s3cret") == CREDENTIALS | {"d": {"a": "b"}}
 
-    def test_a_secret_that_nobody_knows_is_an_error(self, module):
+    def test_an_unknown_secret_is_an_error(self, module):
         module(credentials=CREDENTIALS)
         before = (module.user_dir / "flows_cred.json").read_bytes()
         result = module(credentials=CREDENTIALS, secret="another")
@@ -284,7 +284,7 @@ class TestModule:
         assert "encrypted with an unknown secret" in result["msg"]
         assert (module.user_dir / "flows_cred.json").read_bytes() == before
 
-    def test_broken_flows_are_an_error_and_stay(self, module):
+    def test_invalid_flows_are_an_error_and_are_kept(self, module):
         module.user_dir.mkdir()
         (module.user_dir / "flows.json").write_text('[{"id": "half')
         result = module()
@@ -298,7 +298,7 @@ class TestModule:
         assert module(credentials=CREDENTIALS)["changed"]
         assert "$" in json.loads((module.user_dir / "flows_cred.json").read_text())
 
-    def test_taken_back(self, module):
+    def test_nodes_and_credentials_that_are_no_longer_declared_are_removed(self, module):
         module(credentials=CREDENTIALS)
         result = module(declared=[TAB])
         assert result["nodes"]["removed"] == ["b", "in", "f"]
@@ -307,18 +307,18 @@ class TestModule:
 
 
 class TestPasswordHash:
-    def test_it_is_the_password(self):
+    def test_the_hash_matches_the_password(self):
         made = filters.node_red_password_hash("pässword", "pi", "admin")
         assert bcrypt.checkpw("pässword".encode(), made.encode())
         assert not bcrypt.checkpw(b"other", made.encode())
 
-    def test_it_is_stable_and_differs_between_hosts_and_users(self):
+    def test_the_hash_is_stable_and_differs_between_hosts_and_users(self):
         hashes = [filters.node_red_password_hash("x", host, user) for host in ("a", "b") for user in ("c", "d")]
         assert hashes == [filters.node_red_password_hash("x", host, user) for host in ("a", "b") for user in ("c", "d")]
         assert len(set(hashes)) == 4
 
     @pytest.mark.parametrize("password", ["", "x" * 73])
-    def test_what_bcrypt_would_cut_off_is_refused(self, password):
+    def test_a_password_that_is_too_long_for_bcrypt_is_refused(self, password):
         with pytest.raises(AnsibleFilterError, match="node_red_admin_password has"):
             filters.node_red_password_hash(password, "pi", "admin")
 
@@ -404,7 +404,7 @@ def reading(device: str = "lopy", time: float = 1000, **values) -> dict:
 
 
 class TestTemplate:
-    def test_declaration_holds(self):
+    def test_the_template_is_a_valid_declaration(self):
         forward = {"host": "test.mosquitto.org", "port": 8883, "tls": True, "topic": "x/y"}
         for nodes in (rendered(), rendered(site_forward=forward), rendered(site_readings=[], site_extra_topics=[])):
             flows.check_declared(nodes, {})
@@ -431,7 +431,7 @@ class TestReading:
         text = payload if isinstance(payload, str) else json.dumps(payload)
         return tab.run("reading", {"topic": topic, "payload": text})[0]["made"]
 
-    def test_own_topic_says_who_it_is(self, tab):
+    def test_the_own_topic_of_a_device_names_it(self, tab):
         made = self.parse(tab, "tig/lopy/reading", {"device": "other", "outsidetemp": 25, "time": 1752331239})
         assert made == {"device": "lopy", "time": 1752331239, "values": {"outsidetemp": 25}}
 
@@ -483,37 +483,37 @@ class TestReading:
         assert datetime.fromtimestamp(made["time"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ") == told
 
     @pytest.mark.parametrize("local", ["2021 2 30 3 4 5", "2021 7 12 14 40", "2021 7 12 24 0 0", "noon", 5, None])
-    def test_a_local_time_that_is_none_is_now(self, tab, local):
+    def test_an_invalid_local_time_is_replaced_by_now(self, tab, local):
         made = self.parse(tab, "mats/test", {"device": "MatsLopy4", "outsidetemp": 1, "sensortime": local})
         assert abs(made["time"] - time.time()) < 60
 
     @pytest.mark.parametrize("payload", ["", "{", "null", "1", '"x"', "[1]", "\ufffd", "true"])
-    def test_what_is_no_reading(self, tab, payload):
+    def test_other_messages_are_ignored(self, tab, payload):
         assert self.parse(tab, "tig/lopy/reading", payload) is None
 
     @pytest.mark.parametrize("device", ["", "a/b", "+", "#", None, 1, "x" * 129, "a\u0000", "a\u007f", "a\\b", PROBE])
-    def test_a_name_that_is_none(self, tab, device):
+    def test_an_invalid_name_is_ignored(self, tab, device):
         assert self.parse(tab, "mats/test", {"device": device, "outsidetemp": 1}) is None
 
-    def test_the_probe_is_passed_by(self, tab):
+    def test_the_probe_is_ignored(self, tab):
         assert self.parse(tab, f"tig/{PROBE}/reading", {"outsidetemp": 1}) is None
 
-    def test_values_that_are_no_numbers_are_left_out(self, tab):
+    def test_values_that_are_not_numbers_are_left_out(self, tab):
         made = self.parse(tab, "tig/lopy/reading", '{"a": "1", "b": true, "c": null, "d": [1], "e": 1e999, "f": 0}')
         assert made["values"] == {"f": 0}
 
     @pytest.mark.parametrize("time", [None, "1752331239", 946684800, 99999999999, True])
-    def test_an_implausible_time_is_now(self, tab, time):
+    def test_an_implausible_time_is_replaced_by_now(self, tab, time):
         made = self.parse(tab, "tig/lopy/reading", {"outsidetemp": 1, "time": time})
         assert 1577836800 < made["time"] < 99999999999
 
     @pytest.mark.parametrize(("ahead", "kept"), [(240, True), (360, False)])
-    def test_a_time_further_ahead_than_allowed_is_now(self, tab, ahead, kept):
+    def test_a_time_too_far_ahead_is_replaced_by_now(self, tab, ahead, kept):
         now = int(time.time())
         made = self.parse(tab, "tig/lopy/reading", {"outsidetemp": 1, "time": now + ahead})
         assert (made["time"] == now + ahead) is kept
 
-    def test_prototype_is_just_a_name(self, tab):
+    def test_prototype_is_an_ordinary_name(self, tab):
         assert self.parse(tab, "tig/__proto__/reading", '{"__proto__": 1, "constructor": 2}')["device"] == "__proto__"
 
     def test_a_prefix_of_several_levels(self, node):
@@ -556,11 +556,11 @@ class TestThreshold:
             ["low"],
         ]
 
-    def test_band_of_the_reading(self, tab):
+    def test_the_hysteresis_of_the_reading(self, tab):
         made = tab.alerts(*(reading(time=1000 + i, soilhumidity=v) for i, v in enumerate([0.19, 0.25, 0.31])))
         assert [[a["payload"]["state"] for a in alerts] for alerts in made] == [["low"], [], ["ok"]]
 
-    def test_devices_and_fields_are_apart(self, tab):
+    def test_devices_and_fields_have_separate_alerts(self, tab):
         made = tab.alerts(
             reading("a", outsidetemp=1, soilhumidity=0.1),
             reading("b", outsidetemp=10),
@@ -582,7 +582,7 @@ class TestThreshold:
     def test_field_without_threshold(self, tab):
         assert tab.alerts(reading(airpressure=1)) == [[]]
 
-    def test_all_alerts_again_when_the_broker_is_back(self, tab):
+    def test_all_alerts_are_published_again_when_the_broker_is_back(self, tab):
         steps = [
             reading(outsidetemp=1),
             {"status": {"text": "node-red:common.status.disconnected"}},
@@ -593,7 +593,7 @@ class TestThreshold:
         assert made[1:3] == [None, None]
         assert made[3] == made[0]
 
-    def test_an_alert_whose_threshold_was_taken_back_is_cleared(self, tab, node):
+    def test_an_alert_whose_threshold_was_removed_is_cleared(self, tab, node):
         code = tab.nodes["tig-pi-threshold"]["func"]
         fewer = Tab(node)
         fewer.nodes["tig-pi-threshold"]["func"] = (
@@ -606,7 +606,7 @@ class TestThreshold:
             "retain": True,
         }
 
-    def test_an_alert_of_a_device_that_is_gone_is_cleared_after_a_day(self, tab):
+    def test_an_alert_of_a_missing_device_is_cleared_after_a_day(self, tab):
         day = 86400
         made = tab.alerts(
             reading("removed", time=1000, outsidetemp=1),
@@ -619,7 +619,7 @@ class TestThreshold:
             [("tig-alert/removed/outsidetemp", False)],
         ]
 
-    def test_memory_is_bounded_and_declared_devices_are_watched_whatever_else_arrives(self, tab):
+    def test_memory_is_limited_and_declared_devices_are_always_watched(self, tab):
         flood = [reading(f"d{i}", outsidetemp=10) for i in range(1005)]
         steps = tab.run("threshold", *flood, reading("greenhouse", outsidetemp=1), reading("d2000", outsidetemp=1))
         assert sum(len(step["made"][0]) for step in steps[:-2]) == 1000
@@ -629,7 +629,7 @@ class TestThreshold:
         assert len(said) == 1
         assert "further ones are not watched" in said[0]
 
-    def test_a_time_that_was_remembered_from_the_future_hides_nothing(self, tab):
+    def test_a_stored_time_in_the_future_does_not_hide_readings(self, tab):
         made = tab.alerts(reading(time=time.time() + 80000, outsidetemp=10), reading(time=time.time(), outsidetemp=1))
         assert [alert["payload"]["state"] for alert in made[1]] == ["low"]
 
@@ -661,7 +661,7 @@ class TestForward:
     @pytest.mark.parametrize(
         ("topic", "device", "extra"), [("mats", "test", "mats/test"), ("a", "lopy", "a/#"), ("a", "x", "a/+")]
     )
-    def test_a_topic_that_readings_are_read_from_is_refused(self, node, topic, device, extra):
+    def test_a_target_topic_that_is_read_is_refused(self, node, topic, device, extra):
         tab = Tab(node, site_forward={"host": "127.0.0.1", "topic": topic}, site_extra_topics=[extra])
         step = tab.run("forward", reading(device, a=1))[0]
         assert step["made"] is None

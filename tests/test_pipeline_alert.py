@@ -62,6 +62,6 @@ def fires(influx) -> bool:
         (300, [100, 100, 100, 100], True),  # received and not written, while all other figures come
     ],
 )
-def test_it_watches_what_it_is_named_after(influx, waiting, written, wrong):
+def test_the_rule_watches_the_metrics_in_its_name(influx, waiting, written, wrong):
     figures(influx, waiting, written)
     assert fires(influx) is wrong

@@ -96,7 +96,7 @@ def test_a_file_may_hold_several_blocks(keys, lookup, between):
         lookup(text, "A" * 40)
 
 
-def test_a_block_that_breaks_off_is_no_key(keys, lookup):
+def test_a_truncated_block_is_not_a_key(keys, lookup):
     first, other = keys[0].items()
     with pytest.raises(AnsibleFilterError, match="not an ASCII-armoured OpenPGP public key"):
         lookup(first[1] + other[1].partition("-----END")[0], first[0])
@@ -118,7 +118,7 @@ def test_blanks_and_case_of_a_fingerprint_do_not_matter(keys, lookup):
     assert lookup(keys[1], spaced) == lookup(keys[1], fingerprint)
 
 
-def test_a_fingerprint_that_nobody_recorded_is_asked_for(keys, lookup):
+def test_a_missing_fingerprint_is_requested(keys, lookup):
     with pytest.raises(AnsibleError, match="x_repository_fingerprint is not set") as error:
         lookup(keys[1], "")
     assert all(fingerprint in str(error.value) for fingerprint in keys[0])
@@ -142,7 +142,7 @@ def test_check_mode_writes_nothing(keys, lookup, server, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_spoilt_copy_is_noticed(keys, lookup, server, tmp_path):
+def test_a_damaged_copy_is_detected(keys, lookup, server, tmp_path):
     fingerprint, other = keys[0]
     lookup(server[0], fingerprint)
     (tmp_path / f"cache/keys/{fingerprint}.asc").write_text(keys[0][other])
@@ -150,11 +150,11 @@ def test_a_spoilt_copy_is_noticed(keys, lookup, server, tmp_path):
         lookup(server[0], fingerprint)
 
 
-def test_what_is_no_key_is_told(lookup):
+def test_a_file_that_is_not_a_key_is_reported(lookup):
     with pytest.raises(AnsibleFilterError, match="not an ASCII-armoured OpenPGP public key"):
         lookup("<html>not found</html>", "A" * 40)
 
 
-def test_a_server_out_of_reach_is_told(lookup):
+def test_a_server_out_of_reach_is_reported(lookup):
     with pytest.raises(AnsibleError, match=r"cannot be downloaded from http://127\.0\.0\.1:9/"):
         lookup("http://127.0.0.1:9/key.asc", "A" * 40)

@@ -38,7 +38,7 @@ def run(monkeypatch):
     return do
 
 
-def test_a_service_that_runs_and_is_enabled_is_left_alone(run):
+def test_a_service_that_runs_and_is_enabled_is_not_changed(run):
     assert run(UNIT) == ({"changed": False}, False)
 
 
@@ -62,7 +62,7 @@ def test_a_service_that_does_not_listen_on_all_of_its_ports_is_started(run, port
     assert run({"unit": UNIT, "ports": ports})[1] is starts
 
 
-def test_a_service_is_started_where_nobody_has_looked(run):
+def test_without_facts_a_service_is_started(run):
     assert run(UNIT, facts={})[1]
     assert run({"unit": UNIT, "ports": [{"port": 1883}]}, facts={"services": SERVICES})[1]
 
@@ -111,9 +111,7 @@ printf 'LoadState=loaded\\nActiveState=active\\nUnitFileState=enabled\\nNRestart
 """
 
 
-def test_what_one_run_has_started_does_not_count_in_the_next_though_facts_are_cached(
-    ansible_playbook, tmp_path, monkeypatch
-):
+def test_services_started_by_an_earlier_run_do_not_count_with_cached_facts(ansible_playbook, tmp_path, monkeypatch):
     log, program = tmp_path / "log", tmp_path / "bin/systemctl"
     program.parent.mkdir()
     program.write_text(SYSTEMCTL.format(log=log))

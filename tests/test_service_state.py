@@ -84,7 +84,7 @@ pathlib.Path("{state}").write_text(json.dumps(state))
     return run
 
 
-def test_a_service_that_runs_is_left_alone(systemd):
+def test_a_service_that_runs_is_not_changed(systemd):
     run = systemd({UNIT: [RUNNING]}, "started")
     assert (run.changed, run.told) == (False, [])
 
@@ -110,7 +110,7 @@ def test_a_service_is_restarted_with_its_unit_loaded_again(systemd):
     assert (run.changed, run.told) == (True, ["daemon-reload", f"--no-block restart {UNIT}"])
 
 
-def test_what_was_before_the_restart_does_not_count(systemd):
+def test_failures_before_the_restart_do_not_count(systemd):
     """It had been up for long, or had been restarted by systemd several times."""
     before = RUNNING | {"Job": "7", "NRestarts": "5", "InactiveExitTimestampMonotonic": "1"}
     run = systemd({UNIT: [RUNNING, before, before, RUNNING]}, "restarted")
@@ -118,7 +118,7 @@ def test_what_was_before_the_restart_does_not_count(systemd):
     assert (run.services[0]["state"], run.services[0]["restarts"]) == ("running", 0)
 
 
-def test_a_service_that_ends_again_and_again_after_its_restart_is_an_error(systemd):
+def test_a_service_that_keeps_ending_after_its_restart_is_an_error(systemd):
     looks = [RUNNING, RUNNING | {"Job": "7", "NRestarts": "5"}]
     looks += [RUNNING | {"ActiveState": "activating", "NRestarts": str(count)} for count in (0, 1, 2)]
     run = systemd({UNIT: looks}, "restarted")
@@ -133,7 +133,7 @@ def test_a_service_that_fails_after_its_restart_is_an_error(systemd):
     assert f"{UNIT} has ended with an error" in run.msg
 
 
-def test_a_job_that_does_not_end_is_an_error_in_time(systemd):
+def test_a_job_that_does_not_end_is_an_error_after_the_timeout(systemd):
     began = time.monotonic()
     run = systemd({UNIT: [RUNNING, RUNNING | {"Job": "7"}]}, "restarted")
     assert run.failed
@@ -141,14 +141,14 @@ def test_a_job_that_does_not_end_is_an_error_in_time(systemd):
     assert 2 < time.monotonic() - began < 20
 
 
-def test_what_systemd_refuses_is_told_in_its_words(systemd):
+def test_an_error_of_systemd_is_reported_in_its_words(systemd):
     run = systemd({"refused.service": [STOPPED]}, "started")
     assert run.failed
     assert run.msg == "systemctl --no-block start refused.service failed: failed, says systemd"
 
 
 @pytest.mark.parametrize("state", ["started", "restarted"])
-def test_a_unit_that_is_missing_is_an_error_and_none_in_check_mode(systemd, state):
+def test_a_missing_unit_is_an_error_except_in_check_mode(systemd, state):
     run = systemd({UNIT: [MISSING]}, state)
     assert run.failed
     assert "cannot be started: its unit is not-found" in run.msg
@@ -165,6 +165,6 @@ def test_a_unit_that_is_missing_is_an_error_and_none_in_check_mode(systemd, stat
         (RUNNING | {"UnitFileState": "disabled"}, "started", True),
     ],
 )
-def test_check_mode_tells_and_changes_nothing(systemd, found, state, changed):
+def test_check_mode_reports_and_changes_nothing(systemd, found, state, changed):
     run = systemd({UNIT: [found]}, state, check_mode=True)
     assert (run.changed, run.told) == (changed, [])

@@ -42,7 +42,7 @@ def problems(described):
     return site.site_problems(hostvars["pi"], hostvars, groups, RENAMED)
 
 
-def test_a_sound_site_has_no_problems(described):
+def test_a_valid_site_has_no_problems(described):
     assert problems(described) == []
 
 
@@ -224,19 +224,19 @@ def spoil_variable(name, value, host="pi"):
         (lambda _hostvars, groups: groups.pop("flows"), "group flows must have exactly one host"),
     ],
 )
-def test_what_is_wrong_is_named(described, spoil, complaint):
+def test_invalid_entries_are_reported(described, spoil, complaint):
     spoil(*described)
     assert any(complaint in problem for problem in problems(described)), problems(described)
 
 
-def test_a_driver_that_cannot_be_understood_is_named(described, tmp_path, monkeypatch):
+def test_an_invalid_driver_is_reported(described, tmp_path, monkeypatch):
     monkeypatch.setattr(site, "DRIVERS", tmp_path)
     (tmp_path / "dust.py").write_text("def read(:\n")
     with pytest.raises(AnsibleFilterError, match=r"The driver .*/dust\.py cannot be parsed: invalid syntax"):
         problems(described)
 
 
-def test_host_vars_of_nobody_are_named(described, tmp_path):
+def test_host_vars_without_a_host_are_reported(described, tmp_path):
     (tmp_path / "host_vars/greenhous.yml").touch()
     assert problems(described) == [
         "host_vars/greenhous.yml: there is no host greenhous in hosts.yml. Did you mean greenhouse?"
@@ -246,12 +246,12 @@ def test_host_vars_of_nobody_are_named(described, tmp_path):
 @pytest.mark.parametrize(
     "name", [".matslopy4.yml.swp", ".DS_Store", "matslopy4.yml~", "matslopy4.yml.bak", "greenhous~", "#matslopy4.yml#"]
 )
-def test_what_editors_leave_beside_host_vars_is_nobody_s(described, tmp_path, name):
+def test_backup_files_of_editors_are_ignored(described, tmp_path, name):
     (tmp_path / "host_vars" / name).touch()
     assert problems(described) == []
 
 
-def test_what_is_left_empty_is_left_out(described):
+def test_empty_values_are_left_out(described):
     hostvars, _groups = described
     hostvars["pi"]["site_accounts"] = [{"name": "mats", "publish": None}]
     assert problems(described) == []
@@ -272,7 +272,7 @@ def test_a_device_has_the_fields_that_its_sensors_measure(described):
     assert first["topic"] == "tig/matslopy4"
 
 
-def test_a_device_may_write_its_own_topics_and_no_other(described):
+def test_a_device_can_publish_on_its_own_topics_only(described):
     hostvars, groups = described
     devices = site.site_devices(groups["devices"], hostvars, READINGS, "tig")
     accounts = {a["name"]: a["topics"] for a in site.broker_accounts(devices, [], "tig", "tig-alert", ["mats/test"])}
@@ -292,7 +292,7 @@ def test_a_device_may_write_its_own_topics_and_no_other(described):
         ({"site_published_ports": {1883: 11883}}, {"host": "pi", "port": 3000}),
     ],
 )
-def test_where_a_service_is_reached_from_the_controller(variables, reached):
+def test_the_address_of_a_service_for_the_controller(variables, reached):
     assert site.connect_address(["pi"], {"pi": variables}, 3000) == reached
 
 
@@ -304,7 +304,7 @@ def test_where_a_service_is_reached_from_the_controller(variables, reached):
         ({"site_published_ports": {3000: 13000}}, {"host": "127.0.0.1", "port": 13000}),
     ],
 )
-def test_where_people_reach_a_service(variables, reached):
+def test_the_address_of_a_service_for_people(variables, reached):
     assert site.connect_address(["pi"], {"pi": variables}, "3000", by_people=True) == reached
 
 
@@ -333,12 +333,12 @@ def test_the_readme_lists_the_renamed_variables():
 
 
 @pytest.mark.parametrize("value", [True, "true", "no"])
-def test_a_switch_may_be_a_word_as_on_the_command_line(described, value):
+def test_a_boolean_may_be_a_word_as_on_the_command_line(described, value):
     described[0]["pi"]["site_no_log"] = value
     assert problems(described) == []
 
 
-def test_what_messages_show_is_a_sound_description():
+def test_the_examples_in_messages_are_valid():
     schema = site._options("validate")
     for name, sample in site.SAMPLES.items():
         option = schema.get(name, site.SENSORS)
@@ -356,13 +356,13 @@ def test_what_messages_show_is_a_sound_description():
         ("lopy4_wifi_password: \"{{ lookup('tig_pi.stack.secret', 'wifi') }}\" # was lookup('secret', …)", None),
     ],
 )
-def test_a_plugin_without_its_collection_is_named_with_the_collection(described, tmp_path, line, name):
+def test_a_plugin_without_its_collection_is_reported_with_its_full_name(described, tmp_path, line, name):
     (tmp_path / "host_vars/greenhouse.yml").write_text(line)
     expected = f"host_vars/greenhouse.yml: the plugin {name} was renamed to tig_pi.stack.{name}; rename it there."
     assert problems(described) == ([expected] if name else [])
 
 
-def test_a_driver_of_the_sites_own_counts(described, tmp_path):
+def test_a_site_can_have_its_own_driver(described, tmp_path):
     hostvars, _groups = described
     for variables in hostvars.values():
         variables["site_readings"].append(

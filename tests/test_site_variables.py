@@ -103,14 +103,14 @@ def test_accounts_that_a_site_sets_for_a_role_are_used_by_status_and_verify(show
     assert [values[name] for name in passwords] == ["secret-2", "secret-3", "secret-4"]
 
 
-def test_a_variable_of_group_all_is_named_with_the_place_where_it_counts(shown):
+def test_a_variable_in_group_all_is_reported_with_the_place_where_it_takes_effect(shown):
     values, said = shown(group_vars__all={"site_name": "lost", "telegraf_version": "1.39.*", "of_my_own": 1})
     assert values["site_name"] == "home"
     assert "inventory/group_vars/all.yml sets site_name, which has no effect there" in said
     assert "inventory/group_vars/site.yml, and have all hosts in group site" in said
 
 
-def test_variables_of_the_file_of_hosts_are_named_with_the_place_where_they_count(shown):
+def test_variables_in_hosts_yml_are_reported_with_the_place_where_they_take_effect(shown):
     hosts = {
         "all": {"vars": {"site_name": "lost"}},
         "site": HOSTS["site"] | {"vars": {"grafana_home_page": "lost", "telegraf_version": "1.39.*"}},
@@ -124,7 +124,7 @@ def test_variables_of_the_file_of_hosts_are_named_with_the_place_where_they_coun
 
 
 @pytest.mark.parametrize("playbook", ["playbooks/validate.yml", "tig_pi.stack.validate", "own.yml"])
-def test_every_way_to_the_playbooks_reads_their_variables(playbook, tmp_path):
+def test_every_path_to_the_playbooks_reads_their_variables(playbook, tmp_path):
     """In a clone, by its name in the collection, and imported from a playbook of one's own."""
     inventory = tmp_path / "inventory"
     (inventory / "group_vars").mkdir(parents=True)

@@ -20,7 +20,7 @@ def grafana(sound, tmp_path) -> Dashboards:
     return copied(sound, tmp_path / "root")
 
 
-def test_a_sound_database_is_left_alone(grafana):
+def test_an_intact_database_is_not_changed(grafana):
     before = grafana.path(grafana.database).read_bytes()
     result = grafana.run("start")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
@@ -28,7 +28,7 @@ def test_a_sound_database_is_left_alone(grafana):
 
 
 @pytest.mark.parametrize("how", DAMAGE)
-def test_every_row_that_can_be_read_is_kept(grafana, how):
+def test_every_readable_row_is_kept(grafana, how):
     damaged = grafana.damage(grafana.path(grafana.database), how)
     result = grafana.run("start")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -45,7 +45,7 @@ def test_every_row_that_can_be_read_is_kept(grafana, how):
     assert grafana.run("start").stdout == ""
 
 
-def test_a_database_that_grafana_could_not_go_on_with_waits(grafana):
+def test_a_database_without_which_grafana_cannot_start_waits_for_repair(grafana):
     """Of what Grafana knows of its own tables a page is gone."""
     path = grafana.path(grafana.database)
     content = path.read_bytes()

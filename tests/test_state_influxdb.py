@@ -31,7 +31,7 @@ def database(sound, tmp_path):
     made.power_cut()
 
 
-def test_what_is_sound_is_left_alone(database):
+def test_intact_files_are_not_changed(database):
     before = {path: path.read_bytes() for path in (database.files()["meta.db"], database.files()["data (.tsm)"])}
     result = database.run("start")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
@@ -56,7 +56,7 @@ def test_what_is_sound_is_left_alone(database):
         pytest.param("series", "garbage", {}, marks=pytest.mark.slow),
     ],
 )
-def test_the_database_comes_back_with_every_point_that_can_be_read(database, name, how, kept):
+def test_the_database_starts_with_every_readable_point(database, name, how, kept):
     damaged = database.damage(database.files()[name], how)
     result = database.run("start")
     assert result.returncode == 0, result.stderr
@@ -71,7 +71,7 @@ def test_the_database_comes_back_with_every_point_that_can_be_read(database, nam
         assert count in kept.get(device, [ALL[device]]), device
 
 
-def test_the_span_of_what_is_lost_is_told(database):
+def test_the_time_span_of_lost_points_is_reported(database):
     """Of the log: from the last point before the gap to the first one after it."""
     database.damage(database.files()["write-ahead log"], "garbage in the middle")
     (lost,) = [line.partition("Lost: ")[2] for line in database.run("start").stdout.splitlines()]
@@ -80,7 +80,7 @@ def test_the_span_of_what_is_lost_is_told(database):
 
 
 @pytest.mark.slow
-def test_of_a_data_file_without_its_index_s_end_every_block_is_kept(database):
+def test_every_block_of_a_data_file_with_a_truncated_index_is_kept(database):
     path = database.files()["data (.tsm)"]
     path.write_bytes(path.read_bytes()[:-8] + bytes(8))
     assert "readable blocks are kept" in database.run("start").stdout
@@ -89,7 +89,7 @@ def test_of_a_data_file_without_its_index_s_end_every_block_is_kept(database):
 
 
 @pytest.mark.slow
-def test_shards_that_are_younger_than_the_second_copy_are_found(database, tmp_path):
+def test_shards_that_are_newer_than_the_second_copy_are_found(database, tmp_path):
     """The copy is of the time before the first point."""
     young = Database(tmp_path / "young")
     young.root.mkdir()
@@ -107,7 +107,7 @@ def test_shards_that_are_younger_than_the_second_copy_are_found(database, tmp_pa
     assert database.there() == ALL
 
 
-def test_without_a_second_copy_it_stays_down_until_it_is_repaired(database):
+def test_without_a_second_copy_the_database_stays_down_until_it_is_repaired(database):
     """A server without accounts would let everybody in."""
     listen = database.path("/var/lib/influxdb/listen.env")
     listen.write_text("INFLUXDB_HTTP_BIND_ADDRESS=:8086\n")

@@ -28,7 +28,7 @@ def broker(sound, tmp_path):
     made.stop()
 
 
-def test_a_sound_store_is_left_alone(broker):
+def test_an_intact_store_is_not_changed(broker):
     before = broker.path(broker.store).read_bytes()
     result = broker.run("start")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
@@ -39,7 +39,7 @@ def test_a_sound_store_is_left_alone(broker):
 
 
 @pytest.mark.parametrize("how", DAMAGE)
-def test_the_broker_comes_back_with_every_record_that_can_be_read(broker, how):
+def test_the_broker_starts_with_every_readable_record(broker, how):
     assert broker.run("start").returncode == 0  # the start before, which keeps a second copy of the sessions
     damaged = broker.damage(broker.path(broker.store), how)
     result = broker.run("start")
@@ -61,7 +61,7 @@ def test_the_broker_comes_back_with_every_record_that_can_be_read(broker, how):
     assert broker.run("start").stdout == ""  # and that was all
 
 
-def test_what_the_broker_itself_cannot_do(broker):
+def test_the_broker_itself_does_not_start_with_a_damaged_store(broker):
     """Why all this: on such a store it does not start."""
     broker.damage(broker.path(broker.store), "NULs")
     assert not broker.start()
@@ -95,7 +95,7 @@ def test_accounts_and_topics_are_restored_from_their_second_copy(tmp_path, name,
     assert left["file"] == name
 
 
-def test_an_accounts_file_that_somebody_has_edited_is_not_damaged(tmp_path):
+def test_an_edited_accounts_file_is_not_damaged(tmp_path):
     broker = Broker(tmp_path)
     file, copy = broker.path("/etc/mosquitto/acl"), broker.path("/var/lib/tig-pi/mosquitto/copies/acl")
     for path in (file, copy):

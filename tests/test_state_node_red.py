@@ -20,7 +20,7 @@ def flows(sound, tmp_path) -> Flows:
     return copied(sound, tmp_path / "root")
 
 
-def test_sound_files_are_left_alone(flows):
+def test_intact_files_are_not_changed(flows):
     before = {path: path.read_bytes() for path in flows.files().values()}
     result = flows.run("start")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
@@ -28,7 +28,7 @@ def test_sound_files_are_left_alone(flows):
 
 
 @pytest.mark.parametrize("how", DAMAGE)
-def test_what_can_be_read_is_kept(flows, how):
+def test_readable_content_is_kept(flows, how):
     for name, path in flows.files().items():
         damaged = flows.damage(path, how)
         result = flows.run("start")
@@ -46,7 +46,7 @@ def test_what_can_be_read_is_kept(flows, how):
 
 
 @pytest.mark.parametrize("name", ["flows.json", "flows_cred.json"])
-def test_without_the_version_before_the_site_s_own_is_needed(flows, name):
+def test_without_a_previous_version_the_site_s_flows_are_needed(flows, name):
     for path in flows.path(flows.directory).glob(".*.backup"):
         path.unlink()
     path = flows.files()[name]

@@ -97,12 +97,12 @@ def test_declared_devices_are_listed_and_others_that_sent_more_than_once(chain):
     assert rows["guest"]["reading"] == {"outsidetemp": 1_000}
 
 
-def test_a_site_without_devices_is_asked_for_what_is_heard(chain):
+def test_without_declared_devices_those_that_publish_are_listed(chain):
     rows = status.device_states([], asked(chain, []), time.time())
     assert [row["name"] for row in rows] == ["", "evil\x1b[2Jname", "guest", "long" * 30, "new"]
 
 
-def test_names_do_not_reach_the_terminal_as_they_are(chain):
+def test_control_characters_in_names_are_escaped(chain):
     rows = status.device_states([], asked(chain, []), time.time())
     text = status.status_text({"services": [], "devices": rows, "notes": []})
     assert "\x1b" not in text
@@ -111,7 +111,7 @@ def test_names_do_not_reach_the_terminal_as_they_are(chain):
     assert max(map(len, text.splitlines())) < 160
 
 
-def test_what_was_rejected_and_dropped_in_the_last_day_is_said(chain):
+def test_rejected_and_dropped_messages_of_the_last_day_are_reported(chain):
     results = asked(chain, [{"name": "new"}])
     assert status.message_faults(results) == {"not_json": 5}
     said = " ".join(status.message_notes(results, time.time()))
@@ -121,7 +121,7 @@ def test_what_was_rejected_and_dropped_in_the_last_day_is_said(chain):
     assert "undeclared" not in said
 
 
-def test_it_is_said_that_telegraf_writes_no_more(chain):
+def test_a_telegraf_that_no_longer_writes_is_reported(chain):
     """The database refuses it, for instance; what it would say of itself does not arrive either."""
     results = asked(chain, [{"name": "new"}])
     last = time.time() - 500
@@ -131,7 +131,7 @@ def test_it_is_said_that_telegraf_writes_no_more(chain):
     assert "journalctl -u telegraf" in said
 
 
-def test_it_is_said_where_not_all_are_listed():
+def test_a_list_that_is_cut_short_is_marked():
     many = [series(f"guest{number}", 99_990, outsidetemp=1) for number in range(60)]
     for one in many:
         one["values"] *= 2
@@ -140,18 +140,18 @@ def test_it_is_said_where_not_all_are_listed():
     assert "too many undeclared devices" in " ".join(status.message_notes(results, time.time()))
 
 
-def test_where_nothing_was_rejected_nothing_is_said():
+def test_without_rejected_messages_there_are_no_notes():
     assert status.message_notes([], 0) == []
 
 
-def test_a_kernel_that_does_not_limit_memory_is_told_with_what_to_do():
+def test_a_kernel_without_memory_limits_is_reported_with_the_fix():
     assert status.memory_notes([]) == []
     [note] = status.memory_notes(["raspberrypi"])
     assert "raspberrypi" in note
     assert "cgroup_enable=memory" in note
 
 
-def test_a_point_of_the_tutorial_has_no_device_and_its_tags_are_no_readings():
+def test_points_of_the_tutorial_have_no_device_and_their_tags_are_not_readings():
     """Its Telegraf tagged each point with `host` and `topic`, and with nothing else."""
     last = series("", 99_990, host="raspberrypi", outsidetemp=25, topic="mats/test", wet=True)
     last["values"] *= 2
@@ -186,7 +186,7 @@ GRAFANA = {"name": "Grafana", "unit": "grafana-server.service", "host": "pi", "a
         ),
     ],
 )
-def test_a_service_is_as_systemd_sees_it_and_as_it_answers(look, error, state, problem):
+def test_the_state_of_a_service_combines_systemd_and_its_response(look, error, state, problem):
     (row,) = status.service_states([GRAFANA | {"error": error}], {"pi": [LOOK | look]})
     assert row["state"].startswith(state)
     assert len(row["state"]) < 30  # a long error has no place in a table
@@ -194,7 +194,7 @@ def test_a_service_is_as_systemd_sees_it_and_as_it_answers(look, error, state, p
     assert bool(row["problem"]) is bool(problem)
 
 
-def test_a_service_that_nobody_asks_has_a_row_too():
+def test_a_service_without_an_address_has_a_row():
     looks = {"pi": [LOOK], "other": [LOOK | {"unit": "chrony.service"}]}
     rows = status.service_states([GRAFANA], looks)
     assert [(row["name"], row["state"]) for row in rows] == [("Grafana", "runs"), ("chrony on other", "runs")]
@@ -209,7 +209,7 @@ def test_a_service_that_nobody_asks_has_a_row_too():
         ("set-for-the-role", {"grafana/admin": "in-a-vault"}, "grafana_admin_password"),
     ],
 )
-def test_a_password_is_said_to_be_where_it_is(tmp_path, monkeypatch, password, site_secrets, place):
+def test_the_location_of_a_password_is_reported(tmp_path, monkeypatch, password, site_secrets, place):
     (tmp_path / "secrets/grafana").mkdir(parents=True)
     (tmp_path / "secrets/grafana/admin").write_text("in-the-file\n")
     monkeypatch.setenv("PWD", str(tmp_path))
@@ -234,7 +234,7 @@ def test_a_password_without_a_file_is_in_the_variable_of_the_role(tmp_path):
         (200_000, "2 d ago"),
     ],
 )
-def test_an_age_is_said_in_the_largest_unit_of_which_there_are_two(seconds, said):
+def test_an_age_has_the_largest_unit_of_which_there_are_at_least_two(seconds, said):
     assert status.age(seconds) == said
 
 
@@ -243,7 +243,7 @@ def words(text):
     return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in text.splitlines() if line]
 
 
-def test_the_whole_as_text():
+def test_the_report_as_text():
     device = {"name": "greenhouse", "state": "online", "waiting_for": "sensor", "failed": "dht11", "age": 5}
     service = {
         "name": "Grafana",
@@ -352,19 +352,19 @@ def services(said):
     return {cells[0]: cells[1] for cells in words(said.stdout.partition("\n\n")[0])}
 
 
-def test_a_proxy_in_the_environment_is_not_asked(said):
+def test_a_proxy_in_the_environment_is_not_used(said):
     states = services(said)
     assert (states["Grafana"], states["Node-RED"]) == ("runs", "runs")
 
 
-def test_a_password_is_said_to_be_where_the_site_has_it(said):
+def test_the_location_of_a_password_is_that_of_the_site(said):
     places = {cells[0]: cells[-1] for cells in words(said.stdout.partition("\n\n")[0])}
     assert places["Grafana"].endswith("/secrets/grafana/admin")
     assert places["Node-RED"] == "node_red_admin_password"
     assert "set-for-the-role" not in said.stdout
 
 
-def test_a_service_that_does_not_run_is_said_to_be_so_with_what_it_said_last(said):
+def test_a_stopped_service_is_reported_with_its_last_messages(said):
     assert services(said)["Telegraf"] == "does not run"
     assert (
         "* telegraf.service was stopped, or has ended without an error.\n  Last lines of its journal:\n    I have had enough\n"
@@ -372,12 +372,12 @@ def test_a_service_that_does_not_run_is_said_to_be_so_with_what_it_said_last(sai
     )
 
 
-def test_a_service_that_does_not_listen_is_said_to_be_so(said):
+def test_a_service_that_does_not_listen_is_reported(said):
     assert services(said)["Mosquitto"] == "does not listen"
     assert re.search(r"mosquitto.service runs, but does not listen on port \d+/tcp", said.stdout)
 
 
-def test_what_does_not_run_makes_the_verb_fail(said):
+def test_the_verb_fails_if_a_service_does_not_run(said):
     assert said.returncode == 1
     assert re.match(r"Services with problems: Mosquitto, (InfluxDB, )?Telegraf\.", said.stderr.splitlines()[-1])
 
@@ -389,12 +389,12 @@ def test_a_wrong_option_is_an_error_of_ansible_playbook():
     assert "unrecognized arguments: --no-such-option" in result.stderr
 
 
-def test_what_is_not_as_in_life_and_what_is_not_set_is_said_at_the_end(said):
+def test_the_stand_in_and_a_missing_contact_point_are_reported_at_the_end(said):
     assert said.stdout.splitlines()[-2:] == [
         "* Grafana is a stand-in: it has the API and the alerts of Grafana, but no web pages.",
         "* Alerts are sent to nobody: site_contact_point is not set.",
     ]
 
 
-def test_passwords_are_asked_for(said):
+def test_the_verb_asks_for_passwords(said):
     assert "BECOME password" in said.stderr

@@ -44,7 +44,7 @@ def ten_minutes(back: int) -> int:
 
 
 @pytest.mark.parametrize("back", [3 * 3600, 3 * DAY, 400 * DAY], ids=["hours", "days", "more than a year"])
-def test_a_backlog_is_in_the_averages_however_old_it_is(chain, back):
+def test_averages_include_a_backlog_of_any_age(chain, back):
     start = ten_minutes(back)
     publish(chain, start, [20.0] * 40)
     wait_until(lambda: average(chain, start) == 20, "the first are averaged", 60)
@@ -54,7 +54,7 @@ def test_a_backlog_is_in_the_averages_however_old_it_is(chain, back):
     wait_until(lambda: average(chain, start, "other") == 30, "those of another device are", 60)
 
 
-def test_a_clock_that_is_always_behind_does_not_keep_its_readings_out(chain):
+def test_averages_include_readings_of_a_clock_that_is_behind(chain):
     start = ten_minutes(3 * 3600)
     end = time.monotonic() + 60
     number = 0
@@ -65,7 +65,7 @@ def test_a_clock_that_is_always_behind_does_not_keep_its_readings_out(chain):
     assert average(chain, start) == 20
 
 
-def test_what_telegraf_knew_of_when_it_was_killed_is_averaged_at_its_start(chain):
+def test_averages_that_a_killed_telegraf_had_to_compute_are_computed_at_its_start(chain):
     start = ten_minutes(2 * DAY)
     chain.telegraf.stop()
     # What it has written, but not asked to be averaged.
@@ -84,7 +84,7 @@ def test_the_probe_is_in_no_average(chain):
     assert average(chain, start, PROBE) is None
 
 
-def test_what_came_in_time_while_the_database_was_away_for_long_is_averaged(tmp_path):
+def test_averages_include_readings_from_a_long_outage_of_the_database(tmp_path):
     """Telegraf had it at once, the database only after its continuous query had passed."""
     with running(tmp_path / "chain", site={"site_averages_look_back": 6}) as chain:
         now = int(time.time())
@@ -98,7 +98,7 @@ def test_what_came_in_time_while_the_database_was_away_for_long_is_averaged(tmp_
         wait_until(lambda: average(chain, bucket) == 15, "the one that waited is averaged", 60)
 
 
-def test_averages_are_asked_for_again_once_the_database_is_back(chain):
+def test_averages_are_computed_again_when_the_database_is_back(chain):
     start = ten_minutes(2 * DAY)
     publish(chain, start, [20.0] * 40)
     wait_until(lambda: average(chain, start) == 20, "the first are averaged", 60)

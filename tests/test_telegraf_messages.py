@@ -55,7 +55,7 @@ def nanoseconds(text: str) -> int:
 
 
 @pytest.mark.parametrize("row", TABLE, ids=[row["name"] for row in TABLE])
-def test_what_becomes_of_a_message(chain, publish, row):
+def test_what_happens_to_a_message(chain, publish, row):
     chain.query("DROP MEASUREMENT mqtt_consumer")
     counted = wait_until(chain.counters, "the counters are written")
     before = time.time_ns()
@@ -100,7 +100,7 @@ def test_fields_are_floats(chain, publish):
 
 @pytest.mark.parametrize("how", ["time", "sensortime", "both"])
 @pytest.mark.parametrize("change", ["2021-03-28T01:00:00+00:00", "2021-10-31T01:00:00+00:00"], ids=["spring", "autumn"])
-def test_a_thousand_readings_across_a_change_of_daylight_saving(chain, publish, how, change):
+def test_a_thousand_readings_during_a_clock_change(chain, publish, how, change):
     """Every 15 seconds, two hours before and after; each local time of the autumn's hour comes twice."""
     start = int(datetime.datetime.fromisoformat(change).timestamp()) - 500 * 15
     moments = [start + 15 * number for number in range(1000)]
@@ -121,7 +121,7 @@ def test_a_thousand_readings_across_a_change_of_daylight_saving(chain, publish, 
     assert [point["time"] for point in points(chain, device=device)] == [moment * 10**9 for moment in moments]
 
 
-def test_what_a_device_says_of_itself(chain, publish):
+def test_the_status_of_a_device(chain, publish):
     status = {
         "state": "online", "version": "1.0.0", "reset": "power_on", "uptime": 123, "free": 123456,
         "waiting_for": "none", "failed": ["dht11", "soil"], "held": 0, "dropped": 2, "time": 1700000000,
@@ -139,14 +139,14 @@ def test_what_a_device_says_of_itself(chain, publish):
     assert offline["fields"] == {"online": 0, "state": "offline"}
 
 
-def test_a_status_that_is_none_is_counted(chain, publish):
+def test_an_invalid_status_is_counted(chain, publish):
     before = wait_until(lambda: chain.counters().get("bad_status") is not None and chain.counters(), "it is counted")
     publish("tig/bad/status", "junk", '{"state": "asleep"}', b"\xff", "")
     wait_until(lambda: chain.counters()["bad_status"] == before["bad_status"] + 3, "three are counted", 5)
     assert points(chain, "device_status", "bad") == []
 
 
-def test_a_status_of_the_future_is_stored_at_its_arrival(chain, publish):
+def test_a_status_from_the_future_is_stored_at_arrival_time(chain, publish):
     before = wait_until(lambda: "bad_status_clock" in chain.counters() and chain.counters(), "it is counted")
     now = int(time.time())
     publish(
@@ -169,7 +169,7 @@ def test_a_changed_title_does_not_restart_telegraf(template):
     assert render(template, ADDRESSES | SITE | {"site_readings": renamed}) == render(template, ADDRESSES | SITE)
 
 
-def test_the_broker_s_own_figures(chain, publish):
+def test_metrics_of_the_broker(chain, publish):
     publish("tig/greenhouse/reading", '{"outsidetemp": 25}')
     figures = wait_until(lambda: points(chain, "mosquitto"), "the broker's figures are there")[-1]["fields"]
     assert figures["uptime"] > 0
@@ -177,7 +177,7 @@ def test_the_broker_s_own_figures(chain, publish):
     assert {"publish_messages_received", "publish_messages_dropped", "heap_current"} <= set(figures)
 
 
-def test_the_pi_s_own_figures(chain):
+def test_metrics_of_the_pi(chain):
     for measurement, field in (
         ("cpu", "usage_idle"),
         ("mem", "used_percent"),
@@ -187,6 +187,6 @@ def test_the_pi_s_own_figures(chain):
         assert field in wait_until(lambda name=measurement: points(chain, name), f"{measurement} is there")[0]["fields"]
 
 
-def test_nothing_in_the_log_looks_like_a_bug(chain):
+def test_the_log_has_no_sign_of_a_bug(chain):
     log = chain.telegraf.log.read_text(errors="replace")
     assert [line for line in log.splitlines() if "E! " in line] == []

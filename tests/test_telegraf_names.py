@@ -103,7 +103,7 @@ def test_a_flood_of_statuses_is_limited_too(chain):
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
 @pytest.mark.parametrize("database_is_away", [False, True], ids=["database is there", "database comes later"])
-def test_what_is_stored_passes_after_a_restart_whatever_comes_first(chain, how, database_is_away):
+def test_stored_names_are_accepted_after_a_restart_in_any_order(chain, how, database_is_away):
     known = [f"known-{number}" for number in range(NEW_A_DAY - 1)]
     publish(chain, *({"device": name, "x": 1, "time": 1600000001} for name in known))
     wait_until(lambda: devices(chain) == set(known), "they are stored")
@@ -125,7 +125,7 @@ def test_what_is_stored_passes_after_a_restart_whatever_comes_first(chain, how, 
     assert len(devices(chain) | fields(chain)) <= len(known) + 1 + NEW_A_DAY
 
 
-def test_a_database_that_does_not_say_what_it_has_holds_up_nothing(tmp_path):
+def test_a_database_that_does_not_list_its_names_delays_nothing(tmp_path):
     with running(tmp_path / "chain", site={"site_new_names_per_day": NEW_A_DAY}) as chain:
         chain.telegraf.stop()
         chain.query(

@@ -79,7 +79,7 @@ def chain(tmp_path) -> Iterator[Chain]:
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["", "Telegraf is restarted meanwhile"])
 @pytest.mark.parametrize("refusal", REFUSALS)
-def test_what_is_refused_is_kept_and_stored_afterwards(chain, refusal, restarted):
+def test_refused_points_are_kept_and_stored_later(chain, refusal, restarted):
     broken, mended, status = REFUSALS[refusal]
     for statement in broken:
         chain.query(statement)
@@ -95,7 +95,7 @@ def test_what_is_refused_is_kept_and_stored_afterwards(chain, refusal, restarted
     wait_until(lambda: stored(chain, 1_700_001_000, count) == count, f"all {count} are stored", 30)
 
 
-def test_what_a_database_without_accounts_refuses_is_kept(chain):
+def test_points_that_a_database_without_accounts_refuses_are_kept(chain):
     """Its administrator is gone: it answers 403 to everybody, until there is one again."""
     chain.query("DROP USER admin")
     publish(chain, *readings(1_700_002_000, 500))
@@ -111,7 +111,7 @@ def test_what_a_database_without_accounts_refuses_is_kept(chain):
     wait_until(lambda: stored(chain, 1_700_002_000, 500) == 500, "all 500 are stored", 30)
 
 
-def test_names_that_are_stored_pass_though_the_database_refuses_at_the_start(tmp_path):
+def test_stored_names_are_accepted_although_the_database_refuses_at_the_start(tmp_path):
     with running(tmp_path / "chain", site={"site_new_names_per_day": 5}) as chain:
         known = [f"known-{number}" for number in range(20)]
         chain.write(*(f"mqtt_consumer,device={name} x=1 1700000000000000000" for name in known))
@@ -171,7 +171,7 @@ def refusing(tmp_path) -> Iterator[tuple[Chain, list[int]]]:
         server.server_close()
 
 
-def test_whatever_the_status_is(refusing):
+def test_points_are_kept_for_every_status_of_a_temporary_error(refusing):
     """Of those that a server gives to what it may take later."""
     chain, statuses = refusing
     publish(chain, *readings(1_700_000_000, 10))
@@ -184,7 +184,7 @@ def test_whatever_the_status_is(refusing):
         assert not statuses
 
 
-def test_a_point_that_cannot_be_stored_costs_itself_alone(chain):
+def test_a_point_that_cannot_be_stored_does_not_cost_other_points(chain):
     """Its field is an integer in the database: 400, a part of the batch was written. It holds up nothing."""
     chain.write("mqtt_consumer,device=other airpressure=1i 1700000000000000000")
     chain.database.stop()
@@ -197,7 +197,7 @@ def test_a_point_that_cannot_be_stored_costs_itself_alone(chain):
     wait_until(lambda: stored(chain, 1_700_000_600, 10) == 10, "what comes later is stored")
 
 
-def test_no_batch_is_larger_than_the_database_takes(tmp_path):
+def test_no_batch_is_larger_than_the_limit_of_the_database(tmp_path):
     """25 MB. A number with an exponent is thirty times as long in the database's protocol."""
     with running(tmp_path / "chain", site={"site_new_names_per_day": 200}) as chain:
         small = {f"field{number}": 1.5e300 for number in range(60)}

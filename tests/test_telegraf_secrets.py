@@ -13,7 +13,7 @@ validator = load("roles/telegraf/files/telegraf-validate")
 @pytest.mark.parametrize(
     "secret", [PASSWORD, "plain", "`id`", "\\", '"', "ends with \\\\", "# not a comment", " spaces "]
 )
-def test_a_secret_is_read_as_it_was_given(tmp_path, secret):
+def test_a_secret_is_read_unchanged(tmp_path, secret):
     file = tmp_path / "telegraf.env"
     file.write_text(filters.telegraf_environment({"A": secret, "B": "other"}))
     assert validator.secrets(file) == {"A": secret, "B": "other"}
@@ -32,6 +32,6 @@ def test_a_secret_is_read_as_it_was_given(tmp_path, secret):
         (["/a/x.conf.j2"], {"A": "x@{y:z}"}, "control characters or @{"),
     ],
 )
-def test_what_cannot_work_is_named(templates, secrets, word):
+def test_invalid_variables_are_reported(templates, secrets, word):
     [problem] = filters.telegraf_problems(templates, secrets)
     assert word in problem

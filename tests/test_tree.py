@@ -25,7 +25,7 @@ def tree(ansible_playbook, tmp_path):
     return run
 
 
-def test_writes_what_is_declared_and_nothing_the_second_time(tree, tmp_path):
+def test_declared_files_are_written_and_a_second_run_changes_nothing(tree, tmp_path):
     template = tmp_path / "a.j2"
     template.write_text("{{ ansible_managed | comment }}\n    {% if n == 3 %}\nn is {{ n }}\n    {% endif %}\n")
     files = [
@@ -51,20 +51,20 @@ def test_a_copy_has_the_same_content_and_mode_as_its_file(tree, tmp_path):
     assert "changed=0" in tree(files).stdout
 
 
-def test_check_mode_says_what_would_change_and_changes_nothing(tree, tmp_path):
+def test_check_mode_reports_changes_and_changes_nothing(tree, tmp_path):
     out = tree([{"dest": f"{tmp_path}/out/a", "content": "new\n", "owner": "nobody-yet"}], "--check", "--diff").stdout
     assert "changed=1" in out
     assert "+new" in out
     assert not (tmp_path / "out").exists()
 
 
-def test_an_owner_that_is_missing_is_named(tree, tmp_path):
+def test_a_missing_owner_is_named(tree, tmp_path):
     result = tree([{"dest": f"{tmp_path}/a", "content": "x", "owner": "nobody-yet"}])
     assert "there is no user nobody-yet" in result.stdout
     assert not (tmp_path / "a").exists()
 
 
-def test_one_refused_file_keeps_all_others_from_being_written(tree, tmp_path):
+def test_no_file_is_written_if_one_is_refused(tree, tmp_path):
     (tmp_path / "kept").write_text("old\n")
     files = [
         {"dest": f"{tmp_path}/kept", "content": "new\n"},
@@ -77,7 +77,7 @@ def test_one_refused_file_keeps_all_others_from_being_written(tree, tmp_path):
     assert not (tmp_path / "bad").exists()
 
 
-def test_the_whole_set_is_proven_below_a_root_of_its_own(tree, tmp_path):
+def test_all_files_are_validated_together_below_a_temporary_root(tree, tmp_path):
     files = [{"dest": f"{tmp_path}/a", "content": "a\n"}, {"dest": f"{tmp_path}/b", "content": "b\n"}]
     assert "changed=1" in tree(files, validate=f"cmp -s {{root}}{tmp_path}/a {{root}}{tmp_path}/a").stdout
     files[0]["content"] = "changed\n"
@@ -86,7 +86,7 @@ def test_the_whole_set_is_proven_below_a_root_of_its_own(tree, tmp_path):
     assert (tmp_path / "a").read_text() == "a\n"
 
 
-def test_strays_of_an_owned_folder_go_and_others_stay(tree, tmp_path):
+def test_other_files_of_a_purged_folder_are_removed(tree, tmp_path):
     owned = tmp_path / "owned"
     owned.mkdir()
     (owned / "stray.conf").write_text("x")
@@ -108,7 +108,7 @@ def test_a_changed_mode_is_a_change(tree, tmp_path):
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o600
 
 
-def test_a_secret_shows_nowhere(tree, tmp_path):
+def test_a_secret_is_never_shown(tree, tmp_path):
     files = [{"dest": f"{tmp_path}/a", "content": "sesame\n", "secret": True}]
     out = tree(files, "--diff", "-vvv").stdout
     assert "changed=1" in out
@@ -121,7 +121,7 @@ def test_a_secret_shows_nowhere(tree, tmp_path):
     assert "swordfish" not in out
 
 
-def test_a_folder_in_the_way_is_no_reason_to_remove_it(tree, tmp_path):
+def test_a_directory_is_never_replaced_by_a_file(tree, tmp_path):
     (tmp_path / "a").mkdir()
     result = tree([{"dest": f"{tmp_path}/a", "content": "a\n"}])
     assert "exists, but is not a" in result.stdout
@@ -139,7 +139,7 @@ def test_a_folder_in_the_way_is_no_reason_to_remove_it(tree, tmp_path):
         ({"dest": "/tmp/a", "template": "none.j2"}, "none.j2"),
     ],
 )
-def test_a_bad_declaration_is_told(tree, file, complaint):
+def test_an_invalid_declaration_is_an_error(tree, file, complaint):
     result = tree([file])
     assert result.returncode != 0
     assert complaint in result.stdout

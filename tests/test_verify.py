@@ -23,7 +23,7 @@ SERVICES = yaml.safe_load((REPOSITORY / "playbooks/group_vars/all/20_derived.yml
         ({"msg": "no such point"}, "no such point"),
     ],
 )
-def test_the_report_has_the_answer_and_the_messages_of_the_service(result, found):
+def test_the_report_has_the_response_and_the_messages_of_the_service(result, found):
     report = verify.failed_check(result, "a point", "telegraf.service", "pi", ["no space left", "again"])
     assert report.splitlines() == [
         "Expected: a point",
@@ -39,7 +39,7 @@ def test_a_failure_without_a_service_has_its_reason():
     assert verify.failed_check({"msg": "an undefined variable"}, "", "", "pi", []) == "Found: an undefined variable"
 
 
-def test_a_long_answer_is_cut_short():
+def test_a_long_response_is_truncated():
     assert len(verify.http_answer({"status": 200, "content": "x" * 10_000})) < 500
 
 

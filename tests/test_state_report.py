@@ -7,7 +7,7 @@ from ansible_collections.tig_pi.stack.plugins.filter.status import service_state
 from state_services import Flows
 
 
-def test_what_was_set_aside_is_told_with_what_is_lost(tmp_path):
+def test_a_file_that_was_set_aside_is_reported_with_what_is_lost(tmp_path):
     """From the damage of a file to the words."""
     flows = Flows(tmp_path)
     flows.make()
@@ -21,7 +21,7 @@ def test_what_was_set_aside_is_told_with_what_is_lost(tmp_path):
     assert "Lost: the values after them, until 2" in said
 
 
-def test_a_service_that_runs_without_a_damaged_file_is_not_well():
+def test_a_service_that_runs_without_a_damaged_file_has_a_problem():
     seen = {"state": "running", "since": 0, "restarts": 0, "said": []}
     problem = "/var/lib/node-red/flows.json is damaged; run make repair. Lost: flows."
     service = {"name": "Node-RED", "unit": "node-red.service", "host": "pi", "error": ""}
