@@ -7,7 +7,9 @@ import json
 import os
 import stat
 import textwrap
+import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
@@ -268,6 +270,27 @@ def test_points_survive_a_replaced_administrator(database, systemctl):
     database.rows("SET PASSWORD FOR admin = 'lost'")
     database.converge(databases=forever)
     assert database.rows("SELECT count(value) FROM iot.autogen.m")[0]["count"] == 5
+
+
+def test_an_old_password_ends_although_the_server_checks_it_during_the_change(database, monkeypatch):
+    """The server caches a password when it has checked it, which takes a moment, even if it was changed meanwhile."""
+    database.converge()
+    database.program.stop()
+    database.start()  # without anything in its cache
+    query, logins = influxdb_schema.Server.query, []
+
+    def query_while_clients_log_in(server, statement, credentials=None):
+        if statement.startswith("SET PASSWORD") and not logins:
+            logins.extend(clients.submit(server.can_log_in, "grafana", "reader's") for _ in range(8))
+            time.sleep(0.05)
+        return query(server, statement, credentials)
+
+    monkeypatch.setattr(influxdb_schema.Server, "query", query_while_clients_log_in)
+    with ThreadPoolExecutor() as clients:
+        database.converge(users=[{"name": "grafana", "password": "changed", "grants": []}])
+        assert any(login.result() for login in logins)
+    server = influxdb_schema.Server("127.0.0.1", database.port)
+    assert [server.can_log_in("grafana", password) for password in ("reader's", "changed")] == [False, True]
 
 
 def test_the_database_listens_in_the_network_only_with_accounts(database, tmp_path):

@@ -192,6 +192,7 @@ from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.influxql imp
 )
 from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.recovery import set_admin_password
 
+CHECKED_AFTER = 2  # seconds, in which the server has checked a password also on a slow Pi
 PRIVILEGES = {"read": "READ", "write": "WRITE", "all": "ALL PRIVILEGES"}
 
 
@@ -214,8 +215,10 @@ class Schema:
         """Record one change, and make it unless this is check mode."""
         self.changes.append(f"{what}: {before or '(none)'} -> {after or '(none)'}")
         self.before[what], self.after[what] = before, after
-        if self.module.check_mode:
-            return
+        if not self.module.check_mode:
+            self.run(what, statements, secret)
+
+    def run(self, what: str, statements: list[str], secret: bool = False) -> None:
         for statement in statements:
             try:
                 self.server.query(statement)
@@ -407,6 +410,7 @@ class Schema:
     def users(self) -> None:
         there = {row["user"]: row["admin"] for row in self.rows("SHOW USERS")}
         declared = {user["name"] for user in self.wanted["users"]} | {self.wanted["admin"]["name"]}
+        reset = []
         for user in self.wanted["users"]:
             what, name = f"user {user['name']}", name_of(user["name"])
             if user["state"] == "absent":
@@ -420,12 +424,26 @@ class Schema:
                 if not self.server.can_log_in(user["name"], user["password"]):
                     statement = f"SET PASSWORD FOR {name} = {password}"
                     self.change(f"{what}, password", "(secret)", "(secret, changed)", [statement], secret=True)
+                    reset.append((f"{what}, password", statement))
                 if there[user["name"]]:
                     statement = f"REVOKE ALL PRIVILEGES FROM {name}"
                     self.change(f"{what}, administrator", "yes", "no", [statement])
             self.grants(user, user["name"] in there)
+        self.forget_old_passwords(reset)
         for name in sorted(name for name, is_admin in there.items() if is_admin and name not in declared):
             self.module.warn(f"The database has an undeclared administrator: {name}.")
+
+    def forget_old_passwords(self, reset: list[tuple[str, str]]) -> None:
+        """Set passwords a second time. The server caches a password when it has checked it: one whose check began before the
+        change would be accepted until the next restart. Setting a password empties the cache.
+
+        Args:
+            reset: what was changed, and the statement of each.
+        """
+        if reset and not self.module.check_mode:
+            time.sleep(CHECKED_AFTER)
+            for what, statement in reset:
+                self.run(what, [statement], secret=True)
 
     def grants(self, user: dict, exists: bool) -> None:
         name = name_of(user["name"])
