@@ -194,11 +194,16 @@ create_accounts_in_influxdb() {
   echo "CREATE USER admin WITH PASSWORD '$(secret influxdb/admin)' WITH ALL PRIVILEGES" | influxql
   influxql <<EOF
 CREATE DATABASE iot;
-CREATE RETENTION POLICY averages ON iot DURATION 0s REPLICATION 1;
+CREATE RETENTION POLICY averages_5m ON iot DURATION 0s REPLICATION 1;
+CREATE RETENTION POLICY averages_1h ON iot DURATION 0s REPLICATION 1;
 CREATE RETENTION POLICY host ON iot DURATION 30d REPLICATION 1 SHARD DURATION 1d;
-CREATE CONTINUOUS QUERY averages ON iot BEGIN
-  SELECT mean(*) INTO "iot"."averages".:MEASUREMENT FROM "iot"."autogen"."mqtt_consumer"
-  WHERE "device" != 'tig-pi-probe' GROUP BY time(10m), *
+CREATE CONTINUOUS QUERY averages_5m ON iot BEGIN
+  SELECT mean(*), min(*), max(*), count(*) INTO "iot"."averages_5m".:MEASUREMENT FROM "iot"."autogen"."mqtt_consumer"
+  WHERE "device" != 'tig-pi-probe' GROUP BY time(5m), *
+END;
+CREATE CONTINUOUS QUERY averages_1h ON iot BEGIN
+  SELECT mean(*), min(*), max(*), count(*) INTO "iot"."averages_1h".:MEASUREMENT FROM "iot"."autogen"."mqtt_consumer"
+  WHERE "device" != 'tig-pi-probe' GROUP BY time(1h), *
 END;
 CREATE USER telegraf WITH PASSWORD '$(secret influxdb/telegraf)';
 GRANT ALL ON iot TO telegraf;

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from ansible_collections.tig_pi.stack.plugins.filter.averages import averages_policies, averages_queries, averages_span
 from project import CONTRACT, PROBE, REPOSITORY
 
 TEMPLATES = REPOSITORY / "templates" / "telegraf"
@@ -35,6 +36,7 @@ CACHE = Path(
 DEBIAN_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "armhf"}
 PASSWORD = "a\"b\\c$d'e ${HOME}#%25 ö"  # as awkward as a password may be
 
+AVERAGES = [{"interval": "10m", "retention": "0s"}, {"interval": "1h", "retention": "0s"}]
 SITE = {
     "ansible_managed": "Ansible managed",
     "site_name": "test",
@@ -46,12 +48,8 @@ SITE = {
     "site_clock_tolerance_minutes": 5,
     "site_new_names_per_day": 50,
     "site_devices": [{"name": "greenhouse"}],
-    "site_averages_look_back": 3600,
-    "site_averages_span": 86400,
-    "site_averages_group": "time(10m), *",
-    "site_averages_select": (
-        f'SELECT mean(*) INTO "iot"."averages".:MEASUREMENT FROM "iot"."autogen"."mqtt_consumer" WHERE "device" != \'{PROBE}\''
-    ),
+    "site_averages_queries": averages_queries(AVERAGES, "iot", "mqtt_consumer", PROBE),
+    "site_averages_span": averages_span(AVERAGES),
     "telegraf_max_undelivered_messages": 10000,
     "site_readings": [
         {"field": "outsidetemp", "title": "Outside temperature"},
@@ -253,7 +251,10 @@ class Chain:
         """The accounts and the database."""
         self.query(f"CREATE USER admin WITH PASSWORD {_quoted(PASSWORD)} WITH ALL PRIVILEGES", login=False)
         self.query("CREATE DATABASE iot")
-        self.query('CREATE RETENTION POLICY "averages" ON "iot" DURATION 0s REPLICATION 1')
+        for policy in averages_policies(AVERAGES):
+            self.query(
+                f'CREATE RETENTION POLICY "{policy["name"]}" ON "iot" DURATION {policy["duration"]} REPLICATION 1'
+            )
         self.query(f"CREATE USER telegraf WITH PASSWORD {_quoted(PASSWORD)}; GRANT ALL ON iot TO telegraf")
 
     def start_broker(self) -> None:

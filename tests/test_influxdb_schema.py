@@ -227,6 +227,78 @@ def test_a_changed_continuous_query_converges(database):
     assert not database.converge(databases=absent)["changed"]
 
 
+def averaged(retention: str, readings: str = "0s", interval: str = "1h") -> list[dict]:
+    """Readings, and their averages with a retention of their own."""
+    into = 'SELECT mean(*), min(*), max(*), count(*) INTO "iot"."averages".:MEASUREMENT FROM "iot"."autogen"."m"'
+    query = f"{into} WHERE \"device\" != 'x' GROUP BY time({interval}), *"
+    policies = [
+        {"name": "autogen", "duration": readings, "default": True},
+        {"name": "averages", "duration": retention},
+    ]
+    queries = [{"name": "averages", "query": query, "resample": "FOR 7200s", "backfill": True}]
+    return [{"name": "iot", "retention_policies": policies, "continuous_queries": queries}]
+
+
+def counted(database) -> int:
+    """How many stored readings the averages include."""
+    found = database.rows("SELECT sum(count_value) FROM iot.averages.m")
+    return found[0]["sum"] if found else 0
+
+
+def test_a_new_query_is_computed_for_all_stored_points(database):
+    database.converge(databases=[{"name": "iot"}])
+    now = int(time.time())
+    for days in (0, 1, 40, 400):
+        database.write("\n".join(f"m,device=a value={n} {now - days * 86400 - n}000000000" for n in range(100)))
+    database.write(f"m,device=x value=1 {now}000000000")
+    assert len(database.converge(databases=averaged("0s"))["changes"]) == 2
+    assert counted(database) == 400
+    assert not database.converge(databases=averaged("0s"))["changed"]
+    rows = database.rows(f"SELECT * FROM iot.averages.m WHERE time < {now - 399 * 86400}s")
+    assert {row["device"] for row in rows} == {"a"}
+    assert min(row["min_value"] for row in rows) == 0
+    assert max(row["max_value"] for row in rows) == 99
+
+
+def test_a_policy_that_is_extended_is_filled_and_one_that_is_shortened_loses_nothing_before(database):
+    now = int(time.time())
+    database.converge(databases=averaged("20d"))
+    for days in (1, 40):
+        database.write("\n".join(f"m,device=a value={n} {now - days * 86400 - n}000000000" for n in range(100)))
+    # In the same run the readings are to be kept for less time than they are old.
+    changes = database.converge(databases=averaged("0s", readings="30d"))["changes"]
+    assert len(changes) == 3
+    assert counted(database) == 200
+    assert not database.converge(databases=averaged("0s", readings="30d"))["changed"]
+    # Shortened, the policy keeps what is young enough.
+    assert len(database.converge(databases=averaged("50d", readings="30d"))["changes"]) == 1
+    assert counted(database) == 200
+
+
+def test_a_run_that_is_interrupted_while_it_computes_is_completed_by_the_next(database, monkeypatch):
+    now = int(time.time())
+    database.converge(databases=averaged("20d"))
+    database.write("\n".join(f"m,device=a value={n} {now - 40 * 86400 - n}000000000" for n in range(100)))
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(influxdb_schema, "backfill", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            database.converge(databases=averaged("0s"))
+    assert counted(database) == 0
+    assert database.converge(databases=averaged("0s"))["changed"]
+    assert counted(database) == 100
+
+
+def test_check_mode_announces_the_query_and_computes_nothing(database):
+    database.converge(databases=averaged("20d"))
+    planned = database.converge(check=True, databases=averaged("0s"))
+    assert len(planned["changes"]) == 2
+    assert len(database.converge(databases=averaged("0s"))["changes"]) == 2
+
+
 @pytest.mark.parametrize(
     "query",
     [

@@ -103,8 +103,17 @@ def spoil_variable(name, value, host="pi"):
         (spoil_variable("site_timezone", "Europe/Stockholn"), "Did you mean Europe/Stockholm?"),
         (spoil_variable("site_extra_topics", ["tig/all"]), "tig/all overlaps the devices' topics"),
         (
-            spoil_variable("site_averages_interval", "10 minutes"),
-            "'10 minutes' is not an interval; write it like 30s, 10m",
+            spoil_variable("site_averages", [{"interval": "10 minutes", "retention": "0s"}]),
+            "site_averages: '10 minutes' is not an interval; write it like 30s, 5m",
+        ),
+        (
+            spoil_variable("site_averages", [{"interval": "5m", "retention": "0s"}] * 2),
+            "site_averages: 2 entries have the interval 5m",
+        ),
+        (spoil_variable("site_averages", [{"interval": "5m"}]), "site_averages: 5m has no retention"),
+        (
+            spoil_variable("site_averages_interval", "10m"),
+            "site_averages_interval (host pi) was renamed to site_averages; rename it",
         ),
         (
             spoil_variable("site_clock_tolerance_minutes", "5m"),

@@ -8,7 +8,7 @@ import time
 
 import paho.mqtt.publish
 import pytest
-from chain import Chain, running, wait_until
+from chain import SITE, Chain, running, wait_until
 from project import PROBE
 
 pytestmark = pytest.mark.slow
@@ -31,10 +31,12 @@ def publish(chain: Chain, start: int, values: list[float], device: str = "greenh
     paho.mqtt.publish.multiple(messages, hostname="127.0.0.1", port=chain.mqtt_port)
 
 
-def average(chain: Chain, start: int, device: str = "greenhouse") -> float | None:
+def average(
+    chain: Chain, start: int, device: str = "greenhouse", what: str = "mean", interval: str = "10m"
+) -> float | None:
     """What the averages have for the ten minutes that begin then."""
     found = chain.query(
-        f"SELECT mean_outsidetemp FROM averages.mqtt_consumer WHERE device = '{device}' AND time = {start}s"
+        f"SELECT {what}_outsidetemp FROM averages_{interval}.mqtt_consumer WHERE device = '{device}' AND time = {start}s"
     )
     return found[0]["values"][0][1] if found else None
 
@@ -52,6 +54,9 @@ def test_averages_include_a_backlog_of_any_age(chain, back):
     publish(chain, start, [30.0] * 10, device="other")
     wait_until(lambda: average(chain, start) == 15, "the late ones are averaged", 60)
     wait_until(lambda: average(chain, start, "other") == 30, "those of another device are", 60)
+    assert [average(chain, start, what=what) for what in ("min", "max", "count")] == [10, 20, 80]
+    hour = start // 3600 * 3600
+    wait_until(lambda: average(chain, hour, what="count", interval="1h") == 80, "so are those of the hour", 60)
 
 
 def test_averages_include_readings_of_a_clock_that_is_behind(chain):
@@ -86,7 +91,10 @@ def test_the_probe_is_in_no_average(chain):
 
 def test_averages_include_readings_from_a_long_outage_of_the_database(tmp_path):
     """Telegraf had it at once, the database only after its continuous query had passed."""
-    with running(tmp_path / "chain", site={"site_averages_look_back": 6}) as chain:
+    with running(
+        tmp_path / "chain",
+        site={"site_averages_queries": [query | {"look_back": 6} for query in SITE["site_averages_queries"]]},
+    ) as chain:
         now = int(time.time())
         bucket = now // 600 * 600
         publish(chain, now, [20.0])

@@ -460,9 +460,12 @@ def _measurement(name: str) -> Iterator[str]:
 
 
 def _bounds(variables: Mapping) -> Iterator[str]:
-    interval = variables["site_averages_interval"]
-    if not re.fullmatch(r"[1-9]\d*[smhdw]", interval):
-        yield f"site_averages_interval: {interval!r} is not an interval; write it like 30s, 10m, 1h or 1d."
+    intervals = [entry["interval"] for entry in variables["site_averages"]]
+    for interval, count in Counter(intervals).items():
+        if not re.fullmatch(r"[1-9]\d*[smhdw]", interval):
+            yield f"site_averages: {interval!r} is not an interval; write it like 30s, 5m, 1h or 1d."
+        if count > 1:
+            yield f"site_averages: {count} entries have the interval {interval}; keep one."
     for name in ("site_clock_tolerance_minutes", "site_new_names_per_day"):
         if variables[name] < 0:
             yield f"{name}: {variables[name]} is negative; use 0 or more."

@@ -89,6 +89,12 @@ options:
             description: The RESAMPLE clause, such as C(EVERY 30m FOR 2h).
             type: str
             default: ""
+          backfill:
+            description: >-
+              Whether to compute the query for all stored points when it is created or changed, or when the policy that it
+              writes to is created or extended. Policies are shortened only after that.
+            type: bool
+            default: false
           state:
             description: Whether the query exists.
             type: str
@@ -174,6 +180,7 @@ import tempfile
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.backfill import backfill
 from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.client import (
     InfluxError,
     NoAdmin,
@@ -187,6 +194,7 @@ from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.influxql imp
     nanoseconds,
     normal_query,
     qualified,
+    target_policy,
     text_of,
     usual_shard,
 )
@@ -205,6 +213,7 @@ class Schema:
         self.after: dict[str, str] = {}
         self.server: Server | None = None  # None: not installed yet, in check mode
         self.listen_changed = False
+        self.dropped: dict[tuple[str, str], str] = {}  # text of a continuous query by database and name
 
     # --- plumbing
 
@@ -317,14 +326,15 @@ class Schema:
             if new:
                 self.change(f"database {name}", "", "exists", [f"CREATE DATABASE {name_of(name)}"])
             empty = new and (self.module.check_mode or self.server is None)
-            self.retention_policies(database, empty)
+            self.drop_outdated_queries(database, empty)
+            self.retention_policies(database, empty, shortened=False)
             self.continuous_queries(database, empty)
+            self.retention_policies(database, empty, shortened=True)
 
-    def retention_policies(self, database: dict, empty: bool) -> None:
+    def retention_policies(self, database: dict, empty: bool, shortened: bool) -> None:
+        """Create and change policies. Those that are shortened come last, when nothing more is computed from their points."""
         name = name_of(database["name"])
-        there = {} if empty else {row["name"]: row for row in self.rows(f"SHOW RETENTION POLICIES ON {name}")}
-        if empty:  # created by CREATE DATABASE
-            there = {"autogen": {"duration": "0s", "shardGroupDuration": "168h0m0s", "default": True}}
+        there = self.present_policies(database, empty)
         # The default policy last, so that there is always one.
         for policy in sorted(database["retention_policies"], key=lambda policy: policy["default"]):
             what = f"database {database['name']}, retention policy {policy['name']}"
@@ -334,6 +344,8 @@ class Schema:
             except ValueError as error:
                 self.fail(f"{what}: {error}.")
             found = there.get(policy["name"])
+            if shortened != (found is not None and is_shorter(duration, nanoseconds(found["duration"]))):
+                continue
             clauses = [f"DURATION {in_words(duration)}", "REPLICATION 1"]
             if found is None:
                 if shard:
@@ -354,6 +366,12 @@ class Schema:
             statement = f"{verb} RETENTION POLICY {name_of(policy['name'])} ON {name} {' '.join(clauses)}"
             self.change(what, self.policy_in_words(found), self.policy_as_wanted(policy, duration, shard), [statement])
 
+    def present_policies(self, database: dict, empty: bool) -> dict[str, dict]:
+        if empty:  # created by CREATE DATABASE
+            return {"autogen": {"duration": "0s", "shardGroupDuration": "168h0m0s", "default": True}}
+        statement = f"SHOW RETENTION POLICIES ON {name_of(database['name'])}"
+        return {row["name"]: row for row in self.rows(statement)}
+
     @staticmethod
     def policy_in_words(found: dict | None) -> str:
         if found is None:
@@ -366,20 +384,50 @@ class Schema:
         shards = in_words(shard or usual_shard(duration))
         return f"{in_words(duration)}, shards of {shards}{', default' if policy['default'] else ''}"
 
+    def drop_outdated_queries(self, database: dict, empty: bool) -> None:
+        """Drop the queries whose policy is extended: they are created again when the policy was filled from stored points.
+        If the run is interrupted, the missing query makes the next one do it."""
+        there = self.present_policies(database, empty)
+        declared = {policy["name"]: nanoseconds(policy["duration"]) for policy in database["retention_policies"]}
+        found = self.present_queries(database, empty)
+        default = self.default_policy(database, empty)
+        for query in database["continuous_queries"]:
+            if query["backfill"] and query["state"] == "present" and query["name"] in found:
+                policy = target_policy(query["query"], database["name"], default)
+                present = there.get(policy)
+                if policy in declared and (
+                    present is None or is_shorter(nanoseconds(present["duration"]), declared[policy])
+                ):
+                    self.drop_query(database["name"], query["name"], found[query["name"]])
+
+    def drop_query(self, database: str, name: str, text: str) -> None:
+        statement = f"DROP CONTINUOUS QUERY {name_of(name)} ON {name_of(database)}"
+        if not self.module.check_mode:
+            self.run(f"database {database}, continuous query {name}", [statement])
+        self.dropped[database, name] = text
+
+    def present_queries(self, database: dict, empty: bool) -> dict[str, str]:
+        """The continuous queries, without those that were just dropped, also in check mode."""
+        if not self.server or empty:
+            return {}
+        return {
+            row[0]: row[1]
+            for series in self.server.query("SHOW CONTINUOUS QUERIES")
+            for row in series.get("values", [])
+            if series.get("name") == database["name"] and (database["name"], row[0]) not in self.dropped
+        }
+
     def continuous_queries(self, database: dict, empty: bool) -> None:
-        there = {}
-        for series in self.server.query("SHOW CONTINUOUS QUERIES") if self.server and not empty else []:
-            if series.get("name") == database["name"]:
-                there = {row[0]: row[1] for row in series.get("values", [])}
+        there = self.present_queries(database, empty)
         on = f"ON {name_of(database['name'])}"
         policy = self.default_policy(database, empty)
         for query in database["continuous_queries"]:
             what = f"database {database['name']}, continuous query {query['name']}"
             found = there.get(query["name"])
-            drop = f"DROP CONTINUOUS QUERY {name_of(query['name'])} {on}"
             if query["state"] == "absent":
                 if found:
-                    self.change(what, found, "", [drop])
+                    self.change(what, found, "")
+                    self.drop_query(database["name"], query["name"], found)
                 continue
             resample = f" RESAMPLE {query['resample']}" if query["resample"] else ""
             body = " ".join(query["query"].split()).rstrip(";")
@@ -387,9 +435,22 @@ class Schema:
             kept = qualified(create, database["name"], policy)
             if found and normal_query(found) == normal_query(kept):
                 continue
-            self.change(what, found or "", create, [*([drop] if found else []), create])
-            if not self.module.check_mode and found:
+            if found:
+                self.drop_query(database["name"], query["name"], found)
+            if query["backfill"] and not self.module.check_mode:
+                self.backfill(what, database, body, policy)
+            before = self.dropped.get((database["name"], query["name"]), "")
+            self.change(what, before, create, [create])
+            if not self.module.check_mode and before:
                 self.warn_of_permanent_change(database["name"], query["name"], kept)
+
+    def backfill(self, what: str, database: dict, body: str, default: str) -> None:
+        target = self.present_policies(database, False)[target_policy(body, database["name"], default)]
+        query = qualified(body, name_of(database["name"]), name_of(default))
+        try:
+            backfill(self.server, query, nanoseconds(target["duration"]))
+        except (InfluxError, OSError) as error:
+            self.fail(f"{what}: it cannot be computed for the stored points: {error}")
 
     def default_policy(self, database: dict, empty: bool) -> str:
         """The policy of points and queries that name none, once the declared policies exist."""
@@ -517,6 +578,11 @@ class Schema:
         }
 
 
+def is_shorter(duration: int, other: int) -> bool:
+    """Whether a policy with this duration keeps less than the other; 0 is forever."""
+    return duration != 0 and (other == 0 or duration < other)
+
+
 def listing(state: dict[str, str]) -> str:
     return "".join(f"{what}: {value or '(none)'}\n" for what, value in sorted(state.items()))
 
@@ -532,6 +598,7 @@ def main() -> None:
         "name": {"type": "str", "required": True},
         "query": {"type": "str"},
         "resample": {"type": "str", "default": ""},
+        "backfill": {"type": "bool", "default": False},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     }
     grant = {

@@ -80,6 +80,12 @@ def qualified(text: str, database: str, policy: str) -> str:
     return SOURCES.sub(lambda found: f"{found[1]} {re.sub(PATH, full, found[2], flags=re.IGNORECASE)}", text)
 
 
+def target_policy(query: str, database: str, policy: str) -> str:
+    """The name of the retention policy that a query writes INTO; `policy` if it names none."""
+    into = re.search(rf"\bINTO\s+({PATH})", qualified(query, name_of(database), name_of(policy)), re.IGNORECASE)
+    return re.findall(SEGMENT, into[1], re.IGNORECASE)[1].strip('"')
+
+
 def name_of(identifier: str) -> str:
     escaped = identifier.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
