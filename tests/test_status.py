@@ -104,7 +104,7 @@ def test_without_declared_devices_those_that_publish_are_listed(chain):
 
 def test_control_characters_in_names_are_escaped(chain):
     rows = status.device_states([], asked(chain, []), time.time())
-    text = status.status_text({"services": [], "devices": rows, "notes": []})
+    text = status.status_text({"services": [], "devices": rows, "sizes": [], "notes": []})
     assert "\x1b" not in text
     assert "\x07" not in text
     assert "evil\\u{1b}[2Jname" in text
@@ -158,7 +158,7 @@ def test_points_of_the_tutorial_have_no_device_and_their_tags_are_not_readings()
     (row,) = status.device_states([], [{"statement_id": 7, "series": [last]}], 100_000)
     assert row["name"] == ""
     assert row["reading"] == {"outsidetemp": 25}
-    assert words(status.status_text({"services": [], "devices": [row], "notes": []}))[-1] == [
+    assert words(status.status_text({"services": [], "devices": [row], "sizes": [], "notes": []}))[-1] == [
         "(no device)",
         "unknown",
         "10 s ago",
@@ -238,6 +238,17 @@ def test_an_age_has_the_largest_unit_of_which_there_are_at_least_two(seconds, sa
     assert status.age(seconds) == said
 
 
+AVERAGES = [{"interval": "5m", "retention": "104w"}, {"interval": "1h", "retention": "0s"}]
+
+
+def test_a_year_of_a_device_has_the_size_that_was_measured():
+    """25 MB of readings and 5 MB of averages were measured for four noisy readings every 15 seconds."""
+    sizes = status.expected_sizes([{"fields": [1, 2, 3, 4], "interval": 15}], "0s", AVERAGES)
+    assert [one["total"] is None for one in sizes] == [True, False, True]
+    assert [round(one["per_year"] / 1e6) for one in sizes] == [25, 5, 0]
+    assert status.expected_sizes([], "0s", [])[0]["per_year"] == 0
+
+
 def words(text):
     """The cells of each line; two blanks or more are between them."""
     return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in text.splitlines() if line]
@@ -258,6 +269,9 @@ def test_the_report_as_text():
         {
             "services": [service],
             "devices": [device | {"reading": {"light": 1000.5, "airpressure": 1013.25}}],
+            "sizes": status.expected_sizes(
+                [{"fields": [1, 2, 3, 4], "interval": 15}, {"fields": [1], "interval": 60}], "30d", AVERAGES
+            ),
             "notes": ["One.", "Two."],
         }
     )
@@ -267,6 +281,11 @@ def test_the_report_as_text():
         "\n"
         "DEVICE      STATE                  WAITS FOR  LAST READING\n"
         "greenhouse  online, failed: dht11  sensor     5 s ago       airpressure=1013.25 light=1000.5\n"
+        "\n"
+        "STORED          KEPT     EXPECTED SIZE\n"
+        "readings        30d      2.2 MB\n"
+        "averages of 5m  104w     13 MB\n"
+        "averages of 1h  forever  0.5 MB a year\n"
         "\n"
         "* grafana.service sulks.\n"
         "  Last lines of its journal:\n"

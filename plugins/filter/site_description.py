@@ -107,8 +107,8 @@ def sensor_fields(sensor: Mapping, readings: list[Mapping]) -> dict[str, str]:
 
 
 def site_devices(hosts: list[str], hostvars: Mapping, readings: list[Mapping], prefix: str) -> list[dict]:
-    """The devices of the site: name, host, topic, sensors (each with the fields that it fills), and the readings that each
-    one sends, in the order of site_readings."""
+    """The devices of the site: name, host, topic, interval, sensors (each with the fields that it fills), and the readings that
+    each one sends, in the order of site_readings."""
     devices = []
     for host in hosts:
         variables = hostvars[host]
@@ -122,6 +122,7 @@ def site_devices(hosts: list[str], hostvars: Mapping, readings: list[Mapping], p
                 "name": name,
                 "host": host,
                 "topic": f"{prefix}/{name}",
+                "interval": int(variables.get("lopy4_interval", CONTRACT["settings"]["interval"]["default"])),
                 "sensors": sensors,
                 "fields": [reading for reading in readings if reading["field"] in measured],
             }

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from ansible_collections.tig_pi.stack.plugins.filter.averages import FUNCTIONS
+from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.influxql import nanoseconds
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.contract import CONTRACT
 
 MEASUREMENTS = CONTRACT["measurements"]
@@ -15,6 +17,10 @@ LISTED = 40  # undeclared devices in the report
 QUERIED = 100  # undeclared devices in a query; most devices of a flood of names send only once
 NAME_LENGTH = 60  # characters of a name in the report
 VALUES = 20  # values of a reading in the report
+BYTES = (
+    3  # of a number in the database, time and indexes included: measured with 40 days of readings, and with averages
+)
+YEAR = 365 * 86400
 WRITE_INTERVAL = 180  # seconds within which Telegraf always writes its own metrics
 
 
@@ -208,6 +214,29 @@ def message_notes(results: list[Mapping], now: float) -> list[str]:
     return notes
 
 
+def expected_sizes(devices: list[Mapping], readings_retention: str, averages: list[Mapping]) -> list[dict]:
+    """What the readings of the declared devices will take on the card, in bytes: per year, and in total if they are not kept
+    forever (None)."""
+    fields = sum(len(device["fields"]) for device in devices)
+    readings = sum(len(device["fields"]) * YEAR / device["interval"] for device in devices)
+    stored = [("readings", readings, readings_retention)]
+    for entry in averages:
+        numbers = fields * len(FUNCTIONS) * YEAR / (nanoseconds(entry["interval"]) / 1e9)
+        stored.append((f"averages of {entry['interval']}", numbers, entry["retention"]))
+    sizes = []
+    for name, numbers, retention in stored:
+        kept = nanoseconds(retention) / 1e9
+        per_year = round(numbers * BYTES)
+        total = round(per_year * kept / YEAR) if kept else None
+        sizes.append({"name": name, "retention": retention, "per_year": per_year, "total": total})
+    return sizes
+
+
+def size(number: int) -> str:
+    megabytes = number / 1e6
+    return f"{megabytes:.0f} MB" if megabytes >= 10 else f"{megabytes:.1f} MB"
+
+
 def memory_notes(hosts: list[str]) -> list[str]:
     """Notes on hosts whose kernel does not limit memory."""
     return [
@@ -272,15 +301,28 @@ def status_text(status: Mapping) -> str:
             for d in status["devices"]
         ),
     )
+    sizes = table(
+        ["STORED", "KEPT", "EXPECTED SIZE"],
+        (
+            [
+                s["name"],
+                "forever" if s["total"] is None else s["retention"],
+                f"{size(s['per_year'])} a year" if s["total"] is None else size(s["total"]),
+            ]
+            for s in status["sizes"]
+        ),
+    )
     problems = [service["problem"] for service in status["services"] if service["problem"]]
     notes = "".join("\n* " + note.replace("\n", "\n  ") for note in [*problems, *status["notes"]])
-    return f"{services}\n\n{devices}\n{notes}"
+    stored = f"\n{sizes}\n" if status["sizes"] else ""
+    return f"{services}\n\n{devices}\n{stored}{notes}"
 
 
 class FilterModule:
     def filters(self):
         return {
             "device_states": device_states,
+            "expected_sizes": expected_sizes,
             "memory_notes": memory_notes,
             "message_faults": message_faults,
             "message_notes": message_notes,
