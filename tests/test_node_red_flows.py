@@ -363,12 +363,16 @@ class Tab:
     const out = [];
     for (const { code, node: name, msg } of input.steps) {
         stores[name] ??= {};
-        const context = { get: (key) => stores[name][key], set: (key, value) => { stores[name][key] = value; } };
+        const saved = [];
+        const context = {
+            get: (key) => stores[name][key],
+            set: (key, value) => { stores[name][key] = value; saved.push(key); },
+        };
         const said = [];
         const node = { warn: (text) => said.push(text), error: (text) => said.push(text) };
         const env = { get: () => input.site };
         const made = new Function("msg", "env", "context", "node", code)(msg, env, context, node);
-        out.push({ made: made === undefined ? null : made, said });
+        out.push({ made: made === undefined ? null : made, said, saved });
     }
     console.log(JSON.stringify(out));
     """
@@ -628,6 +632,15 @@ class TestThreshold:
         said = [text for step in steps for text in step["said"]]
         assert len(said) == 1
         assert "further ones are not watched" in said[0]
+
+    def test_only_a_changed_alert_is_written_to_the_card(self, tab):
+        values = [5, 6, 5, 1, 1, 5]
+        steps = tab.run("threshold", *(reading(time=1000 + i, outsidetemp=v) for i, v in enumerate(values)))
+        assert ["known" in step["saved"] for step in steps] == [True, False, False, True, False, True]
+
+    def test_a_late_reading_does_not_count_although_the_time_of_the_last_one_was_not_written(self, tab):
+        made = tab.alerts(*(reading(time=t, outsidetemp=v) for t, v in ((1000, 5), (2000, 5), (1500, 1))))
+        assert [len(alerts) for alerts in made] == [1, 0, 0]
 
     def test_a_stored_time_in_the_future_does_not_hide_readings(self, tab):
         made = tab.alerts(reading(time=time.time() + 80000, outsidetemp=10), reading(time=time.time(), outsidetemp=1))

@@ -4,6 +4,7 @@
 const site = env.get("SITE");
 const LARGEST = 1000; // pairs of device and field that are remembered for undeclared devices
 const DAY = 86400;
+const SAVED = 3600; // seconds after which the times of the last readings are saved, too
 
 const known = context.get("known") || {};
 
@@ -90,5 +91,10 @@ for (const reading of site.readings) {
     known[key] = { alert: payload, seen: msg.time };
     out.push(alert(key, payload));
 }
-context.set("known", known);
+// Node-RED writes what is set to the card: changed alerts soon, the times of the last readings rarely.
+const now = Date.now() / 1000;
+if (out.length || Math.abs(now - (context.get("saved") || 0)) > SAVED) {
+    context.set("known", known);
+    context.set("saved", now);
+}
 return [out];
