@@ -110,6 +110,12 @@ def spoil_variable(name, value, host="pi"):
             spoil_variable("site_averages", [{"interval": "5m", "retention": "0s"}] * 2),
             "site_averages: 2 entries have the interval 5m",
         ),
+        (
+            spoil_variable("site_averages", [{"interval": "5m", "retention": "1 year"}]),
+            "site_averages: 5m: '1 year' is not a duration; write 30d, 26w",
+        ),
+        (spoil_variable("site_readings_retention", "forever"), "site_readings_retention: 'forever' is not a duration"),
+        (spoil_variable("site_host_retention", "10m"), "site_host_retention: 10m is too short; the minimum is 1h."),
         (spoil_variable("site_averages", [{"interval": "5m"}]), "site_averages: 5m has no retention"),
         (
             spoil_variable("site_averages_interval", "10m"),

@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.influxql import nanoseconds
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.contract import CONTRACT
 
 NAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "u": 1e-6, "µ": 1e-6, "ms": 1e-3}
-UNITS |= {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-PART = re.compile(r"(\d+)(ns|us|µs|ms|u|µ|s|m|h|d|w)")
 
 
 def influxdb_problems(databases: list, users: list, admin: Mapping, address: str) -> list[str]:
@@ -63,13 +61,10 @@ def _duplicates(where: str, names: list) -> Iterator[str]:
 
 def _seconds(duration: object) -> float | None:
     """A duration of InfluxQL in seconds. 0 is forever; None means that it is not a duration."""
-    text = str(duration).strip()
-    if text.lower() in ("inf", "0"):
-        return 0.0
-    parts = PART.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
+    try:
+        return nanoseconds(duration) / 1e9
+    except ValueError:
         return None
-    return sum(int(number) * UNITS[unit] for number, unit in parts)
 
 
 def _database_problems(database: Mapping) -> Iterator[str]:

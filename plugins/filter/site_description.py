@@ -14,6 +14,7 @@ from zoneinfo import available_timezones
 import yaml
 from ansible.errors import AnsibleFilterError
 from ansible.module_utils.parsing.convert_bool import BOOLEANS
+from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.influxql import UNITS, nanoseconds
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.contract import CONTRACT
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.grafana.notifications import (
     KEYS,
@@ -35,6 +36,7 @@ RESERVED_FIELDS = set(CONTRACT["reserved_fields"])
 MEASUREMENT = re.compile(r"\w[\w.-]*( [\w.-]+)*", re.ASCII)
 RESERVED_MEASUREMENTS = {PROBE, *CONTRACT["measurements"].values(), *CONTRACT["reserved_measurements"]}
 NAME_BYTES = CONTRACT["name_bytes"]
+SHORTEST_RETENTION = UNITS["h"]  # InfluxDB's minimum, in nanoseconds
 DEVICE_NAME_BYTES = CONTRACT["settings"]["name"]["largest"]
 SPECS = "roles/{}/meta/argument_specs.yml"
 # Examples for messages. A variable without one has its default as example.
@@ -461,7 +463,18 @@ def _measurement(name: str) -> Iterator[str]:
 
 
 def _bounds(variables: Mapping) -> Iterator[str]:
-    intervals = [entry["interval"] for entry in variables["site_averages"]]
+    durations = {name: variables[name] for name in ("site_readings_retention", "site_host_retention")}
+    averages = [entry for entry in variables["site_averages"] if {"interval", "retention"} <= entry.keys()]
+    durations |= {f"site_averages: {entry['interval']}": entry["retention"] for entry in averages}
+    for where, duration in durations.items():
+        try:
+            too_short = 0 < nanoseconds(duration) < SHORTEST_RETENTION
+        except ValueError as error:
+            yield f"{where}: {error}."
+        else:
+            if too_short:
+                yield f"{where}: {duration} is too short; the minimum is 1h."
+    intervals = [entry["interval"] for entry in averages]
     for interval, count in Counter(intervals).items():
         if not re.fullmatch(r"[1-9]\d*[smhdw]", interval):
             yield f"site_averages: {interval!r} is not an interval; write it like 30s, 5m, 1h or 1d."
