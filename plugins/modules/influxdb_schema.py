@@ -338,11 +338,8 @@ class Schema:
         # The default policy last, so that there is always one.
         for policy in sorted(database["retention_policies"], key=lambda policy: policy["default"]):
             what = f"database {database['name']}, retention policy {policy['name']}"
-            try:
-                duration = nanoseconds(policy["duration"])
-                shard = nanoseconds(policy["shard_duration"]) if policy["shard_duration"] else None
-            except ValueError as error:
-                self.fail(f"{what}: {error}.")
+            duration = self.duration(what, policy["duration"])
+            shard = self.duration(what, policy["shard_duration"]) if policy["shard_duration"] else None
             found = there.get(policy["name"])
             if shortened != (found is not None and is_shorter(duration, nanoseconds(found["duration"]))):
                 continue
@@ -366,6 +363,12 @@ class Schema:
             statement = f"{verb} RETENTION POLICY {name_of(policy['name'])} ON {name} {' '.join(clauses)}"
             self.change(what, self.policy_in_words(found), self.policy_as_wanted(policy, duration, shard), [statement])
 
+    def duration(self, what: str, text: str) -> int:
+        try:
+            return nanoseconds(text)
+        except ValueError as error:
+            self.fail(f"{what}: {error}.")
+
     def present_policies(self, database: dict, empty: bool) -> dict[str, dict]:
         if empty:  # created by CREATE DATABASE
             return {"autogen": {"duration": "0s", "shardGroupDuration": "168h0m0s", "default": True}}
@@ -385,10 +388,15 @@ class Schema:
         return f"{in_words(duration)}, shards of {shards}{', default' if policy['default'] else ''}"
 
     def drop_outdated_queries(self, database: dict, empty: bool) -> None:
-        """Drop the queries whose policy is extended: they are created again when the policy was filled from stored points.
-        If the run is interrupted, the missing query makes the next one do it."""
+        """Drop the queries whose policy is extended: they are created again once it is filled. If the run is interrupted
+        in between, the missing query makes the next run fill it."""
         there = self.present_policies(database, empty)
-        declared = {policy["name"]: nanoseconds(policy["duration"]) for policy in database["retention_policies"]}
+        declared = {
+            policy["name"]: self.duration(
+                f"database {database['name']}, retention policy {policy['name']}", policy["duration"]
+            )
+            for policy in database["retention_policies"]
+        }
         found = self.present_queries(database, empty)
         default = self.default_policy(database, empty)
         for query in database["continuous_queries"]:
