@@ -292,6 +292,19 @@ def test_a_run_that_is_interrupted_while_it_computes_is_completed_by_the_next(da
     assert counted(database) == 100
 
 
+def test_undeclared_queries_that_match_are_dropped_and_their_averages_are_kept(database):
+    database.converge(databases=averaged("0s"))
+    database.write("m,device=a value=1 1700000000000000000")
+    declared = [{"name": "iot", "continuous_queries": [{"name": "mine", "query": QUERY}]}]
+    database.converge(databases=declared)
+    purged = [declared[0] | {"purge_continuous_queries": "aver*"}]
+    assert len(database.converge(check=True, databases=purged)["changes"]) == 1
+    assert len(database.converge(databases=purged)["changes"]) == 1
+    assert {row["name"] for row in database.rows("SHOW CONTINUOUS QUERIES")} == {"mine"}
+    assert "averages" in {row["name"] for row in database.rows("SHOW RETENTION POLICIES ON iot")}
+    assert not database.converge(databases=purged)["changed"]
+
+
 def test_check_mode_announces_the_query_and_computes_nothing(database):
     database.converge(databases=averaged("20d"))
     planned = database.converge(check=True, databases=averaged("0s"))

@@ -100,6 +100,10 @@ options:
             type: str
             choices: [present, absent]
             default: present
+      purge_continuous_queries:
+        description: Pattern of names, such as V(averages_*). Continuous queries that match and are not declared are dropped.
+        type: str
+        default: ""
   users:
     description: Users besides the administrator, each with exactly the privileges that are listed.
     type: list
@@ -175,6 +179,7 @@ listen_changed:
   returned: always
 """
 
+import fnmatch
 import os
 import tempfile
 import time
@@ -429,6 +434,10 @@ class Schema:
         there = self.present_queries(database, empty)
         on = f"ON {name_of(database['name'])}"
         policy = self.default_policy(database, empty)
+        declared = {query["name"] for query in database["continuous_queries"]}
+        for name in fnmatch.filter(sorted(there.keys() - declared), database["purge_continuous_queries"]):
+            self.change(f"database {database['name']}, continuous query {name}", there[name], "")
+            self.drop_query(database["name"], name, there[name])
         for query in database["continuous_queries"]:
             what = f"database {database['name']}, continuous query {query['name']}"
             found = there.get(query["name"])
@@ -646,6 +655,7 @@ def main() -> None:
                         "default": [],
                         "options": continuous_query,
                     },
+                    "purge_continuous_queries": {"type": "str", "default": ""},
                 },
             },
             "users": {
