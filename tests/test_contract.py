@@ -52,12 +52,15 @@ def test_the_program_accepts_the_settings_that_the_role_accepts():
 
 def test_the_program_publishes_on_the_branches():
     code = """
+from tig.commands import Commands
 from tig.crash import CrashReport
 from tig.readings import Readings
+from tig.replay import Replay
 from tig.status import Status
-result = [Readings.BRANCH, Status.BRANCH, CrashReport.BRANCH]
+result = [source.BRANCH for source in (Readings, Replay, Status, CrashReport, Commands)] + [Commands.TOPIC]
 """
-    assert evaluate(code) == [f"/{BRANCHES[branch]}" for branch in ("reading", "status", "crash")]
+    branches = ("reading", "reading", "status", "crash", "answer", "command")
+    assert evaluate(code) == [f"/{BRANCHES[branch]}" for branch in branches]
 
 
 def test_every_state_that_the_program_waits_for_has_a_word():
@@ -76,7 +79,7 @@ import json
 from tig.status import OFFLINE, Status
 
 class Stub:
-    failed, count, dropped, known = ["dht11"], 0, 0, True
+    failed, count, dropped, known, kept = ["dht11"], 0, 0, True, 0
 
     def uptime(self):
         return 5
@@ -84,13 +87,18 @@ class Stub:
     def now(self):
         return 1700000000
 
+    since = now
+
+    def gaps(self):
+        return []
+
 result = [json.loads(OFFLINE), json.loads(Status("a", "hard", Stub(), Stub(), Stub()).message())]
 """
     offline, online = evaluate(code)
     assert [offline["state"], online["state"]] == STATES
     stored = {*CONTRACT["status_numbers"], *CONTRACT["status_texts"], "failed"}
     assert stored <= online.keys()
-    assert online.keys() - stored == {"slot", "time"}
+    assert online.keys() - stored == {"slot", "time", "gaps"}
 
 
 def test_a_reading_has_no_other_keys_than_fields_and_the_reserved_ones():
@@ -301,6 +309,7 @@ ALLOWED = {
     },
     "colour": {"firmware/lib/tig/led.py": "on the device; compared above"},
     "branch": {
+        "firmware/lib/tig/commands.py": "on the device; compared above",
         "firmware/lib/tig/crash.py": "on the device; compared above",
         "firmware/lib/tig/readings.py": "on the device; compared above",
         "firmware/lib/tig/status.py": "on the device; compared above",

@@ -28,7 +28,7 @@ except settings.SettingsError as e:
 
 def test_defaults():
     found = evaluate(CHECK, GOOD)
-    assert (found["ring"], found["watchdog"]) == (500, 120)
+    assert (found["ring"], found["watchdog"]) == (100000, 120)
     assert (found["broker"]["port"], found["broker"]["keepalive"]) == (1883, 60)
     assert found["time"] == {"zone": "CET-1CEST,M3.5.0,M10.5.0/3", "server": "192.168.1.4", "port": 123}
 
@@ -41,7 +41,7 @@ def test_defaults():
         ("interval", 1, "interval must be 2 to 86400"),
         ("interval", "15", "interval must be a number"),
         ("interval", True, "interval must be a number"),
-        ("ring", 0, "ring must be 1 to 20000"),
+        ("ring", 0, "ring must be 1 to 1000000"),
         ("watchdog", 5, "watchdog must be 90 to 3600"),
         ("wifi", None, "wifi.ssid is missing"),
         ("wifi", "home", "wifi is not an object"),

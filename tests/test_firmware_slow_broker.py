@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 SPEED = 20
 BUSY = 1  # connections that a busy machine may cost, on which a ping is answered late
-CONNECT, PUBLISH, PINGREQ = 1, 3, 12
+CONNECT, PUBLISH, SUBSCRIBE, PINGREQ = 1, 3, 8, 12
 
 
 class SlowBroker:
@@ -59,7 +59,11 @@ class SlowBroker:
 
     def _answer(self, peer: socket.socket, kind: int, body: bytes) -> None:
         arrived: int | None = None
-        answer = {CONNECT: b"\x20\x02\x00\x00", PINGREQ: b"\xd0\x00"}.get(kind)
+        answer = {
+            CONNECT: b"\x20\x02\x00\x00",
+            SUBSCRIBE: b"\x90\x03" + body[:2] + b"\x01",
+            PINGREQ: b"\xd0\x00",
+        }.get(kind)
         if kind == PUBLISH:
             end = 2 + struct.unpack(">H", body[:2])[0]
             answer = b"\x40\x02" + body[end : end + 2]

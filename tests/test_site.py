@@ -292,7 +292,7 @@ def test_a_device_can_publish_on_its_own_topics_only(described):
     devices = site.site_devices(groups["devices"], hostvars, READINGS, "tig")
     accounts = {a["name"]: a["topics"] for a in site.broker_accounts(devices, [], "tig", "tig-alert", ["mats/test"])}
     writes = {topic["topic"] for topic in accounts["greenhouse"] if topic["access"] != "read"}
-    assert writes == {"tig/greenhouse/reading", "tig/greenhouse/status", "tig/greenhouse/crash"}
+    assert writes == {f"tig/greenhouse/{branch}" for branch in ("reading", "status", "crash", "answer")}
     assert {topic["access"] for topic in accounts["telegraf"]} == {"read"}
 
 

@@ -150,7 +150,7 @@ def broker_accounts(
     ]
     for device in devices:
         topic = device["topic"]
-        own = [f"{topic}/{BRANCHES[branch]}" for branch in ("reading", "status", "crash")]
+        own = [f"{topic}/{BRANCHES[branch]}" for branch in ("reading", "status", "crash", "answer")]
         # Older programs on a device use the first sixteen letters of its name as client id.
         before = {"client_ids": [device["name"][:16]]} if len(device["name"]) > 16 else {}
         accounts.append(account(device["name"], write=own, read=[f"{topic}/{BRANCHES['command']}"], **before))

@@ -67,11 +67,13 @@ class Broker:
         self.passwords = folder / "passwords"
         self.account(NAME, SECRETS[1])
         self.account("listener", "listener")
+        self.account("operator", "operator")
         (folder / "acl").write_text(
             f"user {NAME}\n"
             f"topic write tig/{NAME}/reading\ntopic write tig/{NAME}/status\ntopic write tig/{NAME}/crash\n"
-            f"topic read tig/{NAME}/command\n"
+            f"topic write tig/{NAME}/answer\ntopic read tig/{NAME}/command\n"
             "user listener\ntopic read tig/#\n"
+            "user operator\ntopic write tig/+/command\n"
         )
         (folder / "mosquitto.conf").write_text(
             f"listener {self.port} 127.0.0.1\nallow_anonymous false\nuser {os.environ.get('USER') or 'root'}\n"
@@ -126,6 +128,8 @@ class Listener:
 
     def _take(self, _client, _data, message) -> None:
         branch = message.topic.split("/", 2)[2]
+        if branch == "command":
+            return  # for the device, and not always JSON
         self.messages.append((branch, json.loads(message.payload), message.retain))
 
     def of(self, branch: str) -> list[dict]:

@@ -3,13 +3,15 @@
 from tig import log
 from tig.address import Address
 from tig.backoff import Backoff
+from tig.commands import Commands
 from tig.errors import words
 from tig.mqtt import Client
 from tig.status import OFFLINE, Status
 
 
 class Connection:
-    def __init__(self, settings, uid):
+    def __init__(self, settings, uid, take):
+        """take(payload, retained): a message on the topic of commands arrived; payload None: it was too large."""
         broker = settings["broker"]
         self._address = Address(broker["host"], broker["port"])
         self._client = Client(
@@ -19,6 +21,8 @@ class Connection:
             broker["keepalive"],
             settings["topic"] + Status.BRANCH,
             OFFLINE,
+            settings["topic"] + Commands.TOPIC,
+            take,
         )
         self._pause = Backoff(1000, 60000)
         self.name = "%s:%d" % (broker["host"], broker["port"])

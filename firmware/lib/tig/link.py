@@ -5,11 +5,13 @@ the time) starts only where there is room before the next reading, or right afte
 """
 
 from tig import log
+from tig.commands import Commands
 from tig.connection import Connection
 from tig.crash import CrashReport
 from tig.mqtt import MqttError
 from tig.outbox import Outbox
 from tig.readings import Readings
+from tig.replay import Replay
 from tig.timekeeper import Timekeeper
 
 IDLE_MS = 100
@@ -24,10 +26,19 @@ class Link:
         self._clock = clock
         self._status = status
         self._timekeeper = Timekeeper(settings["time"], clock, ring)
-        self._connection = Connection(settings, board.uid())
         self._readings = Readings(ring, clock, encode)
-        self._outbox = Outbox(self._connection, settings["topic"], status, CrashReport(), self._readings)
+        self._replay = Replay(ring, encode, self._replayed)
+        self._commands = Commands({"replay": self._replay.request})
+        status.add(lambda: {"replaying": self._replay.names, "ignored": self._commands.ignored})
+        self._connection = Connection(settings, board.uid(), self._commands.take)
+        self._outbox = Outbox(
+            self._connection, settings["topic"], status, CrashReport(), self._commands, self._readings, self._replay
+        )
         self.reached = False  # the broker has accepted the device
+
+    def _replayed(self, names, sent):
+        for name in names:
+            self._commands.done(name, sent=sent)
 
     @property
     def delivered(self):

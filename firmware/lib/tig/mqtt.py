@@ -1,4 +1,4 @@
-"""A small MQTT 3.1.1 client that publishes: QoS 1 with one message under way, last will, keep-alive.
+"""A small MQTT 3.1.1 client that publishes, and receives one topic: QoS 1 with one message under way, last will, keep-alive.
 
 Nothing here waits forever. Sending and connecting have a time-out; receiving takes a few milliseconds and is repeated by the
 caller; a broker that is silent for too long (half-open connection) is an error. After any error the connection is closed, and the
@@ -15,12 +15,15 @@ import socket
 import struct
 import time
 
+from tig import log
+
 IO_MS = 4000  # connecting, or sending one packet
 ANSWER_MS = 10000  # any sign of life from a broker that owes an answer
 PATIENCE_MS = 160000  # at most, from one that has been slow
 ACKNOWLEDGE_MS = 600000  # the acknowledgement itself, from a broker that answers pings
 LOOK_MS = 5
 LARGEST = 512  # bytes of a packet that is accepted
+_SUBSCRIBE = 65535  # packet id of the subscription
 
 _REFUSALS = {
     1: "protocol version",
@@ -64,8 +67,11 @@ def _since(ticks):
 
 
 class Client:
-    def __init__(self, client_id, user, password, keepalive, will_topic, will):
-        """keepalive in seconds; the will is published retained at QoS 1 by the broker when the connection breaks."""
+    def __init__(self, client_id, user, password, keepalive, will_topic, will, topic=None, take=None):
+        """keepalive in seconds; the will is published retained at QoS 1 by the broker when the connection breaks.
+
+        take(payload, retained): called for each message on `topic`; payload None: it is larger than LARGEST.
+        """
         flags = 0x2C  # will, QoS 1, retained; the session is kept
         payload = text(client_id) + text(will_topic) + text(will)
         if user:
@@ -75,6 +81,8 @@ class Client:
                 flags |= 0x40
                 payload += text(password)
         self._hello = packet(0x10, b"\x00\x04MQTT\x04" + bytes([flags]) + struct.pack(">H", keepalive) + payload)
+        self._topic = topic
+        self._take_message = take
         self._keepalive_ms = keepalive * 1000
         self._socket = None
         self._id = 0
@@ -87,6 +95,7 @@ class Client:
         self.close()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._received = b""
+        self._skip = 0  # bytes of a message that is too large
         self._acknowledged = 0
         self._slowest = 0  # the longest silence while an answer was owed
         self._pinged = False
@@ -113,7 +122,7 @@ class Client:
     def publish(self, topic, message, retain=False, again=False):
         """Send a message at QoS 1; `step` tells when it has arrived. `again`: it was under way when a connection broke."""
         if not again:
-            self._id = self._id % 65535 + 1
+            self._id = self._id % (_SUBSCRIBE - 1) + 1
         self.pending = self._id
         body = text(topic) + struct.pack(">H", self.pending) + message
         self._send(packet(0x32 | (0x08 if again else 0) | (0x01 if retain else 0), body))
@@ -183,6 +192,10 @@ class Client:
 
     def _take(self):
         """Handle one packet of what was received; False when it is not complete."""
+        if self._skip:
+            skipped = min(self._skip, len(self._received))
+            self._skip -= skipped
+            self._received = self._received[skipped:]
         data = self._received
         if data and not self.ready and data[0] != 0x20:
             raise MqttError("not MQTT")
@@ -195,22 +208,43 @@ class Client:
                 break
         else:
             raise MqttError("not MQTT")
-        if length > LARGEST:
+        kind = data[0] >> 4
+        if length > LARGEST and kind != 3:
             raise MqttError("not MQTT")
-        end = i + 1 + length
+        end = i + 1 + min(length, LARGEST)
         if len(data) < end:
             return False
         body = data[i + 1 : end]
         self._received = data[end:]
-        kind = data[0] >> 4
         if kind == 2 and length == 2 and not self.ready:
             if body[1]:
                 raise MqttError("refused: " + _REFUSALS.get(body[1], "code %d" % body[1]))
             self.ready = True
+            if self._topic:
+                self._send(packet(0x82, struct.pack(">H", _SUBSCRIBE) + text(self._topic) + b"\x01"))
         elif kind == 4 and length == 2:
             self._acknowledged = body[0] << 8 | body[1]
         elif kind == 13:
             self._pinged = False
-        elif kind != 3:  # a message: nothing was subscribed to; left over from another program's session
+        elif kind == 3:
+            self._skip = length - len(body)
+            self._message(data[0], body)
+        elif kind == 9:
+            if body[-1:] == b"\x80":
+                log.say("broker: refuses the subscription to %s" % self._topic)
+        else:
             raise MqttError("not MQTT")
         return True
+
+    def _message(self, flags, body):
+        """Acknowledge and hand over a message; `body` is its beginning."""
+        start = 2 + (body[0] << 8 | body[1]) if len(body) > 1 else LARGEST
+        if start + 2 > len(body) and (start > len(body) or flags & 0x06):
+            raise MqttError("not MQTT")
+        topic = body[2:start]
+        if flags & 0x06:
+            self._send(b"\x40\x02" + body[start : start + 2])
+            start += 2
+        # Another topic is left over from another program's session.
+        if self._topic and topic == self._topic.encode():
+            self._take_message(None if self._skip else body[start:], bool(flags & 0x01))

@@ -1,4 +1,6 @@
-"""What is sent next: the status, a report of the last crash, then the readings; one message is under way at a time.
+"""What is sent next: the status, a report of the last crash, an answer, a reading, and last one that is sent again.
+
+One message is under way at a time.
 
 Each source of messages has
 
@@ -13,12 +15,13 @@ Each source of messages has
 
 
 class Outbox:
-    def __init__(self, connection, topic, status, crash, readings):
+    def __init__(self, connection, topic, status, crash, commands, readings, replay):
         self._connection = connection
         self._topic = topic
         self._status = status
-        self._crash = crash
         self._readings = readings
+        self._others = (crash, commands)
+        self._replay = replay
         self._again = False
         self._status_was_last = False
         self.sending = None  # the source whose message is under way
@@ -27,7 +30,7 @@ class Outbox:
         """A new connection: what was under way goes first, then the status."""
         self._again = self.sending is not None
         self._status_was_last = False
-        for source in (self._status, self._crash, self._readings):
+        for source in (self._status, self._readings, self._replay) + self._others:
             source.welcome()
 
     def acknowledged(self):
@@ -49,7 +52,7 @@ class Outbox:
                 return False
             message = source.message()
         self.sending = source
-        if source is not self._crash:
+        if source not in self._others:
             self._status_was_last = source is self._status
         self._connection.publish(self._topic + source.BRANCH, message, source.RETAINED, again)
         return True
@@ -58,6 +61,7 @@ class Outbox:
         # A broker that takes a minute for each message would otherwise get nothing but the status.
         if self._status.due() and not (self._status_was_last and self._readings.due()):
             return self._status
-        if self._crash.due():
-            return self._crash
-        return self._readings if self._readings.due() else None
+        for source in self._others + (self._readings, self._replay):
+            if source.due():
+                return source
+        return None

@@ -22,6 +22,7 @@ AMPLE_MS = 60000  # room for whatever the link wants to start
 SETTLED_S = 60  # after this time without a crash it works, even if it reaches no broker
 TRIAL_S = 600  # but a program on trial, with another one to go back to, has to reach the broker within this time
 PAUSE_S = 5  # of the loader before the reset, when it goes back
+GAP_S = 5  # readings are missing where two are further apart than two intervals and this
 TALK_MS = 250  # at least this long between two readings, so that the link can send
 
 
@@ -69,7 +70,7 @@ class Program:
         self._led = Led(board)
         self._clock = Clock()
         self._sampler = Sampler(board, conf["sensors"])
-        self._ring = Ring(conf["ring"], len(self._sampler.fields))
+        self._ring = Ring(conf["ring"], len(self._sampler.fields), 2 * conf["interval"] + GAP_S)
         since = time.ticks_ms() // 1000 - self._clock.uptime()  # the reset, where ticks begin with it
         if self._ring.load(RING, self._sampler.fields, since if since < SETTLED_S else None):
             log.say("%d readings from before the reset" % self._ring.count)

@@ -20,6 +20,7 @@ class Readings:
         self._clock = clock
         self._encode = encode
         self._sending = None  # number in the ring
+        self._timed = False  # it was sent with its time
         self._welcome_at = 0
         self.delivered = False  # one was acknowledged
 
@@ -35,10 +36,11 @@ class Readings:
             self._sending = None  # it made room while it was under way, or is now too old to be sent without a time
             return None
         self._sending = number
+        self._timed = bool(self._ring.time(number))
         return self._encode(self._ring.values(number), self._ring.time(number))
 
     def acknowledged(self):
-        self._ring.remove(self._sending)
+        self._ring.remove(self._sending, self._timed)
         self._sending = None
         self.delivered = True
 

@@ -21,9 +21,14 @@ class Status:
         self._clock = clock
         self._ring = ring
         self._sampler = sampler
+        self._more = None
         self._sent = None  # its key when it was last sent on this connection
         self._sent_at = 0
         self.waiting_for = "wifi"
+
+    def add(self, more):
+        """more() -> a dictionary of further entries."""
+        self._more = more
 
     def failed(self):
         return self._sampler.failed
@@ -61,6 +66,10 @@ class Status:
             "held": self._ring.count,
             "dropped": self._ring.dropped,
         }
+        status.update(self._more() if self._more else {})
         if self._clock.known:
             status["time"] = self._clock.now()
+            status["kept"] = self._ring.kept
+            status["kept_since"] = self._ring.since()
+            status["gaps"] = self._ring.gaps()
         return json.dumps(status).encode()
