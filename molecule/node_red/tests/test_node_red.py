@@ -355,7 +355,7 @@ def test_a_changed_secret_converges(editor, host, converge):
 def test_a_downgrade_must_be_allowed(host, converge):
     refused = converge(node_red_version="4.1.0-1")
     assert refused.returncode != 0
-    assert "or node_red_allow_downgrade to true" in " ".join(refused.stdout.split())
+    assert "or set node_red_allow_downgrade: true" in " ".join(refused.stdout.split())
     assert not host.file("/etc/apt/preferences.d/node-red").exists
 
 
