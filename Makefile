@@ -7,7 +7,7 @@ bin := .venv/bin
 play = bin/play $(if $(ASK),--ask-pass --ask-become-pass) --inventory $(INVENTORY)
 
 # Default inventory: for verbs that change something, your Pi's; for those that only read, the demo's while it runs.
-pi device flash format repair feed: INVENTORY ?= inventories/home
+pi device flash format repair backup restore feed: INVENTORY ?= inventories/home
 status verify: INVENTORY ?= $(if $(wildcard $(demo)/.virtual/pi.json),$(demo),inventories/home)
 
 export RELEASE PYTHON
@@ -25,7 +25,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONDONTWRITEBYTECODE :=
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help help-text demo pi device flash format repair status verify fault feed check test bench clean image demo-feed
+.PHONY: help help-text demo pi device flash format repair backup restore status verify fault feed check test bench clean image demo-feed
 
 help:
 	@text="$$($(MAKE) --silent help-text)"; trap '' PIPE; echo "$$text" 2>/dev/null || : # no error with `make | head`
@@ -63,6 +63,13 @@ verify: .venv/.controller ## publish a reading and follow it through the whole c
 
 repair: .venv/.controller ## list and repair state files that a power cut damaged, and run pi (ARGS=--check: only list)
 	@$(play) playbooks/repair.yml $(ARGS)
+
+backup: .venv/.controller ## back up the site to all its targets now, as the timer does each night
+	@$(play) playbooks/backup.yml $(ARGS)
+
+restore: .venv/.controller ## restore the newest backup (FROM=target, ARCHIVE=id, HOST=another name, CONSENT=yes: do not ask)
+	@$(play) playbooks/restore.yml $(if $(FROM),--extra-vars restore_from=$(FROM)) $(if $(ARCHIVE),--extra-vars restore_archive=$(ARCHIVE)) \
+	  $(if $(HOST),--extra-vars restore_host=$(HOST)) $(if $(CONSENT),--extra-vars restore_consent=$(CONSENT)) $(ARGS)
 
 fault: .venv/.controller ## break something in the demo; repeat to repair it (WHAT=…; without it: list what can be broken)
 	@bin/fault $(WHAT) $(DEVICE)

@@ -1,0 +1,117 @@
+"""The archive: one tar stream, with a manifest of all its files as the last member.
+
+It is a stream, so that nothing of it has to be written to the card. Members are not compressed: restic compresses them,
+and recognises what has not changed since the night before. An archive without a manifest is not complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+from . import Problem
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+BLOCK = 1 << 20
+
+
+class _Hashed:
+    """A file that is hashed while it is read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.hash = file, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.file.read(size)
+        self.hash.update(data)
+        return data
+
+
+class Writer:
+    """Writes an archive to a stream."""
+
+    def __init__(self, stream: BinaryIO, about: dict) -> None:
+        self.about = {"format": FORMAT, "begun": time.time(), **about, "sources": {}, "files": {}}
+        self.tar = tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT)  # noqa: SIM115 (closed by close)
+
+    def add(self, name: str, size: int, file: BinaryIO, modified: float = 0, mode: int = 0o600) -> None:
+        """Add a file. A later one of the same name takes its place."""
+        member = tarfile.TarInfo(name)
+        member.size, member.mtime, member.mode = size, int(modified), mode
+        hashed = _Hashed(file)
+        self.tar.addfile(member, hashed)
+        self.about["files"][name] = {"size": size, "sha256": hashed.hash.hexdigest()}
+
+    def add_bytes(self, name: str, content: bytes, modified: float = 0) -> None:
+        self.add(name, len(content), io.BytesIO(content), modified)
+
+    def add_link(self, name: str, target: str) -> None:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = tarfile.SYMTYPE, target
+        self.tar.addfile(member)
+        self.about["files"][name] = {"link": target}
+
+    def leave_out(self, name: str) -> None:
+        """Forget a file that has been added, since it is gone from its source."""
+        self.about["files"].pop(name, None)
+
+    def close(self) -> dict:
+        self.about["ended"] = time.time()
+        content = json.dumps(self.about, indent=1, sort_keys=True).encode()
+        member = tarfile.TarInfo(MANIFEST)
+        member.size, member.mode = len(content), 0o600
+        self.tar.addfile(member, io.BytesIO(content))
+        self.tar.close()
+        return self.about
+
+
+def unpack(stream: BinaryIO, directory: Path) -> dict:
+    """Unpack an archive, and compare all its files with the manifest, which is returned.
+
+    Raises:
+        Problem: `damaged`, with the file that is not as it was.
+    """
+    found = {}
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with tarfile.open(fileobj=stream, mode="r|") as tar:
+            for member in tar:
+                path = directory / member.name
+                if not path.resolve().is_relative_to(directory.resolve()) or not (member.isfile() or member.issym()):
+                    raise Problem("damaged", f"the archive has a file of an unexpected kind: {member.name}")
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                path.unlink(missing_ok=True)
+                if member.issym():
+                    path.symlink_to(member.linkname)
+                    found[member.name] = {"link": member.linkname}
+                    continue
+                source = _Hashed(tar.extractfile(member))
+                with path.open("wb") as file:
+                    while data := source.read(BLOCK):
+                        file.write(data)
+                path.chmod(member.mode)
+                found[member.name] = {"size": path.stat().st_size, "sha256": source.hash.hexdigest()}
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        raise Problem("damaged", f"the archive cannot be read: {error}") from error
+    path = directory / MANIFEST
+    if found.pop(MANIFEST, None) is None:
+        raise Problem("damaged", "the archive has no manifest: the backup did not reach its end")
+    try:
+        manifest = json.loads(path.read_bytes())
+        wanted = manifest["files"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Problem("damaged", f"the manifest of the archive cannot be read: {error}") from error
+    if manifest.get("format") != FORMAT:
+        raise Problem("unknown_format", f"the archive has format {manifest.get('format')}; this program reads {FORMAT}")
+    for name, expected in wanted.items():
+        if found.get(name) != expected:
+            raise Problem("damaged", f"{name} in the archive is not as it was when it was backed up")
+    for name in found.keys() - wanted.keys():  # a file that was removed from its source during the backup
+        (directory / name).unlink()
+    return manifest

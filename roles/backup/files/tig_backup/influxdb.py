@@ -1,0 +1,386 @@
+"""InfluxDB 1.x: backed up shard by shard with its own portable backup, while points are written.
+
+Of each shard the manifest has, for each series and field, the count and sum of the points, and their first and last value,
+until the backup began. The database computes them, before the shard is copied and again after it: if they agree, the copy
+has exactly these points. After a restore they are computed again.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime
+import gzip
+import json
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import Problem
+from .archive import Writer
+
+INTERNAL = "_internal"
+# The database to which the present points are restored before they are added to those of the archive.
+PRESENT = "tig_pi_before_restore"
+NUMBERS = ("count", "sum", "first", "last")
+TEXTS = ("count", "first", "last")
+# A shard that is being written to is copied again so many times.
+ATTEMPTS = 3
+# Points that arrived since the backup are added in slices, each of which is a query that may not take too long.
+SLICE = 6 * 3600 * 10**9
+# A query must not read more series than the server allows: series × fields × functions of one query.
+MOST_ITERATORS = 900
+
+
+class Database:
+    """The server, and its account of an administrator."""
+
+    def __init__(self, source: dict, scratch: Path) -> None:
+        self.url = source["url"].rstrip("/")
+        self.user, self.password = source["user"], source["password"]
+        self.backup_address = source.get("backup_address", "127.0.0.1:8088")
+        self.scratch = scratch / "influxdb"
+
+    def query(self, statement: str, timeout: float = 300) -> list[dict]:
+        """The results of a statement; each has `series`, unless it has none."""
+        login = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+        request = urllib.request.Request(
+            f"{self.url}/query",
+            data=urllib.parse.urlencode({"q": statement, "epoch": "ns"}).encode(),
+            headers={"Authorization": f"Basic {login}"},
+        )
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=timeout) as answer:
+                results = json.load(answer)["results"]
+        except urllib.error.HTTPError as error:
+            raise Problem(
+                "database", f"InfluxDB refuses a query: {error.read().decode(errors='replace').strip()}"
+            ) from error
+        except (OSError, ValueError, KeyError) as error:
+            raise Problem("database", f"InfluxDB at {self.url} does not answer: {error}") from error
+        for result in results:
+            if "error" in result:
+                raise Problem("database", f"InfluxDB: {result['error']}")
+        return results
+
+    def rows(self, statement: str) -> list[list]:
+        return [
+            row for result in self.query(statement) for one in result.get("series", []) for row in one.get("values", [])
+        ]
+
+    def databases(self) -> list[str]:
+        return [name for (name,) in self.rows("SHOW DATABASES") if name not in (INTERNAL, PRESENT)]
+
+    def shards(self) -> list[dict]:
+        """The shards of all databases, the oldest first."""
+        found = []
+        for result in self.query("SHOW SHARDS"):
+            for series in result.get("series", []):
+                for row in series.get("values", []):
+                    shard = dict(zip(series["columns"], row, strict=True))
+                    if shard["database"] not in (INTERNAL, PRESENT):
+                        found.append(
+                            {
+                                "id": shard["id"],
+                                "database": shard["database"],
+                                "policy": shard["retention_policy"],
+                                "start": _nanoseconds(shard["start_time"]),
+                                "end": _nanoseconds(shard["end_time"]),
+                            }
+                        )
+        return sorted(found, key=lambda shard: (shard["database"], shard["policy"], shard["start"]))
+
+    def contents(self, shard: dict, until: int, database: str = "") -> dict:
+        """What the shard has until then: {measurement: {series: {field: {function: value}}}}."""
+        database = database or shard["database"]
+        end = min(shard["end"], until)
+        found: dict[str, dict] = {}
+        if end <= shard["start"]:
+            return found
+        place = f"{_name(database)}.{_name(shard['policy'])}"
+        for measurement, fields, series in self._measurements(database, shard["policy"]):
+            for group in _groups(fields, series):
+                columns = [
+                    f"{function}({_name(field)}) AS {_name(f'{function} {field}')}"
+                    for field in group
+                    for function in (NUMBERS if fields[field] in ("float", "integer", "unsigned") else TEXTS)
+                ]
+                statement = (
+                    f"SELECT {', '.join(columns)} FROM {place}.{_name(measurement)}"
+                    f" WHERE time >= {shard['start']} AND time < {end} GROUP BY *"
+                )
+                for result in self.query(statement):
+                    for one in result.get("series", []):
+                        self._add(found.setdefault(measurement, {}), one)
+        return found
+
+    @staticmethod
+    def _add(found: dict, series: dict) -> None:
+        """Add a row of the answer. A series may come in several rows, each with some of its columns."""
+        key = ",".join(f"{tag}={value}" for tag, value in sorted(series.get("tags", {}).items()))
+        for row in series["values"]:
+            for column, value in zip(series["columns"], row, strict=True):
+                function, _, field = column.partition(" ")
+                if field and value is not None:
+                    found.setdefault(key, {}).setdefault(field, {})[function] = value
+
+    def _measurements(self, database: str, policy: str) -> Iterator[tuple[str, dict[str, str], int]]:
+        """The measurements of a policy, with the types of their fields and the number of their series."""
+        place = f"{_name(database)}.{_name(policy)}"
+        for result in self.query(f"SHOW FIELD KEYS FROM {place}./.*/"):
+            for series in result.get("series", []):
+                fields = dict(series["values"])
+                (counted,) = self.rows(
+                    f"SHOW SERIES EXACT CARDINALITY ON {_name(database)} FROM {_name(series['name'])}"
+                ) or [[1]]
+                yield series["name"], fields, counted[-1]
+
+    def has_points(self, database: str) -> bool:
+        return bool(self.query(f"SHOW SERIES ON {_name(database)} LIMIT 1")[0].get("series"))
+
+    def back_up(self, *options: str) -> dict:
+        """Run InfluxDB's own portable backup into the scratch directory; its manifest."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.scratch.mkdir(mode=0o700)
+        self.tool("backup", *options, str(self.scratch))
+        (manifest,) = self.scratch.glob("*.manifest")
+        return json.loads(manifest.read_bytes())
+
+    def tool(self, verb: str, *arguments: str) -> None:
+        command = ["influxd", verb, "-portable", "-host", self.backup_address, *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
+            said = (result.stderr + result.stdout).strip().splitlines()
+            raise Problem("database", f"influxd {verb} fails: {said[-1] if said else 'it says nothing'}")
+
+
+def save(archive: Writer, name: str, source: dict, scratch: Path) -> None:
+    """Add all databases to the archive."""
+    server = Database(source, scratch)
+    begun = time.time_ns()
+    saved = []
+    meta: dict = {}
+    for shard in server.shards():
+        copy = _copied(server, shard, begun)
+        if copy is None:
+            continue
+        manifest, contents, is_steady = copy
+        (entry,) = manifest["files"]
+        with gzip.open(server.scratch / entry["fileName"]) as file:
+            # Without the compression, which would hide from restic what has not changed.
+            archive.add(_member(name, shard), entry["size"], file)
+        # What the server knows of databases, policies and shards: the last one knows all shards before it.
+        meta = {"file": (server.scratch / manifest["meta"]["fileName"]).read_bytes(), "size": manifest["meta"]["size"]}
+        saved.append({**shard, "size": entry["size"], "until": begun, "contents": contents, "steady": is_steady})
+    if meta:
+        archive.add_bytes(f"{name}/meta", meta["file"])
+    shutil.rmtree(server.scratch, ignore_errors=True)
+    archive.about["sources"][name] = {
+        "kind": "influxdb",
+        "until": begun,
+        "meta_size": meta.get("size", 0),
+        "shards": saved,
+        "points": sum(count for shard in saved for count in counts(shard["contents"])),
+    }
+
+
+def _copied(server: Database, shard: dict, until: int) -> tuple[dict, dict, bool] | None:
+    """Manifest and contents of a copy of a shard, and whether the contents are known to be exactly those of the copy.
+
+    They are not if points from before the backup, such as a node's backlog, arrive during every attempt. It is None if
+    the shard is gone, since its retention has ended.
+    """
+    before = server.contents(shard, until)
+    manifest: dict = {}
+    for _ in range(ATTEMPTS):
+        try:
+            manifest = server.back_up("-db", shard["database"], "-rp", shard["policy"], "-shard", str(shard["id"]))
+        except Problem:
+            if shard["id"] in {each["id"] for each in server.shards()}:
+                raise
+            return None
+        after = server.contents(shard, until)
+        if after == before:
+            return manifest, before, True
+        before = after
+    return manifest, before, False
+
+
+def _member(name: str, shard: dict) -> str:
+    quoted = [urllib.parse.quote(shard[key], safe="") for key in ("database", "policy")]
+    return f"{name}/{'/'.join(quoted)}/{shard['id']}.tar"
+
+
+def counts(contents: dict) -> Iterator[int]:
+    """The number of points of each series: that of the field that most of them have."""
+    for series in contents.values():
+        for fields in series.values():
+            yield max(functions["count"] for functions in fields.values())
+
+
+def differences(expected: dict, found: dict, at_least: bool = False) -> list[str]:
+    """In which series the contents of a shard are not those expected; with `at_least`, only where there are fewer points."""
+    problems = []
+    for measurement, series in expected.items():
+        for key, fields in series.items():
+            for field, functions in fields.items():
+                here = found.get(measurement, {}).get(key, {}).get(field, {})
+                wanted, count = functions["count"], here.get("count", 0)
+                what = f"{field} of {measurement},{key}".rstrip(",")
+                if count < wanted if at_least else count != wanted:
+                    problems.append(f"{what}: {count} points instead of {wanted}")
+                elif not at_least and here != functions:
+                    problems.append(f"{what}: other values")
+    return problems
+
+
+def restore(directory: Path, about: dict, source: dict, scratch: Path, aside: Path) -> list[str]:
+    """Restore the databases, and add to them the points that the server has now. What it has now is kept in `aside`.
+
+    The accounts have no rights on a restored database until they are granted again, so nobody writes to it meanwhile.
+    Returns what was done, in words.
+    """
+    server = Database(source, scratch)
+    portable = scratch / "portable"
+    _pack(directory, about, portable)
+    done = []
+    for database in sorted({shard["database"] for shard in about["shards"]}):
+        shards = [shard for shard in about["shards"] if shard["database"] == database]
+        present = aside / urllib.parse.quote(database, safe="") if _has_points(server, database) else None
+        now = []
+        if present:
+            present.mkdir(mode=0o700, parents=True)
+            server.tool("backup", "-db", database, str(present))
+            soon = time.time_ns() + 366 * 86400 * 10**9
+            now = [
+                {**shard, "contents": server.contents(shard, soon)}
+                for shard in server.shards()
+                if shard["database"] == database
+            ]
+        try:
+            _replace(server, database, portable)
+            problems = _compare(server, shards)
+            if problems:
+                raise Problem(
+                    "differs", f"the restored database {database} is not as it was: {'; '.join(problems[:5])}"
+                )
+        except Problem:
+            if present:
+                _replace(server, database, present)
+            raise
+        points = sum(count for shard in shards for count in counts(shard["contents"]))
+        done.append(f"restored {points} points of database {database}")
+        if present:
+            added = _merge(server, database, present, shards, now)
+            done.append(
+                f"added {added} points that arrived since, or that only this Pi had; all of them are kept in {present}"
+            )
+    return done
+
+
+def _has_points(server: Database, database: str) -> bool:
+    return database in server.databases() and server.has_points(database)
+
+
+def _pack(directory: Path, about: dict, portable: Path) -> None:
+    """Make of the archive's files what `influxd restore -portable` reads."""
+    shutil.rmtree(portable, ignore_errors=True)
+    portable.mkdir(mode=0o700, parents=True)
+    stem = datetime.datetime.fromtimestamp(about["until"] // 10**9, datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    files = []
+    for shard in about["shards"]:
+        name = f"{stem}.s{shard['id']}.tar.gz"
+        member = directory.parent / _member(directory.name, shard)
+        with member.open("rb") as file, gzip.open(portable / name, "wb", compresslevel=0) as packed:
+            shutil.copyfileobj(file, packed, 1 << 20)
+        member.unlink()  # not twice on the card
+        entry = {"database": shard["database"], "policy": shard["policy"], "shardID": shard["id"]}
+        files.append({**entry, "fileName": name, "size": shard["size"], "lastModified": 0})
+    if files:
+        shutil.copy(directory / "meta", portable / f"{stem}.meta")
+    manifest = {"meta": {"fileName": f"{stem}.meta", "size": about["meta_size"]}, "limited": False, "files": files}
+    (portable / f"{stem}.manifest").write_text(json.dumps(manifest))
+
+
+def _replace(server: Database, database: str, portable: Path) -> None:
+    server.query(f"DROP DATABASE {_name(database)}")
+    server.tool("restore", "-db", database, str(portable))
+
+
+def _compare(server: Database, shards: list[dict]) -> list[str]:
+    """Where the restored shards differ from the manifest. The server numbers them again, but keeps policy and times."""
+    problems = []
+    for shard in shards:
+        found = _enabled(server, shard)
+        problems += differences(shard["contents"], found, at_least=not shard["steady"])
+    return problems
+
+
+def _enabled(server: Database, shard: dict, seconds: float = 120) -> dict:
+    """The contents of a shard until its end of the backup; it takes a moment until a restored shard can be queried."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return server.contents(shard, shard["until"])
+        except Problem as problem:
+            if "shard is disabled" not in str(problem) or time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+
+
+def _merge(server: Database, database: str, present: Path, shards: list[dict], now: list[dict]) -> int:
+    """Add the points of the present shards that are not exactly as in the archive; the number of points written."""
+    archived = {(shard["policy"], shard["start"]): shard["contents"] for shard in shards}
+    other = [shard for shard in now if shard["contents"] != archived.get((shard["policy"], shard["start"]), {})]
+    if not other:
+        return 0
+    with contextlib.suppress(Problem):
+        server.query(f"DROP DATABASE {_name(PRESENT)}")
+    server.tool("restore", "-db", database, "-newdb", PRESENT, str(present))
+    policies = {row[0] for row in server.rows(f"SHOW RETENTION POLICIES ON {_name(database)}")}
+    written = 0
+    for shard in other:
+        if shard["policy"] not in policies:
+            # The role gives it its duration.
+            server.query(
+                f"CREATE RETENTION POLICY {_name(shard['policy'])} ON {_name(database)} DURATION INF REPLICATION 1"
+            )
+            policies.add(shard["policy"])
+        _enabled(server, {**shard, "database": PRESENT, "until": shard["end"]})
+        for measurement in shard["contents"]:
+            for start in range(shard["start"], shard["end"], SLICE):
+                source, target = (
+                    f"{_name(PRESENT)}.{_name(shard['policy'])}",
+                    f"{_name(database)}.{_name(shard['policy'])}",
+                )
+                ((_, count),) = server.rows(
+                    f"SELECT * INTO {target}.{_name(measurement)} FROM {source}.{_name(measurement)}"
+                    f" WHERE time >= {start} AND time < {min(start + SLICE, shard['end'])} GROUP BY *"
+                )
+                written += count
+    server.query(f"DROP DATABASE {_name(PRESENT)}")
+    return written
+
+
+def _groups(fields: dict[str, str], series: int) -> Iterator[list[str]]:
+    """The fields in groups that one query may ask for."""
+    size = max(1, MOST_ITERATORS // (len(NUMBERS) * max(series, 1)))
+    names = sorted(fields)
+    for first in range(0, len(names), size):
+        yield names[first : first + size]
+
+
+def _name(name: str) -> str:
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def _nanoseconds(text: str) -> int:
+    moment = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return int((moment - datetime.datetime.fromtimestamp(0, datetime.UTC)).total_seconds()) * 10**9

@@ -1,0 +1,287 @@
+"""The repositories: encrypted, deduplicated, made by restic, one on each target."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from . import Problem
+
+FILE = "tig-pi.tar"
+# A snapshot gets this tag once it has been checked. Only snapshots that have it are restored, or count as the last good one.
+CHECKED = "checked"
+# What restic 0.14 to 0.18 say. Only since 0.17 its exit status says some of it.
+MESSAGES = [
+    ("wrong_key", r"wrong password or no key found"),
+    ("locked", r"repository is already locked"),
+    ("disk_full", r"no space left on device|disk quota exceeded"),
+    ("host_key", r"Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED"),
+    ("refused", r"Permission denied \("),
+    (
+        "unreachable",
+        r"Connection (refused|timed out|reset|closed)|No route to host|Could not resolve|Network is unreachable",
+    ),
+    (
+        "no_repository",
+        r"Is there a repository at the following location|unable to open config file|repository does not exist",
+    ),
+    (
+        "damaged",
+        r"ciphertext verification failed|repository contains errors|pack .*(does not match|damaged|invalid|not found)"
+        r"|invalid data returned|unexpected EOF|does not exist in the repository|file size|corrupt|hash mismatch|not found in"
+        r"|invalid character|load <|id .* not found",
+    ),
+    ("unreachable", r"unable to start the sftp session|ssh command exited|connection lost"),
+]
+EXPLANATIONS = {
+    "wrong_key": "the key is not that of the repository: it was made with another recovery key, or belongs to another site",
+    "locked": "another program uses the repository",
+    "disk_full": "the target is full",
+    "host_key": "the host does not have the SSH key that the inventory declares for it",
+    "refused": "the host does not accept this Pi's SSH key; `make backup` prints the line for its authorized_keys",
+    "unreachable": "the target cannot be reached",
+    "no_repository": "there is no repository",
+    "damaged": "the repository is damaged",
+}
+
+
+@dataclasses.dataclass
+class Snapshot:
+    id: str
+    time: str
+    checked: bool
+
+
+class Repository:
+    """A repository on a target. `command` starts restic, with the options that the target needs."""
+
+    def __init__(self, target: dict, password: str, host: str, scratch: Path) -> None:
+        self.target, self.password, self.host, self.scratch = target, password, host, scratch
+        self.location, self.options = "", []
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Repository]:
+        """Mount the target if it is a disk, and know where the repository is."""
+        kind = self.target["kind"]
+        with contextlib.ExitStack() as stack:
+            if kind == "disk":
+                directory = stack.enter_context(_disk(self.target, self.scratch))
+                self.location = str(directory / self.target.get("path", "tig-pi").lstrip("/") / self.host)
+            elif kind == "directory":
+                directory = Path(self.target["path"])
+                _refuse_the_card(directory)
+                self.location = str(directory / self.host)
+            elif kind == "ssh":
+                self.location, self.options = self._ssh()
+            else:
+                raise Problem("unknown_target", f"a target of kind {kind} is not one of this program's")
+            yield self
+
+    def _ssh(self) -> tuple[str, list[str]]:
+        known, key = self.scratch / "known_hosts", self.scratch / "ssh_key"
+        host, port = self.target["host"], int(self.target.get("port", 22))
+        name = host if port == 22 else f"[{host}]:{port}"
+        known.write_text(f"{name} {self.target['host_key']}\n")
+        key.touch(mode=0o600)
+        key.write_text(self.target["key"])
+        command = [
+            "ssh",
+            "-F",
+            "none",
+            "-i",
+            str(key),
+            "-p",
+            str(port),
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "ConnectTimeout=20",
+        ]
+        command += ["-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=yes", "-o", f"UserKnownHostsFile={known}"]
+        command += ["-o", "ServerAliveInterval=30", "-o", "ServerAliveCountMax=4"]
+        command += [f"{self.target['user']}@{host}", "-s", "sftp"]
+        path = f"{self.target.get('path', 'tig-pi')}/{self.host}"
+        return f"sftp:{self.target['user']}@{host}:{path}", ["-o", f"sftp.command={shlex.join(command)}"]
+
+    def _command(self, *arguments: str) -> list[str]:
+        return ["restic", "--repo", self.location, "--no-cache", *self.options, *arguments]
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        # Packs are assembled in TMPDIR, which is in memory. Two at a time, so that they fit.
+        return {
+            **os.environ,
+            "RESTIC_PASSWORD": self.password,
+            "TMPDIR": str(self.scratch),
+            "HOME": str(self.scratch),
+            "GOGC": "20",
+            "GOMAXPROCS": "2",
+            "LC_ALL": "C.UTF-8",
+        }
+
+    def _run(self, *arguments: str) -> str:
+        try:
+            result = subprocess.run(self._command(*arguments), env=self._environment, capture_output=True, text=True)
+        except FileNotFoundError as error:
+            raise Problem("no_restic", "restic is not installed") from error
+        if result.returncode:
+            raise self._problem(result.stderr + result.stdout)
+        return result.stdout
+
+    def _problem(self, said: str) -> Problem:
+        said = said.strip()
+        for name, pattern in MESSAGES:
+            if re.search(pattern, said):
+                last = said.splitlines()[-1] if said else ""
+                return Problem(name, f"{EXPLANATIONS[name]} ({self.location}: {last})")
+        return Problem("failed", f"restic fails at {self.location}: {said or 'it says nothing'}")
+
+    def ready(self) -> None:
+        """Create the repository, unless there is one. What is not a repository is not touched."""
+        try:
+            self._run("cat", "config")
+        except Problem as problem:
+            if problem.name != "no_repository":
+                raise
+            if self.target["kind"] != "ssh" and Path(self.location).is_dir() and any(Path(self.location).iterdir()):
+                raise Problem("no_repository", f"{self.location} is not empty, and not a repository") from problem
+            self._run("init")
+        self._run("unlock")  # what a power cut left; the lock of a program that runs is kept
+
+    def backup(self, write) -> dict:
+        """Store what `write` writes to a stream. An archive that breaks off is not stored.
+
+        Returns the bytes added and processed, and the snapshot's id.
+        """
+        command = self._command("backup", "--stdin", "--stdin-filename", FILE, "--host", self.host, "--json")
+        process = subprocess.Popen(
+            command, env=self._environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        said: list[bytes] = []
+        reader = _read_all(process.stdout, said)
+        try:
+            about = write(process.stdin)
+            process.stdin.close()
+        except BaseException as error:
+            process.kill()  # before its input ends, which it would take for the end of the archive
+            process.wait()
+            reader.join()
+            if isinstance(error, BrokenPipeError):
+                raise self._problem(b"".join(said).decode(errors="replace")) from error
+            raise
+        process.wait()
+        reader.join()
+        text = b"".join(said).decode(errors="replace")
+        summary = next((line for line in _json_lines(text) if line.get("message_type") == "summary"), None)
+        if process.returncode or not summary:
+            raise self._problem("\n".join(line for line in text.splitlines() if '"status"' not in line))
+        return {
+            "snapshot": summary["snapshot_id"],
+            "bytes_added": summary["data_added"],
+            "bytes": summary["total_bytes_processed"],
+            "manifest": about,
+        }
+
+    def check(self, part: str) -> None:
+        """Read the structure of the repository, and the data of a part of it, such as `3/14`."""
+        self._run("check", f"--read-data-subset={part}")
+
+    def mark_checked(self, snapshot: str) -> None:
+        self._run("tag", "--add", CHECKED, snapshot)
+
+    def forget(self, keep: dict) -> None:
+        """Remove what the policy does not keep. Snapshots that were not checked are removed once a checked one is newer."""
+        policy = [f"--keep-{span}={count}" for span, count in keep.items() if count]
+        self._run("forget", "--host", self.host, "--group-by", "host", "--tag", CHECKED, "--keep-last=1", *policy)
+        unchecked = [snapshot.id for snapshot in self.snapshots() if not snapshot.checked]
+        if unchecked:
+            self._run("forget", *unchecked)
+        self._run("prune")
+
+    def snapshots(self) -> list[Snapshot]:
+        """All snapshots of this host, the newest first."""
+        found = json.loads(self._run("snapshots", "--host", self.host, "--json") or "null") or []
+        return [
+            Snapshot(one["short_id"], one["time"], CHECKED in (one.get("tags") or []))
+            for one in sorted(found, key=lambda one: one["time"], reverse=True)
+        ]
+
+    @contextlib.contextmanager
+    def read(self, snapshot: str) -> Iterator[BinaryIO]:
+        """The archive as a stream."""
+        errors = self.scratch / "restic-errors"
+        with errors.open("wb") as log:
+            command = self._command("dump", snapshot, f"/{FILE}")
+            process = subprocess.Popen(command, env=self._environment, stdout=subprocess.PIPE, stderr=log)
+        try:
+            yield process.stdout
+        except Problem as problem:
+            process.kill()
+            process.wait()
+            said = errors.read_text(errors="replace")
+            raise self._problem(said) if said.strip() and problem.name == "damaged" else problem from None
+        finally:
+            process.stdout.close()
+            process.wait()
+        if process.returncode not in (0, -signal.SIGPIPE, 141):
+            raise self._problem(errors.read_text(errors="replace"))
+
+
+def _json_lines(text: str) -> Iterator[dict]:
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            if isinstance(found := json.loads(line), dict):
+                yield found
+
+
+def _read_all(stream: BinaryIO, into: list[bytes]) -> threading.Thread:
+    """Read a program's output while something else is written to it."""
+    thread = threading.Thread(target=lambda: into.extend(iter(lambda: stream.read(65536), b"")))
+    thread.start()
+    return thread
+
+
+def _refuse_the_card(directory: Path) -> None:
+    """A directory of another disk. That of the root file system dies with the card."""
+    if not directory.is_dir():
+        raise Problem("unreachable", f"{directory} does not exist; is the disk plugged in, or the share mounted?")
+    if directory.stat().st_dev == Path("/").stat().st_dev:
+        raise Problem("on_the_card", f"{directory} is on the card itself: nothing is mounted there")
+
+
+@contextlib.contextmanager
+def _disk(target: dict, scratch: Path) -> Iterator[Path]:
+    """Mount a disk by its UUID or its label for as long as it is used."""
+    kind, name = next((key, target[key]) for key in ("uuid", "label") if target.get(key))
+    device = Path(f"/dev/disk/by-{kind}/{name}")
+    for _ in range(10):  # a disk that sleeps, or a stick that has just been plugged in
+        if device.exists():
+            break
+        time.sleep(0.5)
+    else:
+        raise Problem("unreachable", f"there is no disk with the {kind} {name}; is it plugged in?")
+    root = os.stat("/").st_dev
+    if os.stat(device.resolve()).st_rdev == root:
+        raise Problem("on_the_card", f"the disk with the {kind} {name} is the card itself")
+    place = scratch / "disk"
+    place.mkdir(exist_ok=True)
+    result = subprocess.run(
+        ["mount", "-o", "nosuid,nodev,noexec", device, place], capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        raise Problem("unreachable", f"the disk with the {kind} {name} cannot be mounted: {result.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=False)

@@ -1,0 +1,55 @@
+"""What became of the last backups: a line for each target, for people, Telegraf and `make status`."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+from . import Problem
+
+NAME = "status.json"
+
+
+def read(state: Path) -> dict[str, dict]:
+    try:
+        return {one["target"]: one for one in json.loads((state / NAME).read_bytes())}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def write(state: Path, targets: dict[str, dict]) -> None:
+    staged = state / f".{NAME}.new"
+    staged.write_text(json.dumps(list(targets.values()), indent=1, sort_keys=True) + "\n")
+    staged.chmod(0o644)  # Telegraf reads it
+    os.replace(staged, state / NAME)
+
+
+def succeeded(target: str, before: dict, result: dict, seconds: float) -> dict:
+    return {
+        **before,
+        "target": target,
+        "failed": 0,
+        "problem": "",
+        "text": "",
+        "attempted": int(time.time()),
+        "succeeded": int(result["manifest"]["begun"]),
+        "seconds": round(seconds, 1),
+        "bytes": result["bytes"],
+        "bytes_added": result["bytes_added"],
+        "archives": result["archives"],
+    }
+
+
+def failed(target: str, before: dict, problem: Problem, seconds: float) -> dict:
+    return {
+        "succeeded": 0,
+        **before,
+        "target": target,
+        "failed": 1,
+        "problem": problem.name,
+        "text": str(problem),
+        "attempted": int(time.time()),
+        "seconds": round(seconds, 1),
+    }

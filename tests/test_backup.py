@@ -1,0 +1,551 @@
+"""The program that backs up and restores, with the real restic, SQLite, InfluxDB and Mosquitto."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from chain import libraries, program, wait_until
+from project import REPOSITORY, load
+from state_services import Broker, Database
+
+sys.path.insert(0, str(REPOSITORY / "roles/backup/files"))
+from tig_backup import Problem, archive, files, influxdb, mosquitto
+from tig_backup.repository import Repository
+
+os.environ["TIG_BACKUP_LIBRARY"] = str(REPOSITORY / "roles/backup/files")
+pytestmark = pytest.mark.slow  # restic derives a key at each start
+
+MAIN = load("roles/backup/files/tig-pi-backup")
+
+
+@pytest.fixture(autouse=True)
+def programs(monkeypatch):
+    """restic and influxd, found as the program finds them on a Pi."""
+    folders = {str(Path(program("restic", "restic")).parent), str(Path(program("influxd", "influxdb")).parent)}
+    monkeypatch.setenv("PATH", ":".join([*sorted(folders), os.environ["PATH"]]))
+    for name, value in libraries(program("influxd", "influxdb")).items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def disk():
+    """A directory on another file system than the root's."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def site(tmp_path, disk):
+    """A host with a database of SQLite and a directory of files, and one target."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "flows.json").write_text("[1]")
+    (data / ".cache").mkdir()
+    (data / ".cache/x").write_text("left out")
+    with contextlib.closing(sqlite3.connect(tmp_path / "grafana.db")) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("CREATE TABLE user (name)")
+        database.execute("INSERT INTO user VALUES ('me')")
+        database.commit()
+    configuration = {
+        "site": "home",
+        "name": "pi",
+        "password": "right",
+        "state": str(tmp_path / "state"),
+        "scratch": str(disk / "scratch"),
+        "bundle": str(tmp_path / "site.vault"),
+        "keep": {"daily": 7, "weekly": 4, "monthly": 12},
+        "targets": [{"name": "stick", "kind": "directory", "path": str(disk / "stick")}],
+        "sources": [
+            {"name": "grafana", "kind": "sqlite", "path": str(tmp_path / "grafana.db"), "count": ["user", "dashboard"]},
+            {"name": "node-red", "kind": "directory", "path": str(data), "exclude": [".cache"]},
+        ],
+    }
+    (disk / "stick").mkdir()
+    return configuration
+
+
+def run(configuration: dict, *arguments: str) -> subprocess.CompletedProcess[str]:
+    path = Path(configuration["state"]).with_name("backup.json")
+    path.write_text(json.dumps(configuration))
+    command = [sys.executable, REPOSITORY / "roles/backup/files/tig-pi-backup", *arguments, f"--configuration={path}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def status(configuration: dict) -> dict[str, dict]:
+    return {one["target"]: one for one in json.loads(run(configuration, "status").stdout)}
+
+
+def archives(configuration: dict) -> list[str]:
+    listed = run(configuration, "list")
+    assert listed.returncode == 0, listed.stderr
+    return [line.split()[1] for line in listed.stdout.splitlines() if "not checked" not in line]
+
+
+# --- The archive ---
+
+
+def packed(*members: tuple[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    writer = archive.Writer(stream, {"site": "home"})
+    for name, content in members:
+        writer.add_bytes(name, content)
+    writer.close()
+    return stream.getvalue()
+
+
+def test_an_archive_is_unpacked_as_it_was_packed(tmp_path):
+    content = random.Random(1).randbytes(3 << 20)
+    manifest = archive.unpack(io.BytesIO(packed(("a/b", content), ("c", b""))), tmp_path / "to")
+    assert manifest["site"] == "home"
+    assert (tmp_path / "to/a/b").read_bytes() == content
+    assert (tmp_path / "to/c").read_bytes() == b""
+
+
+def test_an_archive_damaged_at_any_byte_of_its_files_is_refused(tmp_path):
+    whole = packed(("a", random.Random(1).randbytes(2000)), ("b", b"text" * 200))
+    end = whole.rstrip(b"\0").rfind(b"}") + 1  # of the manifest; zeros follow
+    for place in random.Random(2).sample(range(end), 200):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << random.Random(place).randrange(8)
+        with contextlib.suppress(Problem):
+            manifest = archive.unpack(io.BytesIO(bytes(damaged)), tmp_path / str(place))
+            # What the damage did not reach: padding, owners, times of the archive itself.
+            for name, expected in (("a", random.Random(1).randbytes(2000)), ("b", b"text" * 200)):
+                assert (tmp_path / str(place) / name).read_bytes() == expected, place
+            assert set(manifest["files"]) == {"a", "b"}
+
+
+def test_an_archive_that_breaks_off_is_refused(tmp_path):
+    whole = packed(("a", bytes(5000)), ("b", b"text" * 2000))
+    for length in (0, 100, 600, 5000, 8000, len(whole) // 2, whole.rindex(b'"a"')):
+        with pytest.raises(Problem) as refused:
+            archive.unpack(io.BytesIO(whole[:length]), tmp_path / str(length))
+        assert refused.value.name == "damaged"
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside"])
+def test_an_archive_writes_nothing_outside_its_directory(tmp_path, name):
+    with pytest.raises(Problem):
+        archive.unpack(io.BytesIO(packed((name, b"x"))), tmp_path / "to")
+    assert not (tmp_path / "outside").exists()
+    assert not Path("/outside").exists()
+
+
+# --- Backups and restorations ---
+
+
+def test_a_backup_is_restored_and_what_was_there_is_kept(site, tmp_path):
+    done = run(site, "run")
+    assert done.returncode == 0, done.stderr
+    with contextlib.closing(sqlite3.connect(tmp_path / "grafana.db")) as database:
+        database.execute("DELETE FROM user")
+        database.commit()
+    (tmp_path / "data/flows.json").write_text("[2]")
+    (tmp_path / "data/new").write_text("since")
+    assert run(site, "fetch").returncode == 0
+    restored = run(site, "restore")
+    assert restored.returncode == 0, restored.stderr
+    with contextlib.closing(sqlite3.connect(tmp_path / "grafana.db")) as database:
+        assert database.execute("SELECT name FROM user").fetchall() == [("me",)]
+    assert (tmp_path / "data/flows.json").read_text() == "[1]"
+    assert not (tmp_path / "data/new").exists()
+    assert (tmp_path / "data/.cache/x").exists()
+    (aside,) = Path(site["state"]).glob("before-restore-*")
+    assert (aside / "node-red/flows.json").read_text() == "[2]"
+    assert (aside / "node-red/new").read_text() == "since"
+    assert (aside / "grafana/grafana.db").exists()
+
+
+def test_an_unchanged_host_adds_almost_nothing_to_the_repository(site, tmp_path):
+    (tmp_path / "data/large").write_bytes(random.Random(1).randbytes(20 << 20))
+    assert run(site, "run").returncode == 0
+    assert status(site)["stick"]["bytes_added"] > 20 << 20
+    assert run(site, "run").returncode == 0
+    assert status(site)["stick"]["bytes_added"] < 4 << 20
+
+
+def test_the_policy_keeps_one_archive_a_day_and_the_newest(site):
+    for _ in range(3):
+        assert run(site, "run").returncode == 0
+    assert len(archives(site)) == 1
+    assert status(site)["stick"]["archives"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda site, disk: site.update(password="wrong"), "wrong_key"),
+        (lambda site, disk: site["targets"][0].update(path=str(disk / "unplugged")), "unreachable"),
+        (lambda site, disk: site["targets"][0].update(path="/var/tmp"), "on_the_card"),
+        (lambda site, disk: site["targets"][0].update(kind="disk", uuid="0000-0000"), "unreachable"),
+        (lambda site, disk: ((disk / "stick/pi/config").unlink(), (disk / "stick/pi/x").touch()), "no_repository"),
+        (lambda site, disk: _damage(disk / "stick/pi/data"), "damaged"),
+        (lambda site, disk: shutil.rmtree(disk / "stick/pi/index"), "damaged"),
+    ],
+    ids=["wrong key", "unplugged", "the card", "no disk", "not a repository", "damaged packs", "lost indexes"],
+)
+def test_a_problem_has_a_name_and_the_last_good_archive_stays(site, disk, change, problem):
+    if Path("/var/tmp").stat().st_dev != Path("/").stat().st_dev:
+        pytest.skip("/var/tmp is another file system here")
+    assert run(site, "run").returncode == 0
+    before = {
+        path: path.stat().st_size
+        for path in (disk / "stick").rglob("*")
+        if path.is_file() and "snapshots" in path.parts
+    }
+    good = status(site)["stick"]["succeeded"]
+    change(site, disk)
+    failed = run(site, "run")
+    assert failed.returncode == 1
+    told = status(site)["stick"]
+    assert (told["failed"], told["problem"], told["succeeded"]) == (1, problem, good), told
+    assert f"stick: {problem}: " in failed.stderr
+    assert (
+        before.items() <= {path: path.stat().st_size for path in (disk / "stick").rglob("*") if path.is_file()}.items()
+    )
+
+
+def _damage(folder: Path) -> None:
+    """A few bytes of each pack are other ones."""
+    for pack in folder.glob("*/*"):
+        pack.chmod(0o600)
+        with pack.open("r+b") as file:
+            file.seek(pack.stat().st_size // 3)
+            file.write(b"\xaa" * 16)
+
+
+def test_one_target_that_fails_does_not_keep_the_others_from_their_backup(site, disk):
+    site["targets"].insert(0, {"name": "nas", "kind": "directory", "path": str(disk / "unplugged")})
+    failed = run(site, "run")
+    assert failed.returncode == 1
+    assert {name: one["problem"] for name, one in status(site).items()} == {"nas": "unreachable", "stick": ""}
+    fetched = run(site, "fetch")
+    assert fetched.returncode == 0
+    assert json.loads(fetched.stdout)["target"] == "stick"
+
+
+def test_a_full_target_is_named(site, tmp_path):
+    """With a file system of its own, where this machine lets us mount one."""
+    full = tmp_path / "full"
+    full.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", full], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("this machine does not mount a file system for the test")
+    try:
+        (tmp_path / "data/large").write_bytes(random.Random(1).randbytes(8 << 20))
+        site["targets"][0]["path"] = str(full)
+        assert run(site, "run").returncode == 1
+        assert status(site)["stick"]["problem"] == "disk_full"
+    finally:
+        subprocess.run(["umount", full], check=True)
+
+
+def test_a_damaged_archive_is_refused_and_the_one_before_it_is_offered(site, tmp_path, disk):
+    (tmp_path / "data/large").write_bytes(random.Random(1).randbytes(8 << 20))
+    site["keep"] = {"daily": 7}
+    repository = Repository(site["targets"][0], "right", "pi", disk / "scratch")
+    assert run(site, "run").returncode == 0
+    (older,) = archives(site)
+    known = set((disk / "stick/pi/data").rglob("*"))
+    (tmp_path / "data/large").write_bytes(random.Random(2).randbytes(8 << 20))
+    with repository.opened():
+        done = repository.backup(MAIN.Backup(site).write)  # without the policy, which keeps one of a day
+        repository.mark_checked(done["snapshot"])
+    for pack in set((disk / "stick/pi/data").rglob("*")) - known:
+        if pack.is_file() and pack.stat().st_size > 1 << 20:
+            _damage_one(pack)
+    refused = run(site, "fetch")
+    assert refused.returncode == 1
+    assert "damaged: " in refused.stderr
+    assert f"the one before it is {older}" in refused.stderr
+    assert not (Path(site["state"]) / "fetched").exists()
+    assert run(site, "restore").returncode == 1
+    assert run(site, "fetch", "--archive", older).returncode == 0
+
+
+def _damage_one(pack: Path) -> None:
+    pack.chmod(0o600)
+    with pack.open("r+b") as file:
+        file.seek(1000)
+        file.write(b"\xaa" * 16)
+
+
+def test_an_archive_that_breaks_off_is_not_stored(site, disk):
+    repository = Repository(site["targets"][0], "right", "pi", disk / "scratch")
+    (disk / "scratch").mkdir(mode=0o700)
+
+    def breaks_off(stream):
+        archive.Writer(stream, {"site": "home"}).add_bytes("a", bytes(100000))
+        raise Problem("source_damaged", "a database cannot be read")
+
+    with repository.opened():
+        repository.ready()
+        with pytest.raises(Problem) as failed:
+            repository.backup(breaks_off)
+        assert failed.value.name == "source_damaged"
+        assert repository.snapshots() == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"), [("site", "cabin", "other_site"), ("password", "wrong", "wrong_key")]
+)
+def test_an_archive_of_another_site_is_refused(site, key, value, problem):
+    assert run(site, "run").returncode == 0
+    site[key] = value
+    refused = run(site, "fetch")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"{problem}: ")
+
+
+def test_an_archive_of_a_newer_service_is_refused(site, monkeypatch):
+    site["sources"][0]["package"] = "dpkg"
+    assert run(site, "run").returncode == 0
+    newer = MAIN.packages() | {"dpkg": "0.1"}
+    monkeypatch.setattr(MAIN, "packages", lambda: newer)
+    backup = MAIN.Backup(site)
+    with backup.alone(), pytest.raises(Problem) as refused:
+        backup.fetch_from(site["targets"][0], "", "", Path(site["state"]) / "fetched")
+    assert refused.value.name == "older_package"
+    assert "dpkg 0.1 is older than " in str(refused.value)
+
+
+def test_two_of_these_programs_do_not_run_at_a_time(site):
+    backup = MAIN.Backup(site)
+    with backup.alone():
+        refused = run(site, "run")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("busy: ")
+
+
+# --- The sources ---
+
+
+def test_files_that_change_meanwhile_are_of_one_moment(tmp_path):
+    """Two files that are written one after the other, as flows and credentials are, belong together in the archive."""
+    root = tmp_path / "data"
+    root.mkdir()
+    is_done = threading.Event()
+
+    def write(number: int) -> None:
+        for name in ("flows.json", "flows_cred.json"):
+            (root / f".{name}").write_text(str(number))
+            (root / f".{name}").replace(root / name)
+
+    def keep_writing() -> None:
+        number = 1
+        while not is_done.wait(0.02):
+            number += 1
+            write(number)
+
+    write(1)
+    thread = threading.Thread(target=keep_writing)
+    thread.start()
+    try:
+        for attempt in range(20):
+            stream = io.BytesIO()
+            writer = archive.Writer(stream, {})
+            try:
+                files.save_directory(writer, "node-red", {"path": str(root), "exclude": [".*"]}, tmp_path)
+            except Problem:  # changes faster than it can be read
+                continue
+            writer.close()
+            archive.unpack(io.BytesIO(stream.getvalue()), tmp_path / str(attempt))
+            one, other = (
+                (tmp_path / str(attempt) / "node-red" / name).read_text() for name in ("flows.json", "flows_cred.json")
+            )
+            assert int(one) - int(other) in (0, 1)
+    finally:
+        is_done.set()
+        thread.join()
+
+
+def test_a_damaged_sqlite_database_is_named(tmp_path):
+    (tmp_path / "grafana.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(Problem) as refused:
+        files.save_sqlite(archive.Writer(io.BytesIO(), {}), "grafana", {"path": str(tmp_path / "grafana.db")}, tmp_path)
+    assert refused.value.name == "source_damaged"
+
+
+def test_retained_messages_are_restored_to_a_broker_that_has_newer_ones(tmp_path, monkeypatch):
+    old, new = Broker(tmp_path / "old"), Broker(tmp_path / "new")
+
+    def retain(broker: Broker, **messages: str) -> None:
+        client = broker.client("device")
+        for name, payload in messages.items():
+            client.publish(f"tig/{name}/status", payload, qos=1, retain=True).wait_for_publish(10)
+        broker.close(client)
+
+    def retained(broker: Broker) -> dict[str, str]:
+        client = broker.client("reader")
+        client.subscribe("tig/#", qos=1)
+        client.told.get(timeout=10)
+        time.sleep(0.5)
+        found = dict(client.told.queue)
+        broker.close(client)
+        return {topic: payload.decode() for topic, payload in found.items()}
+
+    for broker in (old, new):
+        assert broker.start()
+    fake = tmp_path / "bin/systemctl"
+    fake.parent.mkdir()
+    fake.write_text(f"#!/bin/sh\necho {old.broker.process.pid}\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    retain(old, one="old", two="old", three="old")
+    retain(new, two="new", four="new")
+    away = new.client("away", clean=False)
+    away.subscribe("waiting", qos=1)
+    new.close(away)
+
+    stream = io.BytesIO()
+    writer = archive.Writer(stream, {})
+    mosquitto.save(writer, "mosquitto", {"path": str(old.path(old.store)), "unit": "mosquitto.service"}, tmp_path)
+    manifest = writer.close()
+    assert manifest["sources"]["mosquitto"]["retained"] == 3
+    archive.unpack(io.BytesIO(stream.getvalue()), tmp_path / "unpacked")
+    old.stop()
+    client = new.client("device")
+    client.publish("waiting", "waits", qos=1).wait_for_publish(10)
+    new.close(client)
+    new.stop()
+    said = mosquitto.restore(
+        tmp_path / "unpacked/mosquitto", {}, {"path": str(new.path(new.store))}, tmp_path, tmp_path / "aside"
+    )
+    assert said == ["restored 2 retained messages; 1 topics have a newer one"]
+    assert new.start()
+    assert retained(new) == {
+        "tig/one/status": "old",
+        "tig/two/status": "new",
+        "tig/three/status": "old",
+        "tig/four/status": "new",
+    }
+    back = new.client("away", clean=False)
+    wait_until(lambda: back.told.qsize(), "the message that waited")
+    assert back.told.get() == ("waiting", b"waits")
+    new.close(back)
+    new.stop()
+
+
+@pytest.fixture
+def databases(tmp_path):
+    started = []
+
+    def start(name: str) -> Database:
+        database = Database(tmp_path / name)
+        database.path(database.directory).mkdir(parents=True)
+        assert database.start()
+        started.append(database)
+        database.query("CREATE USER admin WITH PASSWORD 'secret' WITH ALL PRIVILEGES", login=False)
+        return database
+
+    yield start
+    for database in started:
+        database.stop()
+
+
+def source_of(database: Database) -> dict:
+    return {
+        "url": f"http://127.0.0.1:{database.port}",
+        "user": "admin",
+        "password": "secret",
+        "backup_address": f"127.0.0.1:{database.rpc_port}",
+    }
+
+
+def test_a_database_is_backed_up_while_points_arrive_and_added_to_another(databases, tmp_path):
+    old = databases("old")
+    old.query("CREATE DATABASE iot")
+    old.query("CREATE RETENTION POLICY averages ON iot DURATION INF REPLICATION 1")
+    old.write(old.now - 40 * 86400, "old")
+    old.write(old.now - 20000, "new")
+    lines = [
+        f'm,device=a\\ b\\,c,room=\\"x count=1i,flag=true,text="é \\"q\\"" {old.now - 5000 + at}' for at in range(100)
+    ]
+    old.ask("/write?db=iot&precision=s", "\n".join(lines).encode())
+    old.ask("/write?db=iot&rp=averages&precision=s", f"m,device=old mean=1.25 {old.now - 30000}".encode())
+    is_done = threading.Event()
+
+    def flow() -> None:
+        number = 0
+        while not is_done.wait(0.01):
+            number += 1
+            old.ask("/write?db=iot", f"m,device=flowing value={number}".encode())
+
+    thread = threading.Thread(target=flow)
+    thread.start()
+    try:
+        stream = io.BytesIO()
+        writer = archive.Writer(stream, {})
+        influxdb.save(writer, "influxdb", source_of(old), tmp_path)
+        manifest = writer.close()
+    finally:
+        is_done.set()
+        thread.join()
+    about = manifest["sources"]["influxdb"]
+    assert all(shard["steady"] for shard in about["shards"])
+    assert len(about["shards"]) >= 3
+    archive.unpack(io.BytesIO(stream.getvalue()), tmp_path / "unpacked")
+
+    new = databases("new")
+    new.query("CREATE DATABASE iot")
+    new.ask(
+        "/write?db=iot&precision=s",
+        f"m,device=old value=5 {old.now + 50}\nm,device=here value=7 {old.now - 1000}".encode(),
+    )
+    counts = 'SELECT count("value") FROM iot.autogen.m WHERE time < {}s GROUP BY device'
+    done = influxdb.restore(
+        tmp_path / "unpacked/influxdb", about, source_of(new), tmp_path / "scratch", tmp_path / "aside"
+    )
+    assert "added 2 points" in done[1]
+
+    def counted(database: Database) -> dict[str, int]:
+        answer = database.query(counts.format(about["until"] // 10**9))
+        return {series["tags"]["device"]: series["values"][0][1] for series in answer}
+
+    expected = counted(old) | {"here": 1}
+    assert counted(new) == expected
+    for query in (
+        "SELECT \"count\", flag, text FROM m WHERE device = 'a b,c'",
+        "SELECT mean FROM averages.m",
+    ):
+        assert new.query(query) == old.query(query)
+        assert new.query(query)
+    assert new.query(f"SELECT value FROM m WHERE device = 'old' AND time = {old.now + 50}s")
+    assert "tig_pi_before_restore" not in str(new.query("SHOW DATABASES"))
+    assert list((tmp_path / "aside/iot").glob("*.manifest"))
+
+
+def test_a_restored_database_that_is_not_as_it_was_gives_way_to_the_present_one(databases, tmp_path):
+    old, new = databases("old"), databases("new")
+    old.query("CREATE DATABASE iot")
+    old.write(old.now - 20000, "old")
+    stream = io.BytesIO()
+    writer = archive.Writer(stream, {})
+    influxdb.save(writer, "influxdb", source_of(old), tmp_path)
+    about = writer.close()["sources"]["influxdb"]
+    archive.unpack(io.BytesIO(stream.getvalue()), tmp_path / "unpacked")
+    about["shards"][0]["contents"]["m"]["device=old"]["value"]["sum"] += 1
+    new.query("CREATE DATABASE iot")
+    new.ask("/write?db=iot", b"m,device=here value=7")
+    with pytest.raises(Problem) as refused:
+        influxdb.restore(
+            tmp_path / "unpacked/influxdb", about, source_of(new), tmp_path / "scratch", tmp_path / "aside"
+        )
+    assert refused.value.name == "differs"
+    assert "value of m,device=old: other values" in str(refused.value)
+    assert [series["tags"] for series in new.query("SELECT value FROM m GROUP BY device")] == [{"device": "here"}]
