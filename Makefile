@@ -25,7 +25,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONDONTWRITEBYTECODE :=
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help help-text demo pi device flash format repair backup restore status verify fault feed check test bench clean image demo-feed
+.PHONY: help help-text demo pi device flash format repair backup restore recover status verify fault feed check test bench clean image demo-feed
 
 help:
 	@text="$$($(MAKE) --silent help-text)"; trap '' PIPE; echo "$$text" 2>/dev/null || : # no error with `make | head`
@@ -70,6 +70,10 @@ backup: .venv/.controller ## back up the site to all its targets now, as the tim
 restore: .venv/.controller ## restore the newest backup (FROM=target, ARCHIVE=id, HOST=another name, CONSENT=yes: do not ask)
 	@$(play) playbooks/restore.yml $(if $(FROM),--extra-vars restore_from=$(FROM)) $(if $(ARCHIVE),--extra-vars restore_archive=$(ARCHIVE)) \
 	  $(if $(HOST),--extra-vars restore_host=$(HOST)) $(if $(CONSENT),--extra-vars restore_consent=$(CONSENT)) $(ARGS)
+
+recover: .venv/.controller ## get the inventory back from a backup and the recovery key (FROM=/media/stick/tig-pi/pi INTO=inventories/home)
+	@test -n "$(FROM)" || { echo 'Name the backup: make recover FROM=/media/stick/tig-pi/pi, or FROM=sftp:user@host:tig-pi/pi' >&2; exit 2; }
+	@$(bin)/python bin/recover "$(FROM)" "$(or $(INTO),inventories/home)"
 
 fault: .venv/.controller ## break something in the demo; repeat to repair it (WHAT=…; without it: list what can be broken)
 	@bin/fault $(WHAT) $(DEVICE)

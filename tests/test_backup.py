@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 
 import pytest
+from ansible_collections.tig_pi.stack.plugins.lookup import site_description
+from ansible_collections.tig_pi.stack.plugins.plugin_utils import recovery_key
 from chain import libraries, program, wait_until
 from project import REPOSITORY, load
 from state_services import Broker, Database
@@ -549,3 +551,49 @@ def test_a_restored_database_that_is_not_as_it_was_gives_way_to_the_present_one(
     assert refused.value.name == "differs"
     assert "value of m,device=old: other values" in str(refused.value)
     assert [series["tags"] for series in new.query("SELECT value FROM m GROUP BY device")] == [{"device": "here"}]
+
+
+# --- A new laptop ---
+
+
+def recover(*arguments: str, key: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "RECOVERY_KEY": key}
+    command = [sys.executable, REPOSITORY / "bin/recover", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_inventory_comes_back_with_nothing_but_a_backup_and_the_recovery_key(site, disk, tmp_path):
+    key = recovery_key.generate(bytes(20))
+    inventory = tmp_path / "inventory"
+    (inventory / "secrets/backup").mkdir(parents=True)
+    (inventory / "secrets/wifi").write_text("sesame")
+    (inventory / "secrets/wifi").chmod(0o600)
+    (inventory / "secrets/backup/recovery_key").write_text(key)
+    (inventory / "hosts.yml").write_text("site: {}")
+    text = site_description._encrypted(
+        site_description._packed(inventory), recovery_key.description_password(bytes(20)).encode()
+    )
+    Path(site["bundle"]).write_text(text)
+    site["password"] = recovery_key.repository_password(bytes(20))
+    (tmp_path / "data/large").write_bytes(random.Random(1).randbytes(20 << 20))
+    assert run(site, "run").returncode == 0
+
+    typed = key.replace("-", " ").lower()
+    back = recover(str(disk / "stick/pi"), str(tmp_path / "back"), key=typed)
+    assert back.returncode == 0, back.stderr
+    for name in ("hosts.yml", "secrets/wifi"):
+        assert (tmp_path / "back" / name).read_text() == (inventory / name).read_text()
+    assert (tmp_path / "back/secrets/wifi").stat().st_mode & 0o777 == 0o600
+    assert recovery_key.parse((tmp_path / "back/secrets/backup/recovery_key").read_text()) == bytes(20)
+    assert (tmp_path / "back/secrets/backup/recovery_key").stat().st_mode & 0o777 == 0o600
+
+    for location, other, problem in (
+        (disk / "stick/pi", recovery_key.generate(bytes(19) + b"\1"), "another recovery key"),
+        (disk / "stick/pi", key[:-1] + ("A" if key[-1] != "A" else "B"), "typing error"),
+        (disk / "stick", key, "there is no repository"),
+    ):
+        refused = recover(str(location), str(tmp_path / "other"), key=other)
+        assert refused.returncode != 0
+        assert problem in refused.stderr
+        assert not (tmp_path / "other").exists()
+    assert recover(str(disk / "stick/pi"), str(tmp_path / "back"), key=key).returncode != 0

@@ -25,7 +25,7 @@ class ActionModule(ActionBase):
         self.task_vars = task_vars
         state = self.args.pop("state", "present")
         erase_fs = boolean(self.args.pop("erase_fs", False), strict=False)
-        directory = Path(self.args.pop("backup_directory"))
+        directory = Path(self.args.pop("config_block_directory"))
         self.file_system = self.args.pop("file_system", "littlefs")
         path = self.args.pop("image", None)
         try:

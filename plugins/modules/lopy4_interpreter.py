@@ -39,7 +39,7 @@ options:
     choices: [littlefs, fat]
     type: str
     default: littlefs
-  backup_directory:
+  config_block_directory:
     description: Directory for config blocks on the controller.
     type: path
     required: true
@@ -66,7 +66,7 @@ EXAMPLES = r"""
     port: /dev/ttyACM0
     image: firmware/LoPy4-1.20.2.r6.tar.gz
     sha256: "{{ recorded_sha256 }}"
-    backup_directory: backups/lopy4
+    config_block_directory: backups/lopy4
     esptool: /opt/tig-pi/esptool/bin/esptool
   delegate_to: pi
 """
@@ -211,7 +211,7 @@ def main() -> None:
             "sha256": {"type": "str"},
             "esptool": {"type": "path", "required": True},
             "baud": {"type": "int", "default": 921600},
-            # The action plugin turns O(state), O(image) and O(backup_directory) into these steps.
+            # The action plugin turns O(state), O(image) and O(config_block_directory) into these steps.
             "step": {"type": "str", "choices": ["compare", "read", "write", "format"], "required": True},
             "declared_platform": {"type": "str", "default": ""},
             "declared_release": {"type": "str", "default": ""},

@@ -210,8 +210,9 @@ class Repository:
         self._run("prune")
 
     def snapshots(self) -> list[Snapshot]:
-        """All snapshots of this host, the newest first."""
-        found = json.loads(self._run("snapshots", "--host", self.host, "--json") or "null") or []
+        """All snapshots of this host, or of all hosts if it has no name; the newest first."""
+        of_host = ["--host", self.host] if self.host else []
+        found = json.loads(self._run("snapshots", *of_host, "--json") or "null") or []
         return [
             Snapshot(one["short_id"], one["time"], CHECKED in (one.get("tags") or []))
             for one in sorted(found, key=lambda one: one["time"], reverse=True)
