@@ -24,7 +24,7 @@ from project import REPOSITORY, load
 from state_services import Broker, Database
 
 sys.path.insert(0, str(REPOSITORY / "roles/backup/files"))
-from tig_backup import Problem, archive, files, influxdb, mosquitto
+from tig_backup import Problem, archive, files, influxdb, mosquitto, scratch
 from tig_backup.repository import Repository
 
 os.environ["TIG_BACKUP_LIBRARY"] = str(REPOSITORY / "roles/backup/files")
@@ -374,6 +374,14 @@ def test_files_that_change_meanwhile_are_of_one_moment(tmp_path):
     finally:
         is_done.set()
         thread.join()
+
+
+def test_a_copy_that_is_too_large_for_the_memory_lies_on_the_card(tmp_path, disk):
+    memory, card = disk, tmp_path / "card"
+    assert scratch.place_for(1000, memory, card) == memory
+    assert not card.exists()
+    assert scratch.place_for(1 << 50, memory, card) == card
+    assert card.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_damaged_sqlite_database_is_named(tmp_path):

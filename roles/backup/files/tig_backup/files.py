@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import Problem
 from .archive import Writer
+from .scratch import place_for
 
 # Files that change while they are read are read again so many times.
 PASSES = 10
@@ -97,7 +98,10 @@ def restore_directory(directory: Path, about: dict, source: dict, scratch: Path,
 
 def save_sqlite(archive: Writer, name: str, source: dict, scratch: Path) -> None:
     """Add a database as it is at one moment, by SQLite's online backup."""
-    path, copy = Path(source["path"]), scratch / "copy.db"
+    path = Path(source["path"])
+    copy = (
+        place_for(path.stat().st_size if path.exists() else 0, scratch, Path(source.get("card", scratch))) / "copy.db"
+    )
     copy.unlink(missing_ok=True)
     try:
         with (

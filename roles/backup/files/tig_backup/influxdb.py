@@ -23,6 +23,7 @@ from pathlib import Path
 
 from . import Problem
 from .archive import Writer
+from .scratch import place_for, size_of
 
 INTERNAL = "_internal"
 # The database to which the present points are restored before they are added to those of the archive.
@@ -44,6 +45,8 @@ class Database:
         self.url = source["url"].rstrip("/")
         self.user, self.password = source["user"], source["password"]
         self.backup_address = source.get("backup_address", "127.0.0.1:8088")
+        self.data = Path(source.get("data", "/var/lib/influxdb/data"))
+        self.memory, self.card = scratch, Path(source.get("card", scratch))
         self.scratch = scratch / "influxdb"
 
     def query(self, statement: str, timeout: float = 300) -> list[dict]:
@@ -144,10 +147,14 @@ class Database:
     def has_points(self, database: str) -> bool:
         return bool(self.query(f"SHOW SERIES ON {_name(database)} LIMIT 1")[0].get("series"))
 
-    def back_up(self, *options: str) -> dict:
-        """Run InfluxDB's own portable backup into the scratch directory; its manifest."""
+    def back_up(self, shard: dict) -> dict:
+        """Run InfluxDB's own portable backup of a shard into the scratch directory; its manifest."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        size = size_of(self.data / shard["database"] / shard["policy"] / str(shard["id"]))
+        self.scratch = place_for(size, self.memory, self.card) / "influxdb"
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.scratch.mkdir(mode=0o700)
+        options = ["-db", shard["database"], "-rp", shard["policy"], "-shard", str(shard["id"])]
         self.tool("backup", *options, str(self.scratch))
         (manifest,) = self.scratch.glob("*.manifest")
         return json.loads(manifest.read_bytes())
@@ -200,7 +207,7 @@ def _copied(server: Database, shard: dict, until: int) -> tuple[dict, dict, bool
     manifest: dict = {}
     for _ in range(ATTEMPTS):
         try:
-            manifest = server.back_up("-db", shard["database"], "-rp", shard["policy"], "-shard", str(shard["id"]))
+            manifest = server.back_up(shard)
         except Problem:
             if shard["id"] in {each["id"] for each in server.shards()}:
                 raise
