@@ -513,15 +513,22 @@ def test_a_database_is_backed_up_while_points_arrive_and_added_to_another(databa
 
     new = databases("new")
     new.query("CREATE DATABASE iot")
+    new.query("CREATE RETENTION POLICY host ON iot DURATION 1w REPLICATION 1")
+    new.ask("/write?db=iot&rp=host", b"cpu usage=1")
     new.ask(
         "/write?db=iot&precision=s",
         f"m,device=old value=5 {old.now + 50}\nm,device=here value=7 {old.now - 1000}".encode(),
     )
     counts = 'SELECT count("value") FROM iot.autogen.m WHERE time < {}s GROUP BY device'
     done = influxdb.restore(
-        tmp_path / "unpacked/influxdb", about, source_of(new), tmp_path / "scratch", tmp_path / "aside"
+        tmp_path / "unpacked/influxdb",
+        about,
+        source_of(new),
+        tmp_path / "scratch",
+        tmp_path / "state/before-1/influxdb",
     )
-    assert "added 2 points" in done[1]
+    assert "added 3 points" in done[1]
+    assert new.query("SELECT usage FROM host.cpu")
 
     def counted(database: Database) -> dict[str, int]:
         answer = database.query(counts.format(about["until"] // 10**9))
@@ -537,7 +544,7 @@ def test_a_database_is_backed_up_while_points_arrive_and_added_to_another(databa
         assert new.query(query)
     assert new.query(f"SELECT value FROM m WHERE device = 'old' AND time = {old.now + 50}s")
     assert "tig_pi_before_restore" not in str(new.query("SHOW DATABASES"))
-    assert list((tmp_path / "aside/iot").glob("*.manifest"))
+    assert list((tmp_path / "state/before-1/influxdb/iot").glob("*.manifest"))
 
 
 def test_a_restored_database_that_is_not_as_it_was_gives_way_to_the_present_one(databases, tmp_path):
@@ -554,7 +561,11 @@ def test_a_restored_database_that_is_not_as_it_was_gives_way_to_the_present_one(
     new.ask("/write?db=iot", b"m,device=here value=7")
     with pytest.raises(Problem) as refused:
         influxdb.restore(
-            tmp_path / "unpacked/influxdb", about, source_of(new), tmp_path / "scratch", tmp_path / "aside"
+            tmp_path / "unpacked/influxdb",
+            about,
+            source_of(new),
+            tmp_path / "scratch",
+            tmp_path / "state/before-1/influxdb",
         )
     assert refused.value.name == "differs"
     assert "value of m,device=old: other values" in str(refused.value)
@@ -605,3 +616,51 @@ def test_the_inventory_comes_back_with_nothing_but_a_backup_and_the_recovery_key
         assert problem in refused.stderr
         assert not (tmp_path / "other").exists()
     assert recover(str(disk / "stick/pi"), str(tmp_path / "back"), key=key).returncode != 0
+
+
+def test_a_database_with_points_in_another_policy_than_its_default_is_not_lost(databases, tmp_path):
+    """On a new Pi there are metrics of the host, and no reading yet."""
+    server = databases("new")
+    server.query("CREATE DATABASE iot")
+    server.query("CREATE RETENTION POLICY host ON iot DURATION 1w REPLICATION 1")
+    server.ask("/write?db=iot&rp=host", b"cpu usage=1")
+    assert influxdb.Database(source_of(server), tmp_path).has_points("iot")
+
+
+@pytest.mark.parametrize("killed_at", ["DROP DATABASE", "SHOW FIELD KEYS", "SELECT * INTO"])
+def test_a_restoration_that_was_killed_is_completed_by_the_next_one(databases, tmp_path, monkeypatch, killed_at):
+    old, new = databases("old"), databases("new")
+    old.query("CREATE DATABASE iot")
+    old.write(old.now - 20000, "old")
+    stream = io.BytesIO()
+    writer = archive.Writer(stream, {})
+    influxdb.save(writer, "influxdb", source_of(old), tmp_path)
+    about = writer.close()["sources"]["influxdb"]
+    new.query("CREATE DATABASE iot")
+    new.ask("/write?db=iot", b"m,device=here value=7")
+
+    class Killed(BaseException):
+        """As by SIGKILL: nothing that tidies up after an error runs."""
+
+    query = influxdb.Database.query
+
+    def killed(self, statement, timeout=300):
+        answer = query(self, statement, timeout)
+        if killed_at in statement:
+            raise Killed
+        return answer
+
+    monkeypatch.setattr(influxdb.Database, "query", killed)
+    for number in (1, 2):
+        archive.unpack(io.BytesIO(stream.getvalue()), tmp_path / f"unpacked{number}")
+        aside = tmp_path / f"state/before-{number}/influxdb"
+        with contextlib.suppress(Killed):
+            influxdb.restore(
+                tmp_path / f"unpacked{number}/influxdb", about, source_of(new), tmp_path / "scratch", aside
+            )
+        monkeypatch.setattr(influxdb.Database, "query", query)
+    found = {
+        series["tags"]["device"]: len(series["values"]) for series in new.query("SELECT value FROM m GROUP BY device")
+    }
+    assert found == {"old": old.points, "here": 1}
+    assert list((tmp_path / "state").rglob("*.to-add")) == []

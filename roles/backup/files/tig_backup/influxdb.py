@@ -8,7 +8,6 @@ has exactly these points. After a restore they are computed again.
 from __future__ import annotations
 
 import base64
-import contextlib
 import datetime
 import gzip
 import json
@@ -77,17 +76,14 @@ class Database:
             row for result in self.query(statement) for one in result.get("series", []) for row in one.get("values", [])
         ]
 
-    def databases(self) -> list[str]:
-        return [name for (name,) in self.rows("SHOW DATABASES") if name not in (INTERNAL, PRESENT)]
-
-    def shards(self) -> list[dict]:
-        """The shards of all databases, the oldest first."""
+    def shards(self, database: str = "") -> list[dict]:
+        """The shards of a database, or of all that are backed up; the oldest first."""
         found = []
         for result in self.query("SHOW SHARDS"):
             for series in result.get("series", []):
                 for row in series.get("values", []):
                     shard = dict(zip(series["columns"], row, strict=True))
-                    if shard["database"] not in (INTERNAL, PRESENT):
+                    if shard["database"] == database or (not database and shard["database"] not in (INTERNAL, PRESENT)):
                         found.append(
                             {
                                 "id": shard["id"],
@@ -99,9 +95,9 @@ class Database:
                         )
         return sorted(found, key=lambda shard: (shard["database"], shard["policy"], shard["start"]))
 
-    def contents(self, shard: dict, until: int, database: str = "") -> dict:
+    def contents(self, shard: dict, until: int) -> dict:
         """What the shard has until then: {measurement: {series: {field: {function: value}}}}."""
-        database = database or shard["database"]
+        database = shard["database"]
         end = min(shard["end"], until)
         found: dict[str, dict] = {}
         if end <= shard["start"]:
@@ -139,13 +135,13 @@ class Database:
         for result in self.query(f"SHOW FIELD KEYS FROM {place}./.*/"):
             for series in result.get("series", []):
                 fields = dict(series["values"])
-                (counted,) = self.rows(
-                    f"SHOW SERIES EXACT CARDINALITY ON {_name(database)} FROM {_name(series['name'])}"
-                ) or [[1]]
-                yield series["name"], fields, counted[-1]
+                counted = self.rows(
+                    f"SHOW SERIES EXACT CARDINALITY ON {_name(database)} FROM {_name(policy)}.{_name(series['name'])}"
+                )
+                yield series["name"], fields, counted[0][-1] if counted else 1
 
     def has_points(self, database: str) -> bool:
-        return bool(self.query(f"SHOW SERIES ON {_name(database)} LIMIT 1")[0].get("series"))
+        return bool(self.shards(database))
 
     def back_up(self, shard: dict) -> dict:
         """Run InfluxDB's own portable backup of a shard into the scratch directory; its manifest."""
@@ -251,7 +247,7 @@ def restore(directory: Path, about: dict, source: dict, scratch: Path, aside: Pa
     """Restore the databases, and add to them the points that the server has now. What it has now is kept in `aside`.
 
     The accounts have no rights on a restored database until they are granted again, so nobody writes to it meanwhile.
-    Returns what was done, in words.
+    Points that an earlier restoration kept aside, but did not get to add, are added as well. Returns what was done, in words.
     """
     server = Database(source, scratch)
     portable = scratch / "portable"
@@ -259,17 +255,12 @@ def restore(directory: Path, about: dict, source: dict, scratch: Path, aside: Pa
     done = []
     for database in sorted({shard["database"] for shard in about["shards"]}):
         shards = [shard for shard in about["shards"] if shard["database"] == database]
-        present = aside / urllib.parse.quote(database, safe="") if _has_points(server, database) else None
-        now = []
-        if present:
+        present = aside / urllib.parse.quote(database, safe="")
+        has_points = server.has_points(database)
+        if has_points:
             present.mkdir(mode=0o700, parents=True)
             server.tool("backup", "-db", database, str(present))
-            soon = time.time_ns() + 366 * 86400 * 10**9
-            now = [
-                {**shard, "contents": server.contents(shard, soon)}
-                for shard in server.shards()
-                if shard["database"] == database
-            ]
+            _marker(present).touch()
         try:
             _replace(server, database, portable)
             problems = _compare(server, shards)
@@ -278,21 +269,24 @@ def restore(directory: Path, about: dict, source: dict, scratch: Path, aside: Pa
                     "differs", f"the restored database {database} is not as it was: {'; '.join(problems[:5])}"
                 )
         except Problem:
-            if present:
+            if has_points:
                 _replace(server, database, present)
+                _marker(present).unlink()
             raise
         points = sum(count for shard in shards for count in counts(shard["contents"]))
         done.append(f"restored {points} points of database {database}")
-        if present:
-            added = _merge(server, database, present, shards, now)
+        for kept in sorted(aside.parent.parent.glob(f"*/{aside.name}/{_marker(present).name}")):
+            added = _merge(server, database, kept.with_suffix(""), shards)
+            kept.unlink()
             done.append(
-                f"added {added} points that arrived since, or that only this Pi had; all of them are kept in {present}"
+                f"added {added} points that are not in the archive; all of before are kept in {kept.with_suffix('')}"
             )
     return done
 
 
-def _has_points(server: Database, database: str) -> bool:
-    return database in server.databases() and server.has_points(database)
+def _marker(present: Path) -> Path:
+    """The file that is there until the points that were kept aside have been added, even if this program is killed meanwhile."""
+    return present.with_name(f"{present.name}.to-add")
 
 
 def _pack(directory: Path, about: dict, portable: Path) -> None:
@@ -341,33 +335,31 @@ def _enabled(server: Database, shard: dict, seconds: float = 120) -> dict:
             time.sleep(0.2)
 
 
-def _merge(server: Database, database: str, present: Path, shards: list[dict], now: list[dict]) -> int:
-    """Add the points of the present shards that are not exactly as in the archive; the number of points written."""
-    archived = {(shard["policy"], shard["start"]): shard["contents"] for shard in shards}
-    other = [shard for shard in now if shard["contents"] != archived.get((shard["policy"], shard["start"]), {})]
-    if not other:
-        return 0
-    with contextlib.suppress(Problem):
-        server.query(f"DROP DATABASE {_name(PRESENT)}")
+def _merge(server: Database, database: str, present: Path, shards: list[dict]) -> int:
+    """Add the points of the shards kept aside that are not exactly as in the archive; the number of points written."""
+    server.query(f"DROP DATABASE {_name(PRESENT)}")
     server.tool("restore", "-db", database, "-newdb", PRESENT, str(present))
+    archived = {(shard["policy"], shard["start"]): shard for shard in shards}
     policies = {row[0] for row in server.rows(f"SHOW RETENTION POLICIES ON {_name(database)}")}
     written = 0
-    for shard in other:
+    for shard in server.shards(PRESENT):
+        same = archived.get((shard["policy"], shard["start"]), {})
+        contents = _enabled(server, {**shard, "until": shard["end"]})
+        if contents == same.get("contents", {}):
+            continue
         if shard["policy"] not in policies:
             # The role gives it its duration.
             server.query(
                 f"CREATE RETENTION POLICY {_name(shard['policy'])} ON {_name(database)} DURATION INF REPLICATION 1"
             )
             policies.add(shard["policy"])
-        _enabled(server, {**shard, "database": PRESENT, "until": shard["end"]})
-        for measurement in shard["contents"]:
+        for measurement in contents:
             for start in range(shard["start"], shard["end"], SLICE):
                 source, target = (
-                    f"{_name(PRESENT)}.{_name(shard['policy'])}",
-                    f"{_name(database)}.{_name(shard['policy'])}",
+                    f"{_name(name)}.{_name(shard['policy'])}.{_name(measurement)}" for name in (PRESENT, database)
                 )
                 ((_, count),) = server.rows(
-                    f"SELECT * INTO {target}.{_name(measurement)} FROM {source}.{_name(measurement)}"
+                    f"SELECT * INTO {target} FROM {source}"
                     f" WHERE time >= {start} AND time < {min(start + SLICE, shard['end'])} GROUP BY *"
                 )
                 written += count
