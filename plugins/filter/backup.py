@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 
 # What a target and a source of each kind need; of a tuple one.
 TARGETS = {
@@ -63,6 +65,25 @@ def backup_line(target: dict, now: float) -> str:
     return f"{target['target']}: {age}, {size:.1f} MB, {added:.1f} MB of them new; {target['archives']} archives, {target['seconds']:.0f} s"
 
 
+def backup_notes(found: Mapping[str, Mapping], now: float) -> list[str]:
+    """The backups of each host that makes some, from the results of `tig-pi-backup status`."""
+    notes = []
+    for host, result in found.items():
+        if "rc" not in result:  # it makes no backups
+            continue
+        try:
+            targets = json.loads(result["stdout"])
+        except ValueError:
+            notes.append(
+                f"Backups of {host}: the program does not run: {result.get('stderr') or result.get('msg')}. Run make pi."
+            )
+            continue
+        notes += [f"Backup of {host} to {backup_line(target, now)}." for target in targets]
+        if not targets:
+            notes.append(f"Backups of {host}: none yet; the first one is made tonight, or with make backup.")
+    return notes
+
+
 def _span(seconds: float) -> str:
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
@@ -72,4 +93,9 @@ def _span(seconds: float) -> str:
 
 class FilterModule:
     def filters(self):
-        return {"backup_problems": backup_problems, "backup_module": backup_module, "backup_line": backup_line}
+        return {
+            "backup_problems": backup_problems,
+            "backup_module": backup_module,
+            "backup_line": backup_line,
+            "backup_notes": backup_notes,
+        }
