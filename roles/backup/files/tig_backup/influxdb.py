@@ -47,6 +47,7 @@ class Database:
         self.data = Path(source.get("data", "/var/lib/influxdb/data"))
         self.memory, self.card = scratch, Path(source.get("card", scratch))
         self.scratch = scratch / "influxdb"
+        self._measurements: dict[tuple[str, str], list[tuple]] = {}
 
     def query(self, statement: str, timeout: float = 300) -> list[dict]:
         """The results of a statement; each has `series`, unless it has none."""
@@ -103,7 +104,7 @@ class Database:
         if end <= shard["start"]:
             return found
         place = f"{_name(database)}.{_name(shard['policy'])}"
-        for measurement, fields, series in self._measurements(database, shard["policy"]):
+        for measurement, fields, series in self.measurements(database, shard["policy"]):
             for group in _groups(fields, series):
                 columns = [
                     f"{function}({_name(field)}) AS {_name(f'{function} {field}')}"
@@ -129,16 +130,21 @@ class Database:
                 if field and value is not None:
                     found.setdefault(key, {}).setdefault(field, {})[function] = value
 
-    def _measurements(self, database: str, policy: str) -> Iterator[tuple[str, dict[str, str], int]]:
+    def measurements(self, database: str, policy: str) -> list[tuple[str, dict[str, str], int]]:
         """The measurements of a policy, with the types of their fields and the number of their series."""
-        place = f"{_name(database)}.{_name(policy)}"
-        for result in self.query(f"SHOW FIELD KEYS FROM {place}./.*/"):
-            for series in result.get("series", []):
-                fields = dict(series["values"])
-                counted = self.rows(
-                    f"SHOW SERIES EXACT CARDINALITY ON {_name(database)} FROM {_name(policy)}.{_name(series['name'])}"
-                )
-                yield series["name"], fields, counted[0][-1] if counted else 1
+        known = self._measurements.get((database, policy))
+        if known is None:
+            known = self._measurements[database, policy] = []
+            for result in self.query(f"SHOW FIELD KEYS FROM {_name(database)}.{_name(policy)}./.*/"):
+                for series in result.get("series", []):
+                    name = f"{_name(policy)}.{_name(series['name'])}"
+                    counted = self.rows(f"SHOW SERIES EXACT CARDINALITY ON {_name(database)} FROM {name}")
+                    known.append((series["name"], dict(series["values"]), counted[0][-1] if counted else 1))
+        return known
+
+    def forget(self) -> None:
+        """Forget the measurements, which may be others now."""
+        self._measurements.clear()
 
     def has_points(self, database: str) -> bool:
         return bool(self.shards(database))
@@ -161,6 +167,8 @@ class Database:
         if result.returncode:
             said = (result.stderr + result.stdout).strip().splitlines()
             raise Problem("database", f"influxd {verb} fails: {said[-1] if said else 'it says nothing'}")
+        if verb == "restore":
+            self.forget()
 
 
 def save(archive: Writer, name: str, source: dict, scratch: Path) -> None:
@@ -330,6 +338,7 @@ def _enabled(server: Database, shard: dict, seconds: float = 120) -> dict:
         try:
             return server.contents(shard, shard["until"])
         except Problem as problem:
+            server.forget()
             if "shard is disabled" not in str(problem) or time.monotonic() > end:
                 raise
             time.sleep(0.2)

@@ -257,8 +257,14 @@ def _refuse_the_card(directory: Path) -> None:
     """A directory of another disk. That of the root file system dies with the card."""
     if not directory.is_dir():
         raise Problem("unreachable", f"{directory} does not exist; is the disk plugged in, or the share mounted?")
-    if directory.stat().st_dev == Path("/").stat().st_dev:
+    if _disk_of(directory.stat().st_dev) == _disk_of(Path("/").stat().st_dev):
         raise Problem("on_the_card", f"{directory} is on the card itself: nothing is mounted there")
+
+
+def _disk_of(device: int) -> Path:
+    """The whole disk that a file system is on, all partitions of which die together."""
+    path = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve()
+    return path.parent if (path / "partition").exists() else path
 
 
 @contextlib.contextmanager
@@ -272,8 +278,7 @@ def _disk(target: dict, scratch: Path) -> Iterator[Path]:
         time.sleep(0.5)
     else:
         raise Problem("unreachable", f"there is no disk with the {kind} {name}; is it plugged in?")
-    root = os.stat("/").st_dev
-    if os.stat(device.resolve()).st_rdev == root:
+    if _disk_of(os.stat(device.resolve()).st_rdev) == _disk_of(os.stat("/").st_dev):
         raise Problem("on_the_card", f"the disk with the {kind} {name} is the card itself")
     place = scratch / "disk"
     place.mkdir(exist_ok=True)
