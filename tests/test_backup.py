@@ -664,3 +664,13 @@ def test_a_restoration_that_was_killed_is_completed_by_the_next_one(databases, t
     }
     assert found == {"old": old.points, "here": 1}
     assert list((tmp_path / "state").rglob("*.to-add")) == []
+
+
+def test_a_problem_quotes_the_line_that_shows_it(site, disk):
+    assert run(site, "run").returncode == 0
+    _damage(disk / "stick/pi/data")
+    assert run(site, "run").returncode == 1
+    text = status(site)["stick"]["text"]
+    assert text.startswith("the repository is damaged (")
+    assert "packs" not in text.split()[-2:]
+    assert "%" not in text

@@ -11,6 +11,7 @@ from ansible.parsing.vault import VaultLib, VaultSecret
 from ansible_collections.tig_pi.stack.plugins.lookup import site_description
 from ansible_collections.tig_pi.stack.plugins.plugin_utils import recovery_key
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.recovery_key import KeyProblem
+from project import REPOSITORY
 
 KEY = recovery_key.generate(bytes(range(20)))
 
@@ -93,3 +94,37 @@ def test_the_description_has_the_inventory_and_its_secrets_and_not_the_recovery_
     (tmp_path / "site.tar.gz").write_bytes(packed)
     listed = subprocess.run(["tar", "tzf", tmp_path / "site.tar.gz"], capture_output=True, text=True, check=True).stdout
     assert listed.split() == ["hosts.yml", "secrets/wifi"]
+
+
+def test_a_site_without_backups_gets_no_recovery_key(tmp_path):
+    """And one with backups gets it, printed once."""
+    inventory = tmp_path / "site"
+    inventory.mkdir()
+
+    def passwords(targets: str) -> subprocess.CompletedProcess[str]:
+        (inventory / "hosts.yml").write_text(
+            "site: {children: {brokers: {hosts: {pi: {ansible_connection: local}}}}}\n"
+        )
+        (inventory / "host_vars").mkdir(exist_ok=True)
+        (inventory / "host_vars/pi.yml").write_text(f"site_backup_targets: {targets}\n")
+        module = [
+            "-m",
+            "ansible.builtin.debug",
+            "-a",
+            "msg=length={{ backup_password | length }}",
+            "--playbook-dir",
+            "playbooks",
+        ]
+        command = [REPOSITORY / ".venv/bin/ansible", "-i", inventory / "hosts.yml", "pi", *module]
+        return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+    without = passwords("[]")
+    assert "length=0" in without.stdout, without.stdout + without.stderr
+    assert not (inventory / "secrets/backup").exists()
+    first = passwords("[{name: stick, kind: disk, label: BACKUP}]")
+    assert "length=64" in first.stdout, first.stdout + first.stderr
+    key = (inventory / "secrets/backup/recovery_key").read_text().strip()
+    assert key in first.stdout
+    assert "WRITE IT DOWN" in first.stdout
+    assert (inventory / "secrets/backup/recovery_key").stat().st_mode & 0o777 == 0o600
+    assert key not in passwords("[{name: stick, kind: disk, label: BACKUP}]").stdout

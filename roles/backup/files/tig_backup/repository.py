@@ -142,9 +142,9 @@ class Repository:
     def _problem(self, said: str) -> Problem:
         said = said.strip()
         for name, pattern in MESSAGES:
-            if re.search(pattern, said):
-                last = said.splitlines()[-1] if said else ""
-                return Problem(name, f"{EXPLANATIONS[name]} ({self.location}: {last})")
+            line = next((line for line in said.splitlines() if re.search(pattern, line)), None)
+            if line is not None:
+                return Problem(name, f"{EXPLANATIONS[name]} ({self.location}: {line.strip()})")
         return Problem("failed", f"restic fails at {self.location}: {said or 'it says nothing'}")
 
     def ready(self) -> None:
