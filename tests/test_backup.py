@@ -547,7 +547,8 @@ def test_a_database_is_backed_up_while_points_arrive_and_added_to_another(databa
     assert list((tmp_path / "state/before-1/influxdb/iot").glob("*.manifest"))
 
 
-def test_a_restored_database_that_is_not_as_it_was_gives_way_to_the_present_one(databases, tmp_path):
+def test_a_restored_database_that_is_not_as_it_was_gives_way_to_the_present_one(databases, tmp_path, monkeypatch):
+    monkeypatch.setattr(influxdb, "SECONDS_TO_OPEN", 5)
     old, new = databases("old"), databases("new")
     old.query("CREATE DATABASE iot")
     old.write(old.now - 20000, "old")
@@ -559,6 +560,8 @@ def test_a_restored_database_that_is_not_as_it_was_gives_way_to_the_present_one(
     about["shards"][0]["contents"]["m"]["device=old"]["value"]["sum"] += 1
     new.query("CREATE DATABASE iot")
     new.ask("/write?db=iot", b"m,device=here value=7")
+    new.query("CREATE USER telegraf WITH PASSWORD 'x'")
+    new.query("GRANT WRITE ON iot TO telegraf")
     with pytest.raises(Problem) as refused:
         influxdb.restore(
             tmp_path / "unpacked/influxdb",
@@ -570,6 +573,7 @@ def test_a_restored_database_that_is_not_as_it_was_gives_way_to_the_present_one(
     assert refused.value.name == "differs"
     assert "value of m,device=old: other values" in str(refused.value)
     assert [series["tags"] for series in new.query("SELECT value FROM m GROUP BY device")] == [{"device": "here"}]
+    assert new.query("SHOW GRANTS FOR telegraf")[0]["values"] == [["iot", "WRITE"]]
 
 
 # --- A new laptop ---

@@ -31,6 +31,8 @@ NUMBERS = ("count", "sum", "first", "last")
 TEXTS = ("count", "first", "last")
 # A shard that is being written to is copied again so many times.
 ATTEMPTS = 3
+# Time until a restored shard can be queried.
+SECONDS_TO_OPEN = 60
 # Points that arrived since the backup are added in slices, each of which is a query that may not take too long.
 SLICE = 6 * 3600 * 10**9
 # A query must not read more series than the server allows: series × fields × functions of one query.
@@ -141,6 +143,20 @@ class Database:
                     counted = self.rows(f"SHOW SERIES EXACT CARDINALITY ON {_name(database)} FROM {name}")
                     known.append((series["name"], dict(series["values"]), counted[0][-1] if counted else 1))
         return known
+
+    def revoke(self, database: str) -> list[tuple[str, str]]:
+        """Revoke all rights on a database; whose they were, and which."""
+        found = []
+        for user, is_admin in self.rows("SHOW USERS"):
+            for of, privilege in [] if is_admin else self.rows(f"SHOW GRANTS FOR {_name(user)}"):
+                if of == database and privilege != "NO PRIVILEGES":
+                    self.query(f"REVOKE ALL ON {_name(database)} FROM {_name(user)}")
+                    found.append((user, privilege))
+        return found
+
+    def grant(self, database: str, grants: list[tuple[str, str]]) -> None:
+        for user, privilege in grants:
+            self.query(f"GRANT {privilege.split()[0]} ON {_name(database)} TO {_name(user)}")
 
     def forget(self) -> None:
         """Forget the measurements, which may be others now."""
@@ -254,7 +270,7 @@ def differences(expected: dict, found: dict, at_least: bool = False) -> list[str
 def restore(directory: Path, about: dict, source: dict, scratch: Path, aside: Path) -> list[str]:
     """Restore the databases, and add to them the points that the server has now. What it has now is kept in `aside`.
 
-    The accounts have no rights on a restored database until they are granted again, so nobody writes to it meanwhile.
+    The accounts have no rights on the database until the role grants them again, so nobody writes to it meanwhile.
     Points that an earlier restoration kept aside, but did not get to add, are added as well. Returns what was done, in words.
     """
     server = Database(source, scratch)
@@ -265,10 +281,15 @@ def restore(directory: Path, about: dict, source: dict, scratch: Path, aside: Pa
         shards = [shard for shard in about["shards"] if shard["database"] == database]
         present = aside / urllib.parse.quote(database, safe="")
         has_points = server.has_points(database)
+        grants = server.revoke(database)  # from here on nobody writes, so that nothing is dropped that is not kept
         if has_points:
             present.mkdir(mode=0o700, parents=True)
+            now = [
+                {**shard, "until": shard["end"], "steady": True, "contents": server.contents(shard, shard["end"])}
+                for shard in server.shards(database)
+            ]
             server.tool("backup", "-db", database, str(present))
-            _marker(present).touch()
+            _marker(present).write_text(json.dumps(now))
         try:
             _replace(server, database, portable)
             problems = _compare(server, shards)
@@ -279,12 +300,14 @@ def restore(directory: Path, about: dict, source: dict, scratch: Path, aside: Pa
         except Problem:
             if has_points:
                 _replace(server, database, present)
+                _compare(server, now)
                 _marker(present).unlink()
+                server.grant(database, grants)
             raise
         points = sum(count for shard in shards for count in counts(shard["contents"]))
         done.append(f"restored {points} points of database {database}")
         for kept in sorted(aside.parent.parent.glob(f"*/{aside.name}/{_marker(present).name}")):
-            added = _merge(server, database, kept.with_suffix(""), shards)
+            added = _merge(server, database, kept.with_suffix(""), json.loads(kept.read_bytes()), shards)
             kept.unlink()
             done.append(
                 f"added {added} points that are not in the archive; all of before are kept in {kept.with_suffix('')}"
@@ -323,17 +346,25 @@ def _replace(server: Database, database: str, portable: Path) -> None:
 
 
 def _compare(server: Database, shards: list[dict]) -> list[str]:
-    """Where the restored shards differ from the manifest. The server numbers them again, but keeps policy and times."""
-    problems = []
-    for shard in shards:
-        found = _enabled(server, shard)
-        problems += differences(shard["contents"], found, at_least=not shard["steady"])
-    return problems
+    """Where the restored shards differ from the manifest. The server numbers them again, but keeps policy and times.
+
+    It takes a moment until a restored shard can be queried: until then the server says so, or (1.6) that it has no points.
+    """
+    end = time.monotonic() + SECONDS_TO_OPEN
+    while True:
+        problems = []
+        for shard in shards:
+            found = _enabled(server, shard)
+            problems += differences(shard["contents"], found, at_least=not shard["steady"])
+        if not problems or time.monotonic() > end:
+            return problems
+        server.forget()
+        time.sleep(0.5)
 
 
-def _enabled(server: Database, shard: dict, seconds: float = 120) -> dict:
-    """The contents of a shard until its end of the backup; it takes a moment until a restored shard can be queried."""
-    end = time.monotonic() + seconds
+def _enabled(server: Database, shard: dict) -> dict:
+    """The contents of a shard until its end of the backup, as soon as the server has opened it."""
+    end = time.monotonic() + SECONDS_TO_OPEN
     while True:
         try:
             return server.contents(shard, shard["until"])
@@ -344,16 +375,19 @@ def _enabled(server: Database, shard: dict, seconds: float = 120) -> dict:
             time.sleep(0.2)
 
 
-def _merge(server: Database, database: str, present: Path, shards: list[dict]) -> int:
+def _merge(server: Database, database: str, present: Path, now: list[dict], shards: list[dict]) -> int:
     """Add the points of the shards kept aside that are not exactly as in the archive; the number of points written."""
     server.query(f"DROP DATABASE {_name(PRESENT)}")
     server.tool("restore", "-db", database, "-newdb", PRESENT, str(present))
     archived = {(shard["policy"], shard["start"]): shard for shard in shards}
     policies = {row[0] for row in server.rows(f"SHOW RETENTION POLICIES ON {_name(database)}")}
     written = 0
-    for shard in server.shards(PRESENT):
+    problems = _compare(server, [{**shard, "database": PRESENT} for shard in now])
+    if problems:
+        raise Problem("differs", f"the points kept in {present} are not as they were: {'; '.join(problems[:5])}")
+    for shard in now:
         same = archived.get((shard["policy"], shard["start"]), {})
-        contents = _enabled(server, {**shard, "until": shard["end"]})
+        contents = shard["contents"]
         if contents == same.get("contents", {}):
             continue
         if shard["policy"] not in policies:
