@@ -230,6 +230,26 @@ def _damage(folder: Path) -> None:
             file.write(b"\xaa" * 16)
 
 
+def test_a_single_damaged_pack_of_a_small_repository_is_noticed_the_same_night(site, tmp_path, disk):
+    (tmp_path / "data/large").write_bytes(random.Random(1).randbytes(20 << 20))
+    assert run(site, "run").returncode == 0
+    packs = sorted((disk / "stick/pi/data").glob("*/*"), key=lambda pack: pack.stat().st_size)
+    _damage_one(packs[-1])
+    assert run(site, "run").returncode == 1
+    assert status(site)["stick"]["problem"] == "damaged"
+
+
+def test_a_large_repository_is_read_in_fourteen_days(site, monkeypatch):
+    repository, commands = Repository(site["targets"][0], "right", "pi", Path()), []
+    size = json.dumps({"total_size": 10**9})
+    monkeypatch.setattr(repository, "_run", lambda *command: commands.append(command) or size)
+    for day in range(14):
+        monkeypatch.setattr(time, "time", lambda day=day: 86400 * (20000 + day))
+        repository.check()
+    subsets = {option for command in commands for option in command if option.startswith("--read-data-subset=")}
+    assert subsets == {f"--read-data-subset={part}/14" for part in range(1, 15)}
+
+
 def test_one_target_that_fails_does_not_keep_the_others_from_their_backup(site, disk):
     site["targets"].insert(0, {"name": "nas", "kind": "directory", "path": str(disk / "unplugged")})
     failed = run(site, "run")

@@ -21,6 +21,9 @@ from . import Problem
 FILE = "tig-pi.tar"
 # A snapshot gets this tag once it has been checked. Only snapshots that have it are restored, or count as the last good one.
 CHECKED = "checked"
+# Of a larger repository (in bytes), one part of so many is read each day.
+LARGE = 256 * 10**6
+CHECK_PARTS = 14
 # What restic 0.14 to 0.18 say. Only since 0.17 its exit status says some of it.
 MESSAGES = [
     ("wrong_key", r"wrong password or no key found"),
@@ -193,9 +196,11 @@ class Repository:
             "manifest": about,
         }
 
-    def check(self, part: str) -> None:
-        """Read the structure of the repository, and the data of a part of it, such as `3/14`."""
-        self._run("check", f"--read-data-subset={part}")
+    def check(self) -> None:
+        """Read the structure of the repository and its data: of a large one each day another part."""
+        size = json.loads(self._run("stats", "--mode=raw-data", "--json"))["total_size"]
+        parts = 1 if size <= LARGE else CHECK_PARTS
+        self._run("check", f"--read-data-subset={int(time.time() // 86400) % parts + 1}/{parts}")
 
     def mark_checked(self, snapshot: str) -> None:
         self._run("tag", "--add", CHECKED, snapshot)
