@@ -497,6 +497,14 @@ def source_of(database: Database) -> dict:
     }
 
 
+def saved(database: Database, scratch: Path) -> tuple[io.BytesIO, dict]:
+    """An archive of the database, and what its manifest says of it."""
+    stream = io.BytesIO()
+    writer = archive.Writer(stream, {})
+    influxdb.save(writer, "influxdb", source_of(database), scratch)
+    return stream, writer.close()["sources"]["influxdb"]
+
+
 def test_a_database_is_backed_up_while_points_arrive_and_added_to_another(databases, tmp_path):
     old = databases("old")
     old.query("CREATE DATABASE iot")
@@ -572,10 +580,7 @@ def test_a_restored_database_that_is_not_as_it_was_gives_way_to_the_present_one(
     old, new = databases("old"), databases("new")
     old.query("CREATE DATABASE iot")
     old.write(old.now - 20000, "old")
-    stream = io.BytesIO()
-    writer = archive.Writer(stream, {})
-    influxdb.save(writer, "influxdb", source_of(old), tmp_path)
-    about = writer.close()["sources"]["influxdb"]
+    stream, about = saved(old, tmp_path)
     archive.unpack(io.BytesIO(stream.getvalue()), tmp_path / "unpacked")
     about["shards"][0]["contents"]["m"]["device=old"]["value"]["sum"] += 1
     new.query("CREATE DATABASE iot")
@@ -656,10 +661,7 @@ def test_a_restoration_that_was_killed_is_completed_by_the_next_one(databases, t
     old, new = databases("old"), databases("new")
     old.query("CREATE DATABASE iot")
     old.write(old.now - 20000, "old")
-    stream = io.BytesIO()
-    writer = archive.Writer(stream, {})
-    influxdb.save(writer, "influxdb", source_of(old), tmp_path)
-    about = writer.close()["sources"]["influxdb"]
+    stream, about = saved(old, tmp_path)
     new.query("CREATE DATABASE iot")
     new.ask("/write?db=iot", b"m,device=here value=7")
 

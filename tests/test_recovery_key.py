@@ -68,6 +68,10 @@ def test_the_derivation_is_that_of_the_standard():
     for length in (4, 32, 80):
         expected = HKDF(SHA256(), length, b"tig-pi", b"repository").derive(bytes(20))
         assert recovery_key.derive(bytes(20), "repository", length) == expected
+    first = "b640af3a08a418ba1e11ab73335d4b4c42206cc6246c180b5c8bc27f771ed084"
+    assert recovery_key.repository_password(bytes(20)) == first
+    second = "25873523675282c27f421d79c99e38e9349aee6ade7bb94ac6625cfd1646d1aa"
+    assert recovery_key.description_password(bytes(20)) == second
 
 
 def test_ssh_takes_the_private_key_and_computes_the_public_one(tmp_path):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
 import re
 import secrets
 import struct
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 KEY_BYTES, CHECK_BYTES, GROUP = 20, 5, 5
@@ -56,14 +57,7 @@ def parse(text: str) -> bytes:
 
 def derive(key: bytes, purpose: str, length: int = 32) -> bytes:
     """HKDF with SHA-256 (RFC 5869)."""
-    extracted = hmac.digest(b"tig-pi", key, "sha256")
-    output = block = b""
-    counter = 0
-    while len(output) < length:
-        counter += 1
-        block = hmac.digest(extracted, block + purpose.encode() + bytes([counter]), "sha256")
-        output += block
-    return output[:length]
+    return HKDF(SHA256(), length, salt=b"tig-pi", info=purpose.encode()).derive(key)
 
 
 def repository_password(key: bytes) -> str:
