@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -690,6 +691,23 @@ def test_a_restoration_that_was_killed_is_completed_by_the_next_one(databases, t
     }
     assert found == {"old": old.points, "here": 1}
     assert list((tmp_path / "state").rglob("*.to-add")) == []
+
+
+def test_a_host_that_closes_the_connection_is_unreachable_and_no_damage(site):
+    def close_connections():
+        with contextlib.suppress(OSError):
+            while True:
+                listener.accept()[0].close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=close_connections, daemon=True).start()
+        there = {"kind": "ssh", "host": "127.0.0.1", "port": listener.getsockname()[1], "user": "me"}
+        site["targets"] = [{"name": f"attic{n}", **there, "key": "", "host_key": "ssh-ed25519 AAAA"} for n in range(5)]
+        run(site, "run")
+        listener.shutdown(socket.SHUT_RDWR)
+    for name, found in status(site).items():
+        assert found["problem"] == "unreachable", (name, found)
+        assert "kex_exchange_identification" in found["text"], (name, found)  # in the words of ssh
 
 
 def test_a_problem_quotes_the_line_that_shows_it(site, disk):

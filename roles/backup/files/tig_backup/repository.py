@@ -35,6 +35,7 @@ MESSAGES = [
         "unreachable",
         r"Connection (refused|timed out|reset|closed)|No route to host|Could not resolve|Network is unreachable",
     ),
+    ("unreachable", r"unable to start the sftp session|ssh command exited|connection lost"),
     (
         "no_repository",
         r"Is there a repository at the following location|unable to open config file|repository does not exist",
@@ -45,7 +46,6 @@ MESSAGES = [
         r"|invalid data returned|unexpected EOF|does not exist in the repository|file size|corrupt|hash mismatch|not found in"
         r"|invalid character|load <|id .* not found",
     ),
-    ("unreachable", r"unable to start the sftp session|ssh command exited|connection lost"),
 ]
 EXPLANATIONS = {
     "wrong_key": "the key is not that of the repository: it was made with another recovery key, or belongs to another site",
@@ -72,6 +72,7 @@ class Repository:
     def __init__(self, target: dict, password: str, host: str, scratch: Path) -> None:
         self.target, self.password, self.host, self.scratch = target, password, host, scratch
         self.location, self.options = "", []
+        self.ssh_log = scratch / "ssh-log"
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Repository]:
@@ -113,6 +114,8 @@ class Repository:
         ]
         command += ["-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=yes", "-o", f"UserKnownHostsFile={known}"]
         command += ["-o", "ServerAliveInterval=30", "-o", "ServerAliveCountMax=4"]
+        # restic prints the messages of ssh, but often ends before it has printed them.
+        command += ["-E", str(self.ssh_log)]
         command += [f"{self.target['user']}@{host}", "-s", "sftp"]
         path = f"{self.target.get('path', 'tig-pi')}/{self.host}"
         return f"sftp:{self.target['user']}@{host}:{path}", ["-o", f"sftp.command={shlex.join(command)}"]
@@ -144,6 +147,9 @@ class Repository:
 
     def _problem(self, said: str) -> Problem:
         said = said.strip()
+        with contextlib.suppress(FileNotFoundError):
+            said = f"{self.ssh_log.read_text(errors='replace')}{said}"
+            self.ssh_log.unlink()
         for name, pattern in MESSAGES:
             line = next((line for line in said.splitlines() if re.search(pattern, line)), None)
             if line is not None:
