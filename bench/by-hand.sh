@@ -85,6 +85,7 @@ password_file /etc/mosquitto/passwd
 acl_file /etc/mosquitto/acl
 plugin /usr/local/lib/mosquitto/accounts.so
 plugin_opt_accounts /etc/mosquitto/accounts
+plugin_opt_save 60
 listener 1883
 max_connections 1000
 message_size_limit 16384
@@ -95,7 +96,7 @@ max_queued_bytes 33554432
 set_tcp_nodelay true
 persistence true
 persistence_location /var/lib/mosquitto/
-autosave_interval 60
+autosave_interval 600
 sys_interval 10
 pid_file /run/mosquitto/mosquitto.pid
 log_dest stdout
@@ -218,7 +219,7 @@ configure_telegraf() {
 
   cat >/etc/telegraf/telegraf.conf <<EOF
 [agent]
-  interval = "15s"
+  interval = "1m"
   round_interval = true
   flush_interval = "15s"
   metric_batch_size = 1000

@@ -7,10 +7,12 @@
      them, and its list of sessions that end some day breaks.)
    - An account that collects is not sent again what was retained, whenever it subscribes, and subscribes to nothing but its
      topics. (The broker's own figures below $SYS are retained, and always true.)
+   - The store is saved when it has changed, and not whenever an interval has passed: every save is written to the card.
 
    The file that plugin_opt_accounts names has a line for each fact: "account NAME FINGERPRINT", with a fingerprint of the
    password; "id NAME PREFIX" for ids that are PREFIX or begin with PREFIX and '-'; "collect NAME TOPIC". plugin_opt_store
-   names the broker's store, which has the account of each session that outlived a restart.
+   names the broker's store, which has the account of each session that outlived a restart. plugin_opt_save is the number of
+   seconds between two saves.
 
    Compiled where it runs, without any headers: what is declared below is what is used of C's library and of plugin
    interface 5, which all of Mosquitto 2 has. */
@@ -33,12 +35,17 @@ int strcmp(const char *one, const char *other);
 int strncmp(const char *one, const char *other, size_t length);
 size_t strlen(const char *text);
 char *strdup(const char *text);
+long time(long *where);
+int raise(int signal);
 
 enum { RELOAD = 1, ACL_CHECK = 2, BASIC_AUTH = 3, TICK = 9, DISCONNECT = 10 };
-enum { READ = 1, WRITE = 2, SUBSCRIBE = 4 };
+enum { READ = 1, WRITE = 2, SUBSCRIBE = 4, UNSUBSCRIBE = 8 };
 enum { SUCCESS = 0, NO_MEMORY = 1, INVALID = 3, AUTH = 11, ACL_DENIED = 12, UNKNOWN = 13, DEFER = 17 };
 enum { WARNING = 4, ERROR = 8 };
 enum { MOST_SESSIONS = 1000 };
+enum { SAVE = 10 }; /* SIGUSR1: the broker saves its store */
+/* A retained topic is repeated if it was published so many times in a row, at most so many seconds apart. */
+enum { REPEATED = 5, APART = 150, MOST_TOPICS = 256 };
 
 struct option { char *key, *value; };
 struct acl_check {
@@ -255,6 +262,91 @@ static int load_sessions(void)
     return result;
 }
 
+/* Saving. What a power cut must not cost is in the store at most save_interval seconds after it was acknowledged:
+
+   - Messages that wait: for a client that is offline, or that is connected and has not acknowledged them yet. The plugin
+     learns of them from the broker's own figures, which pass on_acl_check on their way to whoever has subscribed to $SYS: more
+     messages are in memory than are retained. At rest a message waits for a second, so only what has waited for a quarter of
+     the interval counts. If nobody has subscribed to these figures, the store is saved each time.
+   - Subscriptions and retained messages, when they change. A retained message that is repeated all the time, such as the status
+     of a device, is saved with the others, or when autosave_interval has passed: ten times as long. */
+static long save_interval, saved_at, figures_at, waiting_since, in_memory = -1, retained = -1;
+static int changed;
+static struct { unsigned topic; long at; int times; } repeated[MOST_TOPICS];
+
+static long figure(const struct acl_check *asked)
+{
+    const char *text = asked->payload;
+    long value = 0;
+    unsigned i;
+
+    for (i = 0; i < asked->payload_length; i++) {
+        if (text[i] < '0' || text[i] > '9' || i > 8)
+            return -1;
+        value = value * 10 + text[i] - '0';
+    }
+    return i ? value : -1;
+}
+
+static void learn(const struct acl_check *asked)
+{
+    if (!strcmp(asked->topic, "$SYS/broker/uptime"))
+        figures_at = time(NULL);
+    else if (!strcmp(asked->topic, "$SYS/broker/store/messages/count"))
+        in_memory = figure(asked);
+    else if (!strcmp(asked->topic, "$SYS/broker/retained messages/count"))
+        retained = figure(asked);
+    else
+        return;
+    if (in_memory < 0 || retained < 0 || in_memory <= retained)
+        waiting_since = 0;
+    else if (!waiting_since)
+        waiting_since = time(NULL);
+}
+
+/* Whether a retained message of this topic is one of many. */
+static int is_repeated(const char *topic)
+{
+    unsigned hash = 2166136261u;
+    long now = time(NULL);
+    int i, oldest = 0;
+
+    while (*topic)
+        hash = (hash ^ (unsigned char)*topic++) * 16777619u;
+    for (i = 0; i < MOST_TOPICS; i++) {
+        if (repeated[i].topic == hash && repeated[i].at) {
+            repeated[i].times = now - repeated[i].at <= APART ? repeated[i].times + 1 : 1;
+            repeated[i].at = now;
+            return repeated[i].times > REPEATED;
+        }
+        if (repeated[i].at < repeated[oldest].at)
+            oldest = i;
+    }
+    repeated[oldest].topic = hash;
+    repeated[oldest].at = now;
+    repeated[oldest].times = 1;
+    return 0;
+}
+
+static void save(void)
+{
+    long now;
+
+    if (!save_interval)
+        return;
+    now = time(NULL);
+    if (now < saved_at) /* the clock was put back */
+        saved_at = now;
+    if (now - saved_at < save_interval)
+        return;
+    if (changed || in_memory < 0 || retained < 0 || now - figures_at > save_interval / 2
+        || (waiting_since && now - waiting_since >= save_interval / 4)) {
+        saved_at = now;
+        changed = 0;
+        raise(SAVE);
+    }
+}
+
 static int on_basic_auth(int event, void *data, void *nothing)
 {
     struct basic_auth *asked = data;
@@ -295,6 +387,7 @@ static int on_disconnect(int event, void *data, void *nothing)
         session = session->next;
     if (!session)
         return SUCCESS;
+    changed = 1;
     other = session_of(session->id, client);
     if (!session->subscribes || (other && other->client)) {
         /* A wrong password; one that kept nothing; or one that another connection of the same account has put out. */
@@ -332,11 +425,18 @@ static int on_acl_check(int event, void *data, void *nothing)
     struct acl_check *asked = data;
     const char *name;
 
-    if (asked->access == WRITE)
+    if (asked->access == WRITE) {
         subscribing = NULL;
-    else if (asked->access == READ)
+        if (asked->retain && (!is_repeated(asked->topic) || !asked->payload_length))
+            changed = 1;
+    } else if (asked->access == READ) {
+        if (asked->topic[0] == '$')
+            learn(asked);
         return asked->retain && asked->client == subscribing && asked->topic[0] != '$' ? ACL_DENIED : DEFER;
+    } else if (asked->access == UNSUBSCRIBE)
+        changed = 1;
     else if (asked->access == SUBSCRIBE) {
+        changed = 1;
         subscribes(asked->client);
         name = mosquitto_client_username(asked->client);
         subscribing = name && find(facts, 'c', name) ? asked->client : NULL;
@@ -374,7 +474,17 @@ static int on_tick(int event, void *data, void *nothing)
         forget(before);
         before = NULL;
     }
+    save();
     return SUCCESS;
+}
+
+static long seconds(const char *text)
+{
+    long value = 0;
+
+    while (*text >= '0' && *text <= '9' && value < 100000000)
+        value = value * 10 + *text++ - '0';
+    return value;
 }
 
 int mosquitto_plugin_version(int count, const int *versions)
@@ -394,6 +504,9 @@ int mosquitto_plugin_init(void *plugin, void **user_data, struct option *options
             path = strdup(options[count].value);
         else if (!strcmp(options[count].key, "store"))
             store = strdup(options[count].value);
+        else if (!strcmp(options[count].key, "save"))
+            save_interval = seconds(options[count].value);
+    saved_at = time(NULL);
     if (!path) {
         mosquitto_log_printf(ERROR, "plugin_opt_accounts is not set.");
         return INVALID;
