@@ -170,7 +170,7 @@ class Source:
         self.left = 2
     def welcome(self):
         pass
-    def due(self):
+    def due(self, reading=False):
         return self.left > 0
     def message(self):
         return b""

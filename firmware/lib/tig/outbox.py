@@ -59,7 +59,8 @@ class Outbox:
 
     def _next(self):
         # A broker that takes a minute for each message would otherwise get nothing but the status.
-        if self._status.due() and not (self._status_was_last and self._readings.due()):
+        reading = self._readings.due()
+        if self._status.due(reading) and not (self._status_was_last and reading):
             return self._status
         for source in self._others + (self._readings, self._replay):
             if source.due():
