@@ -50,6 +50,7 @@ SITE = {
     "site_devices": [{"name": "greenhouse"}],
     "site_averages_queries": averages_queries(AVERAGES, "iot", "mqtt_consumer", PROBE),
     "site_averages_span": averages_span(AVERAGES),
+    "telegraf_interval": "100ms",
     "telegraf_max_undelivered_messages": 10000,
     "site_readings": [
         {"field": "outsidetemp", "title": "Outside temperature"},
@@ -219,7 +220,7 @@ class Chain:
             text = render(template, self.site)
             # Written ten times as often as in life, so that tests wait less.
             text = text.replace('flush_interval = "1s"', 'flush_interval = "100ms"').replace(
-                "SETTLED = 60", "SETTLED = 2"
+                "SETTLED = max(60, INTERVAL)", "SETTLED = 2"
             )
             text = text.replace('  interval = "10s"\n', "").replace("WAIT = 3600", "WAIT = 5")
             (telegraf_d / template.stem).write_text(text)
