@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import paho.mqtt.client as mqtt
 import pytest
@@ -56,15 +58,7 @@ class Steady:
         self.broker.start()
 
 
-@pytest.fixture
-def steady(tmp_path):
-    broker = Broker(tmp_path / "broker", ACCOUNTS, mosquitto_autosave_interval=INTERVAL, mosquitto_sys_interval=1)
-    broker.start()
-    yield Steady(broker)
-    broker.stop()
-
-
-def test_nothing_is_saved_while_all_messages_are_delivered(steady):
+def nothing_is_saved_while_all_messages_are_delivered(steady: Steady) -> None:
     reader = Client(steady.broker, "telegraf", "telegraf-reading", persistent=True).subscribe("tig/+/reading")
     steady.quiet()
     before, sent = steady.saved(), 0
@@ -78,7 +72,7 @@ def test_nothing_is_saved_while_all_messages_are_delivered(steady):
     assert steady.saved() == before
 
 
-def test_what_waits_for_a_client_that_is_offline_is_saved(steady):
+def what_waits_for_a_client_that_is_offline_is_saved(steady: Steady) -> None:
     Client(steady.broker, "telegraf", "telegraf-reading", persistent=True).subscribe("tig/+/reading").close()
     steady.quiet()
     steady.device.publish(READING, "waits")
@@ -87,7 +81,7 @@ def test_what_waits_for_a_client_that_is_offline_is_saved(steady):
     assert Client(steady.broker, "telegraf", "telegraf-reading", persistent=True).payloads(2) == ["waits"]
 
 
-def test_what_a_connected_client_does_not_acknowledge_is_saved(steady):
+def what_a_connected_client_does_not_acknowledge_is_saved(steady: Steady) -> None:
     """As Telegraf does not while the database is away."""
     slow = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "telegraf-reading", clean_session=False, manual_ack=True)
     slow.username_pw_set("telegraf", "telegraf")
@@ -102,7 +96,7 @@ def test_what_a_connected_client_does_not_acknowledge_is_saved(steady):
     assert Client(steady.broker, "telegraf", "telegraf-reading", persistent=True).payloads(2) == ["waits"]
 
 
-def test_what_waits_is_saved_although_nobody_looks_at_the_figures(steady):
+def what_waits_is_saved_although_nobody_looks_at_the_figures(steady: Steady) -> None:
     steady.watcher.close()
     steady.settle()
     Client(steady.broker, "telegraf", "telegraf-reading", persistent=True).subscribe("tig/+/reading").close()
@@ -112,7 +106,7 @@ def test_what_waits_is_saved_although_nobody_looks_at_the_figures(steady):
     assert Client(steady.broker, "telegraf", "telegraf-reading", persistent=True).payloads(2) == ["waits"]
 
 
-def test_a_changed_retained_message_is_saved(steady):
+def a_changed_retained_message_is_saved(steady: Steady) -> None:
     topic = "tig/greenhouse/setting"
     steady.quiet()
     for value in ("old", "new"):
@@ -126,19 +120,53 @@ def test_a_changed_retained_message_is_saved(steady):
     assert Client(steady.broker, "greenhouse", "greenhouse-other").subscribe(topic).payloads(2) == []
 
 
-def test_a_repeated_retained_message_is_saved_in_the_end(tmp_path):
-    broker = Broker(tmp_path / "broker", ACCOUNTS, mosquitto_autosave_interval=6, mosquitto_sys_interval=1)
-    broker.start()
-    try:
-        steady = Steady(broker)
-        end = time.monotonic() + 65  # a little more than ten intervals
-        number = 0
-        while time.monotonic() < end:
-            number += 1
-            steady.device.publish(STATUS, str(number), retain=True)
-            time.sleep(1)
-        steady.cut()
-        (found,) = Client(broker, "greenhouse", "greenhouse-other").subscribe(STATUS).payloads(2)
-        assert number - 61 <= int(found) <= number
-    finally:
-        broker.stop()
+def a_repeated_retained_message_is_saved_in_the_end(steady: Steady) -> None:
+    end = time.monotonic() + 65  # a little more than ten intervals
+    number = 0
+    while time.monotonic() < end:
+        number += 1
+        steady.device.publish(STATUS, str(number), retain=True)
+        time.sleep(1)
+    steady.cut()
+    (found,) = Client(steady.broker, "greenhouse", "greenhouse-other").subscribe(STATUS).payloads(2)
+    assert number - 61 <= int(found) <= number
+
+
+# What is tried, each with a broker of its own, and the interval at which this one saves.
+CASES: dict[Callable[[Steady], None], int] = {
+    nothing_is_saved_while_all_messages_are_delivered: INTERVAL,
+    what_waits_for_a_client_that_is_offline_is_saved: INTERVAL,
+    what_a_connected_client_does_not_acknowledge_is_saved: INTERVAL,
+    what_waits_is_saved_although_nobody_looks_at_the_figures: INTERVAL,
+    a_changed_retained_message_is_saved: INTERVAL,
+    a_repeated_retained_message_is_saved_in_the_end: 6,
+}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """All cases run at the same time, since they do little but wait."""
+    brokers = {
+        case: Broker(
+            tmp_path_factory.mktemp("broker") / "broker",
+            ACCOUNTS,
+            mosquitto_autosave_interval=interval,
+            mosquitto_sys_interval=1,
+        )
+        for case, interval in CASES.items()
+    }
+
+    def run(case: Callable[[Steady], None]) -> None:
+        brokers[case].start()
+        try:
+            case(Steady(brokers[case]))
+        finally:
+            brokers[case].stop()
+
+    with ThreadPoolExecutor(len(CASES)) as pool:
+        yield {case: pool.submit(run, case) for case in CASES}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_saves(running, case):
+    running[case].result()
