@@ -47,6 +47,7 @@ SITE = {
     "site_database": "iot",
     "site_clock_tolerance_minutes": 5,
     "site_new_names_per_day": 50,
+    "site_write_interval_seconds": 1,
     "site_devices": [{"name": "greenhouse"}],
     "site_averages_queries": averages_queries(AVERAGES, "iot", "mqtt_consumer", PROBE),
     "site_averages_span": averages_span(AVERAGES),

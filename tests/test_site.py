@@ -129,6 +129,10 @@ def spoil_variable(name, value, host="pi"):
             spoil_variable("site_clock_tolerance_minutes", -1),
             "site_clock_tolerance_minutes: -1 is negative; use 0 or more",
         ),
+        (
+            spoil_variable("site_write_interval_seconds", 60),
+            "site_write_interval_seconds: 60 is out of range; use 1 to 15.",
+        ),
         (spoil_variable("site_new_names_per_day", "many"), "site_new_names_per_day is 'many'; write it like 50."),
         (spoil_variable("site_topic_prefix", "tig/"), "site_topic_prefix: 'tig/' is not a valid prefix of topics"),
         (spoil_variable("site_alert_topic", "tig/alert"), "site_alert_topic: tig/alert is below tig"),

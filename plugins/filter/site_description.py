@@ -37,6 +37,7 @@ MEASUREMENT = re.compile(r"\w[\w.-]*( [\w.-]+)*", re.ASCII)
 RESERVED_MEASUREMENTS = {PROBE, *CONTRACT["measurements"].values(), *CONTRACT["reserved_measurements"]}
 NAME_BYTES = CONTRACT["name_bytes"]
 SHORTEST_RETENTION = UNITS["h"]  # InfluxDB's minimum, in nanoseconds
+LONGEST_WRITE_INTERVAL = 15  # seconds; `make verify` waits for 30
 DEVICE_NAME_BYTES = CONTRACT["settings"]["name"]["largest"]
 SPECS = "roles/{}/meta/argument_specs.yml"
 # Examples for messages. A variable without one has its default as example.
@@ -480,6 +481,10 @@ def _bounds(variables: Mapping) -> Iterator[str]:
             yield f"site_averages: {interval!r} is not an interval; write it like 30s, 5m, 1h or 1d."
         if count > 1:
             yield f"site_averages: {count} entries have the interval {interval}; keep one."
+    if not 1 <= variables["site_write_interval_seconds"] <= LONGEST_WRITE_INTERVAL:
+        yield (
+            f"site_write_interval_seconds: {variables['site_write_interval_seconds']} is out of range; use 1 to {LONGEST_WRITE_INTERVAL}."
+        )
     for name in ("site_clock_tolerance_minutes", "site_new_names_per_day"):
         if variables[name] < 0:
             yield f"{name}: {variables[name]} is negative; use 0 or more."
