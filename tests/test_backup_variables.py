@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from ansible_collections.tig_pi.stack.plugins.filter.backup import backup_line, backup_notes, backup_problems
+from ansible_collections.tig_pi.stack.plugins.filter.backup import (
+    backup_line,
+    backup_notes,
+    backup_problems,
+    last_backup,
+)
 
 STICK = {"name": "stick", "kind": "disk", "label": "BACKUP"}
 ATTIC = {"name": "attic", "kind": "ssh", "host": "attic", "user": "backup", "host_key": "ssh-ed25519 AAAAC3Nz"}
@@ -66,6 +71,16 @@ def test_the_status_tells_age_size_and_problem():
         == "stick: last backup 2 hours ago; the last attempt failed: disk_full: the target is full"
     )
     assert backup_line({**BAD, "succeeded": 0}, 8200).startswith("stick: no backup yet; ")
+
+
+def test_the_last_backup_is_the_newest_of_all_targets():
+    results = [
+        {"stdout": json.dumps([GOOD, {**BAD, "succeeded": 5}])},
+        {"stdout": "[]"},
+        {"stdout": "?"},
+        {"skipped": True},
+    ]
+    assert [last_backup(result) for result in results] == [1000, 0, 0, 0]
 
 
 def test_the_notes_name_the_host():

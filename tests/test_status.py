@@ -249,6 +249,61 @@ def test_a_year_of_a_device_has_the_size_that_was_measured():
     assert status.expected_sizes([], "0s", [])[0]["per_year"] == 0
 
 
+DAY = 86400
+NOW = 1_800_000_000
+
+
+def keeping(**status_):
+    """The row of a device with this status, a day after the last backup, and the notes on it."""
+    known = {"time": NOW - 20, "online": 1, "uptime": 100 * DAY} | status_
+    results = [
+        {"statement_id": 1, "series": [{"tags": {"device": "a"}, "columns": [*known], "values": [[*known.values()]]}]}
+    ]
+    (row,) = status.device_states([{"name": "a"}], results, NOW, NOW - DAY)
+    return row, status.device_notes([row], [{"name": "a"}], NOW - DAY)
+
+
+def test_the_margin_is_what_a_device_keeps_from_before_the_last_backup():
+    row, notes = keeping(kept_since=NOW - 15 * DAY, gaps="")
+    assert (row["kept_for"], row["margin"], row["gaps"], notes) == (15 * DAY, 14 * DAY, [], [])
+
+
+def test_a_margin_that_shrinks_is_reported_before_it_is_gone():
+    row, [note] = keeping(kept_since=NOW - 2 * DAY + 7200)
+    assert row["margin"] == DAY - 7200
+    assert note.startswith(f"a has its readings since {status.moment(NOW - 2 * DAY + 7200)}. ")
+    assert "run make backup" in note
+    # That of a device that has started lately does not shrink.
+    assert keeping(kept_since=NOW - 2 * DAY + 7200, uptime=2 * DAY - 7200)[1] == []
+
+
+def test_readings_that_a_dead_card_would_cost_are_reported():
+    row, [note] = keeping(kept_since=NOW - 3600, uptime=3600)
+    assert row["margin"] == 3600 - DAY
+    assert f"the readings of a from {status.moment(NOW - DAY)} to {status.moment(NOW - 3600)} would be lost" in note
+
+
+def test_a_device_with_gaps_is_named():
+    row, [note] = keeping(kept_since=NOW - 15 * DAY, gaps=f"{NOW - 500}-{NOW - 400},{NOW - 50}-{NOW - 20}")
+    assert row["gaps"] == [[NOW - 500, NOW - 400], [NOW - 50, NOW - 20]]
+    assert note == (
+        f"a has no readings of {status.moment(NOW - 500)} to {status.moment(NOW - 400)},"
+        f" {status.moment(NOW - 50)} to {status.moment(NOW - 20)}."
+    )
+
+
+@pytest.mark.parametrize("of_status", [{}, {"kept_since": None, "gaps": None, "uptime": None}, {"kept_since": 0}])
+def test_what_a_device_keeps_may_be_unknown(of_status):
+    row, notes = keeping(**of_status)
+    assert (row["kept_for"], row["margin"], notes) == (None, None, [])
+
+
+def test_without_a_backup_there_is_no_margin():
+    (row,) = status.device_states([{"name": "a"}], [], NOW)
+    assert row["margin"] is None
+    assert status.device_notes([row | {"kept_since": NOW}], [{"name": "a"}], 0) == []
+
+
 def words(text):
     """The cells of each line; two blanks or more are between them."""
     return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in text.splitlines() if line]
@@ -256,6 +311,7 @@ def words(text):
 
 def test_the_report_as_text():
     device = {"name": "greenhouse", "state": "online", "waiting_for": "sensor", "failed": "dht11", "age": 5}
+    device |= {"kept_for": 9000, "margin": -3600 * 5}
     service = {
         "name": "Grafana",
         "state": "runs",
@@ -279,8 +335,8 @@ def test_the_report_as_text():
         "SERVICE  STATE                    ADDRESS         ACCOUNT  PASSWORD IN\n"
         "Grafana  runs, restarted 7 times  http://pi:3000  admin    secrets/a\n"
         "\n"
-        "DEVICE      STATE                  WAITS FOR  LAST READING\n"
-        "greenhouse  online, failed: dht11  sensor     5 s ago       airpressure=1013.25 light=1000.5\n"
+        "DEVICE      STATE                  WAITS FOR  KEEPS  MARGIN  LAST READING\n"
+        "greenhouse  online, failed: dht11  sensor     2 h    -5 h    5 s ago       airpressure=1013.25 light=1000.5\n"
         "\n"
         "STORED          KEPT     EXPECTED SIZE\n"
         "readings        30d      2.2 MB\n"

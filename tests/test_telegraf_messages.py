@@ -125,6 +125,8 @@ def test_the_status_of_a_device(chain, publish):
     status = {
         "state": "online", "version": "1.0.0", "reset": "power_on", "uptime": 123, "free": 123456,
         "waiting_for": "none", "failed": ["dht11", "soil"], "held": 0, "dropped": 2, "time": 1700000000,
+        "kept": 7, "kept_since": 1600000000, "gaps": [[1, 2], "x", [1650000000, 1650000060], [1660000000, 1e300],
+                                                      [1670000000, 1670000030.5], [1680000000]],
     }  # fmt: skip
     publish("tig/told/status", json.dumps(status))
     publish("tig/told/status", '{"state": "offline"}')
@@ -134,7 +136,8 @@ def test_the_status_of_a_device(chain, publish):
     assert online["time"] == 1700000000 * 10**9
     assert online["fields"] == {
         "online": 1, "state": "online", "version": "1.0.0", "reset": "power_on", "uptime": 123, "free": 123456,
-        "waiting_for": "none", "failed": "dht11,soil", "held": 0, "dropped": 2,
+        "waiting_for": "none", "failed": "dht11,soil", "held": 0, "dropped": 2, "kept": 7, "kept_since": 1600000000,
+        "gaps": "1650000000-1650000060,1670000000-1670000030",
     }  # fmt: skip
     assert offline["fields"] == {"online": 0, "state": "offline"}
 

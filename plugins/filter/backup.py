@@ -84,6 +84,14 @@ def backup_notes(found: Mapping[str, Mapping], now: float) -> list[str]:
     return notes
 
 
+def last_backup(result: Mapping) -> int:
+    """When the newest backup of a host began, in seconds since 1970, from the result of `tig-pi-backup status`; 0 if there is none."""
+    try:
+        return max((int(target["succeeded"]) for target in json.loads(result.get("stdout", ""))), default=0)
+    except ValueError:
+        return 0
+
+
 def _span(seconds: float) -> str:
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
@@ -98,4 +106,5 @@ class FilterModule:
             "backup_module": backup_module,
             "backup_line": backup_line,
             "backup_notes": backup_notes,
+            "last_backup": last_backup,
         }

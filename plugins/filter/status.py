@@ -21,6 +21,8 @@ BYTES = (
     3  # of a number in the database, time and indexes included: measured with 40 days of readings, and with averages
 )
 YEAR = 365 * 86400
+SHORT_MARGIN = 86400  # seconds; a device keeps its readings for two weeks, and a backup is made each night
+SECONDS_TO_START = 600  # from the start of a device to its first reading that has a time
 WRITE_INTERVAL = 180  # seconds within which Telegraf always writes its own metrics
 
 
@@ -36,7 +38,7 @@ def status_queries(
     known = f"{names}{'|' if names else ''}{CONTRACT['probe']}"
     fields = ", ".join(f'"{reading["field"]}"' for reading in readings) or "*"
     stored_status = MEASUREMENTS["status"]
-    entries = '"online", "waiting_for", "version", "failed"'
+    entries = '"online", "waiting_for", "version", "failed", "uptime", "kept_since", "gaps"'
     until = f"time < now() + {ahead}m"
     day = f"time > now() - 1d AND {until}"
     declared = f'WHERE "device" =~ /^({names})$/ AND {until} GROUP BY "device" ORDER BY time DESC LIMIT 1'
@@ -154,10 +156,12 @@ def undeclared_devices(results: list[Mapping]) -> list[str]:
     return sorted(series["tags"]["device"] for series in series_of(results, 7) if len(series["values"]) > 1)
 
 
-def device_states(devices: list[Mapping], results: list[Mapping], now: float) -> list[dict]:
-    """One entry per device: its state, what it waits for, and its last reading with its age in seconds (None: never).
+def device_states(devices: list[Mapping], results: list[Mapping], now: float, backup: int = 0) -> list[dict]:
+    """One entry per device: its state, what it waits for, its last reading with its age in seconds (None: never), and since when
+    it keeps its readings (None: not known).
 
-    The name of a device is "" for points that were stored without one.
+    `margin`: seconds by which these reach back further than the last backup (None: not known), which was made at `backup`
+    (0: never). The name of a device is "" for points that were stored without one.
     """
     readings = points(results, 7) | points(results, 0)
     states = points(results, 6) | points(results, 1)
@@ -165,6 +169,7 @@ def device_states(devices: list[Mapping], results: list[Mapping], now: float) ->
     for name in [*(device["name"] for device in devices), *undeclared_devices(results)[:LISTED]]:
         reading, state = dict(readings.get(name, {})), states.get(name, {})
         time_of_reading = reading.pop("time", None)
+        since = int(state.get("kept_since") or 0) or None
         rows.append(
             {
                 "name": name,
@@ -174,9 +179,47 @@ def device_states(devices: list[Mapping], results: list[Mapping], now: float) ->
                 "failed": state.get("failed") or "",
                 "age": None if time_of_reading is None else max(0, int(now - time_of_reading)),
                 "reading": {field: value for field, value in reading.items() if is_number(value)},
+                "kept_since": since,
+                "kept_for": max(0, int(now - since)) if since else None,
+                "started": int(state["time"] - state["uptime"]) if is_number(state.get("uptime")) else None,
+                "gaps": [
+                    [int(moment) for moment in gap.split("-")] for gap in (state.get("gaps") or "").split(",") if gap
+                ],
+                "margin": backup - since if since and backup else None,
             }
         )
     return rows
+
+
+def device_notes(devices: list[Mapping], declared: list[Mapping], backup: int) -> list[str]:
+    """Notes on readings that neither the last backup nor their device has, from the result of device_states."""
+    notes = []
+    names = {device["name"] for device in declared}
+    for row in (row for row in devices if row["name"] in names):
+        name, margin, since = row["name"], row["margin"], row["kept_since"]
+        if margin is not None and margin < 0:
+            notes.append(
+                f"If the card failed now, the readings of {name} from {moment(backup)} to {moment(since)} would be lost: they are not"
+                " in the last backup, and the device does not have them any more. make backup saves them."
+            )
+        elif margin is not None and margin < SHORT_MARGIN and not _is_new(row):
+            notes.append(
+                f"{name} has its readings since {moment(since)}. When it needs the space of those before {moment(backup)}, the"
+                " time of the last backup, later ones are on the card only: run make backup."
+            )
+        if row["gaps"]:
+            gaps = ", ".join(f"{moment(start)} to {moment(end)}" for start, end in row["gaps"])
+            notes.append(f"{name} has no readings of {gaps}.")
+    return notes
+
+
+def _is_new(row: Mapping) -> bool:
+    """Whether the oldest reading of a device is the first one since its start: it has not needed any space yet."""
+    return row["started"] is not None and abs(row["kept_since"] - row["started"]) < SECONDS_TO_START
+
+
+def moment(seconds: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def message_faults(results: list[Mapping]) -> dict[str, int]:
@@ -259,12 +302,17 @@ def values(reading: Mapping) -> str:
 
 
 def age(seconds: int | None) -> str:
+    return "never" if seconds is None else f"{span(seconds)} ago"
+
+
+def span(seconds: int | None) -> str:
     if seconds is None:
-        return "never"
+        return ""
+    sign, seconds = ("-" if seconds < 0 else ""), abs(seconds)
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
-            return f"{seconds // length} {unit} ago"
-    return f"{seconds} s ago"
+            return f"{sign}{seconds // length} {unit}"
+    return f"{sign}{seconds} s"
 
 
 def table(head: list[str], rows: Iterable[list[str]]) -> str:
@@ -289,12 +337,14 @@ def status_text(status: Mapping) -> str:
         ),
     )
     devices = table(
-        ["DEVICE", "STATE", "WAITS FOR", "LAST READING", ""],
+        ["DEVICE", "STATE", "WAITS FOR", "KEEPS", "MARGIN", "LAST READING", ""],
         (
             [
                 safe(d["name"]) or "(no device)",
                 d["state"] + (f", failed: {safe(d['failed'])}" if d["failed"] else ""),
                 safe(d["waiting_for"]),
+                span(d["kept_for"]),
+                span(d["margin"]),
                 age(d["age"]),
                 values(d["reading"]),
             ]
@@ -321,6 +371,7 @@ def status_text(status: Mapping) -> str:
 class FilterModule:
     def filters(self):
         return {
+            "device_notes": device_notes,
             "device_states": device_states,
             "expected_sizes": expected_sizes,
             "memory_notes": memory_notes,
