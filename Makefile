@@ -7,8 +7,12 @@ bin := .venv/bin
 play = bin/play $(if $(ASK),--ask-pass --ask-become-pass) --inventory $(INVENTORY)
 
 # Default inventory: for verbs that change something, your Pi's; for those that only read, the demo's while it runs.
-pi device flash format repair backup restore feed: INVENTORY ?= inventories/home
+pi device flash format repair backup restore rebuild replay feed: INVENTORY ?= inventories/home
 status verify: INVENTORY ?= $(if $(wildcard $(demo)/.virtual/pi.json),$(demo),inventories/home)
+
+# Options of restore and rebuild.
+which_backup = $(if $(FROM),--extra-vars restore_from=$(FROM)) $(if $(ARCHIVE),--extra-vars restore_archive=$(ARCHIVE)) \
+  $(if $(HOST),--extra-vars restore_host=$(HOST)) $(if $(CONSENT),--extra-vars restore_consent=$(CONSENT))
 
 export RELEASE PYTHON
 # Ansible refuses a locale without UTF-8.
@@ -25,7 +29,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONDONTWRITEBYTECODE :=
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help help-text demo pi device flash format repair backup restore recover status verify fault feed check test bench clean image demo-feed
+.PHONY: help help-text demo pi device flash format repair backup restore rebuild replay recover status verify fault feed check test bench clean image demo-feed
 
 help:
 	@text="$$($(MAKE) --silent help-text)"; trap '' PIPE; echo "$$text" 2>/dev/null || : # no error with `make | head`
@@ -68,8 +72,14 @@ backup: .venv/.controller ## back up the site to all its targets now, as the tim
 	@$(play) playbooks/backup.yml $(ARGS)
 
 restore: .venv/.controller ## restore the newest backup (FROM=target, ARCHIVE=id, HOST=another name, CONSENT=yes: do not ask)
-	@$(play) playbooks/restore.yml $(if $(FROM),--extra-vars restore_from=$(FROM)) $(if $(ARCHIVE),--extra-vars restore_archive=$(ARCHIVE)) \
-	  $(if $(HOST),--extra-vars restore_host=$(HOST)) $(if $(CONSENT),--extra-vars restore_consent=$(CONSENT)) $(ARGS)
+	@$(play) playbooks/restore.yml $(which_backup) $(ARGS)
+
+rebuild: .venv/.controller ## take a blank or wiped Pi back to what it was: pi, restore, replay, verify, flash (options of restore; HOST_KEY=SHA256:…)
+	@bin/rebuild $(INVENTORY) $(if $(ASK),--ask-pass --ask-become-pass) $(which_backup) \
+	  $(if $(HOST_KEY),--extra-vars reach_host_key=$(HOST_KEY)) $(ARGS)
+
+replay: .venv/.controller ## have sensor nodes send readings again (SINCE=36h UNTIL="2026-07-12 14:40" DEVICE=matslopy4; default: all since the restored backup)
+	@$(play) playbooks/replay.yml --extra-vars "replay_device='$(DEVICE)' replay_since='$(SINCE)' replay_until='$(UNTIL)'" $(ARGS)
 
 recover: .venv/.controller ## get the inventory back from a backup and the recovery key (FROM=/media/stick/tig-pi/pi INTO=inventories/home)
 	@test -n "$(FROM)" || { echo 'Name the backup: make recover FROM=/media/stick/tig-pi/pi, or FROM=sftp:user@host:tig-pi/pi' >&2; exit 2; }

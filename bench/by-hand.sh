@@ -116,6 +116,7 @@ topic read tig/matslopy4/command
 topic write tig/matslopy4/reading
 topic write tig/matslopy4/status
 topic write tig/matslopy4/crash
+topic write tig/matslopy4/answer
 
 user node_red
 topic read tig/#
@@ -128,13 +129,18 @@ topic read tig/+/status
 topic read mats/test
 topic read \$SYS/#
 
+user tig-pi-operator
+topic read tig/+/answer
+topic read tig/+/status
+topic write tig/+/command
+
 user tig-pi-probe
 topic read tig/+/reading
 topic read tig/+/status
 topic write tig/tig-pi-probe/reading
 EOF
   umask 077
-  for account in mats matslopy4 node_red telegraf tig-pi-probe; do
+  for account in mats matslopy4 node_red telegraf tig-pi-operator tig-pi-probe; do
     echo "$account:$(secret mosquitto/$account)"
   done >/etc/mosquitto/passwd
   mosquitto_passwd -U /etc/mosquitto/passwd

@@ -171,6 +171,9 @@ def test_a_backup_is_restored_and_what_was_there_is_kept(site, tmp_path):
     assert (aside / "node-red/flows.json").read_text() == "[2]"
     assert (aside / "node-red/new").read_text() == "since"
     assert (aside / "grafana/grafana.db").exists()
+    about = json.loads((Path(site["state"]) / "restored.json").read_text())
+    assert (about["site"], about["name"], about["newest"]) == ("home", "pi", {})
+    assert about["begun"] <= about["restored"] <= time.time()
 
 
 def test_an_unchanged_host_adds_almost_nothing_to_the_repository(site, tmp_path):
@@ -549,14 +552,19 @@ def test_a_database_is_backed_up_while_points_arrive_and_added_to_another(databa
         f"m,device=old value=5 {old.now + 50}\nm,device=here value=7 {old.now - 1000}".encode(),
     )
     counts = 'SELECT count("value") FROM iot.autogen.m WHERE time < {}s GROUP BY device'
+    newest_of = {"database": "iot", "measurement": "m", "tag": "device"}
     done = influxdb.restore(
         tmp_path / "unpacked/influxdb",
         about,
-        source_of(new),
+        source_of(new) | {"newest_of": newest_of},
         tmp_path / "scratch",
         tmp_path / "state/before-1/influxdb",
     )
     assert "added 3 points" in done[1]
+    # Only those of the archive count, not those that the new database had.
+    assert about["newest"].keys() == {"old", "new", "a b,c", "flowing"}
+    assert about["newest"]["new"] < old.now
+    assert about["newest"]["a b,c"] == old.now - 5000 + 99
     assert new.query("SELECT usage FROM host.cpu")
 
     def counted(database: Database) -> dict[str, int]:

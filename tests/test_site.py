@@ -10,7 +10,7 @@ import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.tig_pi.stack.plugins.filter import site_description as site
-from project import PROBE, REPOSITORY
+from project import CONTRACT, PROBE, REPOSITORY
 
 READINGS = yaml.safe_load((REPOSITORY / "inventories/home/group_vars/site/readings.yml").read_text())["site_readings"]
 DEFAULTS = yaml.safe_load((REPOSITORY / "playbooks/group_vars/all/10_site.yml").read_text())
@@ -81,6 +81,8 @@ def spoil_variable(name, value, host="pi"):
         (spoil_variable("lopy4_name", "greenhouse", "matslopy4"), "2 devices have the name greenhouse"),
         (spoil_variable("lopy4_name", "green house", "matslopy4"), "'green house' is not a valid name of a device"),
         (spoil_variable("lopy4_name", PROBE, "matslopy4"), f"{PROBE} is reserved for `make verify`"),
+        (spoil_variable("lopy4_name", CONTRACT["operator"], "matslopy4"), "is reserved for `make replay`"),
+        (spoil_variable("lopy4_name", "telegraf", "matslopy4"), "telegraf is reserved for a service of the Pi"),
         (spoil_variable("lopy4_name", "x" * 65, "matslopy4"), "is not a valid name of a device"),
         (spoil_reading(field="x" * 129), "is not a valid name of a field"),
         (spoil_variable("site_measurement", "device_status"), "site_measurement: device_status is used for other data"),
@@ -137,6 +139,18 @@ def spoil_variable(name, value, host="pi"):
         (spoil_variable("site_topic_prefix", "tig/"), "site_topic_prefix: 'tig/' is not a valid prefix of topics"),
         (spoil_variable("site_alert_topic", "tig/alert"), "site_alert_topic: tig/alert is below tig"),
         (spoil_variable("site_accounts", [{"name": "greenhouse"}]), "the account greenhouse exists already"),
+        (
+            spoil_variable("site_accounts", [{"name": CONTRACT["operator"]}]),
+            f"the account {CONTRACT['operator']} exists already",
+        ),
+        (
+            spoil_variable("site_accounts", [{"name": "mats", "publish": ["mats/test", "tig/#"]}]),
+            "mats could send commands to the devices: publish has tig/#, which includes tig/+/command. Name narrower",
+        ),
+        (
+            spoil_variable("site_accounts", [{"name": "mats", "sends_commands": "perhaps"}]),
+            "site_accounts: entry 1: sends_commands is 'perhaps'",
+        ),
         (spoil_variable("site_accounts", [{"name": "mats", "topics": ["a"]}]), "mats: unknown key topics"),
         (spoil_variable("site_contact_point", {"type": "email"}), "site_contact_point: addresses must be"),
         (spoil_variable("site_contact_point", {"url": "https://example.org"}), "site_contact_point has no type."),
@@ -276,6 +290,54 @@ def test_empty_values_are_left_out(described):
     assert problems(described) == []
     (account,) = site.broker_accounts([], hostvars["pi"]["site_accounts"], "tig", "tig-alert", [])[len(site.PROGRAMS) :]
     assert account == {"name": "mats", "topics": []}
+
+
+@pytest.mark.parametrize(
+    ("topic", "includes"),
+    [
+        ("#", True),
+        ("+/#", True),
+        ("tig/#", True),
+        ("tig/greenhouse/#", True),
+        ("tig/greenhouse/+", True),
+        ("tig/greenhouse/command", True),
+        ("tig/other/command", True),
+        ("+/+/+", True),
+        ("tig/+/command/#", True),
+        ("tig/+/reading", False),
+        ("tig/command", False),
+        ("tig/a/b/command", False),
+        ("tig-alert/#", False),
+        ("$SYS/#", False),
+        ("mats/+/command", False),
+    ],
+)
+def test_only_accounts_that_the_site_allows_may_send_commands(described, topic, includes):
+    """Whatever its filter is, if a command could be published under it."""
+    hostvars, _groups = described
+    hostvars["pi"]["site_accounts"] = [{"name": "mats", "publish": ["mats/test", topic]}]
+    assert bool(problems(described)) is includes
+    hostvars["pi"]["site_accounts"][0]["sends_commands"] = True
+    assert problems(described) == []
+    (account,) = site.broker_accounts([], hostvars["pi"]["site_accounts"], "tig", "tig-alert", [])[len(site.PROGRAMS) :]
+    assert account["topics"] == [{"topic": one, "access": "write"} for one in ("mats/test", topic)]
+
+
+def test_the_operator_alone_of_the_programs_may_send_commands():
+    accounts = site.broker_accounts([], [], "house", "alert", ["mats/test"])
+    senders = {
+        account["name"]
+        for account in accounts
+        for entry in account["topics"]
+        if entry["access"] != "read" and site.topics_overlap(entry["topic"], "house/+/command")
+    }
+    assert senders == {CONTRACT["operator"]}
+    (operator,) = (account["topics"] for account in accounts if account["name"] == CONTRACT["operator"])
+    assert {(entry["topic"], entry["access"]) for entry in operator} == {
+        ("house/+/command", "write"),
+        ("house/+/answer", "read"),
+        ("house/+/status", "read"),
+    }
 
 
 def test_a_device_has_the_fields_that_its_sensors_measure(described):

@@ -122,7 +122,7 @@ class TestMakefile:
     @pytest.fixture(autouse=True)
     def makefile(self, copy):
         copy.take("Makefile", "bin/utf8", ".ci/run")
-        copy.replace("bin/play", "bin/prerequisites", "bin/status", "bin/venv", "virtual/pi/pi.py")
+        copy.replace("bin/play", "bin/prerequisites", "bin/rebuild", "bin/status", "bin/venv", "virtual/pi/pi.py")
         copy.replace(*(f".venv/bin/{name}" for name in (*self.LINTERS, "python")))
         for name in ("requirements.txt", "requirements-test.txt", ".venv/.controller", ".venv/.test"):
             (copy.root / name).touch()
@@ -145,6 +145,11 @@ class TestMakefile:
             ),
             ("repair ARGS=--check", "--inventory inventories/home playbooks/repair.yml --check"),
             ("verify", "--inventory inventories/home playbooks/verify.yml"),
+            (
+                "replay DEVICE=attic SINCE=2026-07-12T14:40",
+                "--inventory inventories/home playbooks/replay.yml"
+                " --extra-vars replay_device='attic' replay_since='2026-07-12T14:40' replay_until=''",
+            ),
             ("feed", "--inventory inventories/home playbooks/feed.yml"),
         ],
     )
@@ -160,6 +165,19 @@ class TestMakefile:
         assert copy.calls == ["bin/venv --check", "bin/status inventories/demo --format json"]
         copy.run("make", "pi")
         assert copy.calls[-1] == "bin/play --inventory inventories/home playbooks/site.yml"
+
+    def test_rebuild_and_restore_have_the_same_options(self, copy):
+        options = ["FROM=stick", "ARCHIVE=1a", "HOST=old", "CONSENT=yes"]
+        variables = (
+            "--extra-vars restore_from=stick --extra-vars restore_archive=1a"
+            " --extra-vars restore_host=old --extra-vars restore_consent=yes"
+        )
+        copy.run("make", "restore", *options)
+        assert copy.calls[-1] == f"bin/play --inventory inventories/home playbooks/restore.yml {variables}"
+        copy.run("make", "rebuild", *options, "HOST_KEY=SHA256:x", "ASK=1")
+        assert copy.calls[-1] == (
+            f"bin/rebuild inventories/home --ask-pass --ask-become-pass {variables} --extra-vars reach_host_key=SHA256:x"
+        )
 
     @pytest.mark.parametrize("program", LINTERS)
     def test_lint_fails_if_one_linter_fails(self, copy, program):
@@ -197,6 +215,35 @@ class TestDemo:
         assert copy.calls[-1] == "bin/status inventories/demo"
         assert copy.run("bin/demo", fail="playbooks/site.yml").returncode != 0
         assert copy.calls[-1] == "bin/play --inventory inventories/demo playbooks/site.yml"
+
+
+class TestRebuild:
+    def test_runs_its_steps_and_prints_their_durations(self, copy):
+        copy.take("bin/rebuild")
+        copy.replace("bin/play")
+        result = copy.run("bin/rebuild", "mine", "--extra-vars", "restore_from=stick")
+        assert result.returncode == 0
+        always = "--extra-vars restore_from=stick"
+        assert copy.calls == [
+            f"bin/play --inventory=mine playbooks/reach.yml {always}",
+            f"bin/play --inventory=mine playbooks/site.yml {always}",
+            f"bin/play --inventory=mine playbooks/restore.yml {always}"
+            " --extra-vars=restore_once=true --extra-vars=restore_replays=false",
+            f"bin/play --inventory=mine playbooks/replay.yml {always} --extra-vars=replay_required=false",
+            f"bin/play --inventory=mine playbooks/verify.yml {always}",
+            f"bin/play --inventory=mine playbooks/flash.yml {always}",
+        ]
+        durations = [line for line in result.stdout.splitlines() if line.startswith("     0 s")]
+        assert len(durations) == 7
+        assert durations[2] == "     0 s  Restoring the newest backup"
+
+    def test_stops_at_the_first_step_that_fails(self, copy):
+        copy.take("bin/rebuild")
+        copy.replace("bin/play")
+        result = copy.run("bin/rebuild", "mine", fail="playbooks/restore.yml")
+        assert result.returncode == 3
+        assert copy.calls[-1].startswith("bin/play --inventory=mine playbooks/restore.yml")
+        assert "stopped at: Restoring the newest backup." in result.stderr
 
 
 class TestFault:

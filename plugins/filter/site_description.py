@@ -7,7 +7,7 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from zoneinfo import available_timezones
 
@@ -29,7 +29,14 @@ WIRING = REPOSITORY / "playbooks/group_vars/all"
 FUNCTIONS = ("brokers", "databases", "collectors", "dashboards", "flows")
 BRANCHES = CONTRACT["branches"]
 PROBE = CONTRACT["probe"]
-PROGRAMS = (*CONTRACT["program_accounts"], PROBE)  # accounts of tig-pi's own programs
+OPERATOR = CONTRACT["operator"]
+PROGRAMS = (*CONTRACT["program_accounts"], PROBE, OPERATOR)  # accounts of tig-pi's own programs
+# What the names of the programs' accounts are reserved for.
+RESERVED_FOR = {
+    **dict.fromkeys(CONTRACT["program_accounts"], "a service of the Pi"),
+    PROBE: "`make verify`",
+    OPERATOR: "`make replay`",
+}
 FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # valid as a level of a topic, an account, a file name and a label
 RESERVED_FIELDS = set(CONTRACT["reserved_fields"])
@@ -148,6 +155,11 @@ def broker_accounts(
         account("telegraf", read=[*sent, *extra_topics, "$SYS/#"], keeps_session=True),
         account("node_red", read=[f"{prefix}/#", *extra_topics], both=[f"{alert_topic}/#"]),
         account(PROBE, read=sent, write=[f"{prefix}/{PROBE}/{BRANCHES['reading']}"]),
+        account(
+            OPERATOR,
+            read=[f"{prefix}/+/{BRANCHES[branch]}" for branch in ("answer", "status")],
+            write=[f"{prefix}/+/{BRANCHES['command']}"],
+        ),
     ]
     for device in devices:
         topic = device["topic"]
@@ -222,6 +234,7 @@ def site_problems(variables: Mapping, hostvars: Mapping, groups: Mapping, rename
         _readings(variables["site_readings"], catalogue),
         _devices(devices, hostvars, variables["site_readings"], catalogue),
         _accounts(variables["site_accounts"], devices, hostvars),
+        _commands(variables["site_accounts"], variables["site_topic_prefix"]),
         _topics(variables),
         _measurement(variables["site_measurement"]),
         _timezone(variables["site_timezone"]),
@@ -405,8 +418,8 @@ def _devices(hosts: list[str], hostvars: Mapping, readings: list[Mapping], catal
                 f"devices: {name!r} is not a valid name of a device; use letters, digits, '-' and '_', "
                 f"at most {DEVICE_NAME_BYTES} characters."
             )
-        if name == PROBE:
-            yield f"devices: {name} is reserved for `make verify`; choose another name."
+        if name in PROGRAMS:
+            yield f"devices: {name} is reserved for {RESERVED_FOR[name]}; choose another name."
     for host in hosts:
         sensors = hostvars[host].get("lopy4_sensors")
         if not sensors:
@@ -442,6 +455,29 @@ def _accounts(people: list[Mapping], hosts: list[str], hostvars: Mapping) -> Ite
         elif name in taken:
             yield f"site_accounts: the account {name} exists already; choose another name."
         taken.add(name)
+
+
+def _commands(people: list[Mapping], prefix: str) -> Iterator[str]:
+    """Accounts that could send commands to the devices, although the site does not say so."""
+    commands = f"{prefix}/+/{BRANCHES['command']}"
+    for person in people:
+        allowed = person.get("sends_commands")
+        for topic in person.get("publish") or []:
+            if not allowed and topics_overlap(topic, commands):
+                yield (
+                    f"site_accounts: {person.get('name')} could send commands to the devices: publish has {topic}, which includes"
+                    f" {commands}. Name narrower topics, or set `sends_commands: true` to allow it."
+                )
+
+
+def topics_overlap(one: str, other: str) -> bool:
+    """Whether there is a topic that both topic filters match."""
+    for left, right in zip_longest(one.split("/"), other.split("/")):
+        if "#" in (left, right):
+            return True
+        if left is None or right is None or (left != right and "+" not in (left, right)):
+            return False
+    return True
 
 
 def _topics(variables: Mapping) -> Iterator[str]:

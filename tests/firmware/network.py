@@ -73,7 +73,7 @@ class Broker:
             f"topic write tig/{NAME}/reading\ntopic write tig/{NAME}/status\ntopic write tig/{NAME}/crash\n"
             f"topic write tig/{NAME}/answer\ntopic read tig/{NAME}/command\n"
             "user listener\ntopic read tig/#\n"
-            "user operator\ntopic write tig/+/command\n"
+            "user operator\ntopic write tig/+/command\ntopic read tig/+/answer\ntopic read tig/+/status\n"
         )
         (folder / "mosquitto.conf").write_text(
             f"listener {self.port} 127.0.0.1\nallow_anonymous false\nuser {os.environ.get('USER') or 'root'}\n"

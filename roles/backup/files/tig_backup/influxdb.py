@@ -158,6 +158,17 @@ class Database:
         for user, privilege in grants:
             self.query(f"GRANT {privilege.split()[0]} ON {_name(database)} TO {_name(user)}")
 
+    def newest(self, wanted: dict, database: str) -> dict[str, int]:
+        """When the newest point of a measurement is from, in seconds since 1970, by the value of a tag."""
+        if wanted.get("database") != database:
+            return {}
+        found = {}
+        statement = f"SELECT * FROM {_name(database)}..{_name(wanted['measurement'])} GROUP BY {_name(wanted['tag'])} ORDER BY time DESC LIMIT 1"
+        for result in self.query(statement):
+            for series in result.get("series", []):
+                found[series["tags"][wanted["tag"]]] = series["values"][0][0] // 10**9
+        return found
+
     def forget(self) -> None:
         """Forget the measurements, which may be others now."""
         self._measurements.clear()
@@ -271,7 +282,8 @@ def restore(directory: Path, about: dict, source: dict, scratch: Path, aside: Pa
     """Restore the databases, and add to them the points that the server has now. What it has now is kept in `aside`.
 
     The accounts have no rights on the database until the role grants them again, so nobody writes to it meanwhile.
-    Points that an earlier restoration kept aside, but did not get to add, are added as well. Returns what was done, in words.
+    Points that an earlier restoration kept aside, but did not get to add, are added as well. Returns what was done, in words, and
+    adds to `about` which points of the archive are the newest.
     """
     server = Database(source, scratch)
     portable = scratch / "portable"
@@ -304,6 +316,7 @@ def restore(directory: Path, about: dict, source: dict, scratch: Path, aside: Pa
                 _marker(present).unlink()
                 server.grant(database, grants)
             raise
+        about.setdefault("newest", {}).update(server.newest(source.get("newest_of") or {}, database))
         points = sum(count for shard in shards for count in counts(shard["contents"]))
         done.append(f"restored {points} points of database {database}")
         for kept in sorted(aside.parent.parent.glob(f"*/{aside.name}/{_marker(present).name}")):
