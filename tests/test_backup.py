@@ -328,7 +328,8 @@ def test_an_archive_that_breaks_off_is_not_stored(site, disk):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "problem"), [("site", "cabin", "other_site"), ("password", "wrong", "wrong_key")]
+    ("key", "value", "problem"),
+    [("site", "cabin", "other_site"), ("password", "wrong", "wrong_key"), ("name", "none", "no_repository")],
 )
 def test_an_archive_of_another_site_is_refused(site, key, value, problem):
     assert run(site, "run").returncode == 0
@@ -509,10 +510,17 @@ def saved(database: Database, scratch: Path) -> tuple[io.BytesIO, dict]:
     return stream, writer.close()["sources"]["influxdb"]
 
 
+QUERY = (
+    "CREATE CONTINUOUS QUERY hourly ON iot RESAMPLE FOR 2h BEGIN SELECT mean(*) INTO iot.averages.:MEASUREMENT FROM iot.autogen.m"
+    " GROUP BY time(1h), * END"
+)
+
+
 def test_a_database_is_backed_up_while_points_arrive_and_added_to_another(databases, tmp_path):
     old = databases("old")
     old.query("CREATE DATABASE iot")
     old.query("CREATE RETENTION POLICY averages ON iot DURATION INF REPLICATION 1")
+    old.query(QUERY)
     old.write(old.now - 40 * 86400, "old")
     old.write(old.now - 20000, "new")
     lines = [
@@ -579,9 +587,44 @@ def test_a_database_is_backed_up_while_points_arrive_and_added_to_another(databa
     ):
         assert new.query(query) == old.query(query)
         assert new.query(query)
+    assert [series["values"] for series in new.query("SHOW CONTINUOUS QUERIES") if series["name"] == "iot"] == [
+        [["hourly", QUERY]]
+    ]
     assert new.query(f"SELECT value FROM m WHERE device = 'old' AND time = {old.now + 50}s")
     assert "tig_pi_before_restore" not in str(new.query("SHOW DATABASES"))
     assert list((tmp_path / "state/before-1/influxdb/iot").glob("*.manifest"))
+
+
+def test_a_backlog_that_arrives_during_a_backup_leaves_no_hole_before_the_newest_point(
+    databases, tmp_path, monkeypatch
+):
+    """A device sends the oldest reading first. What comes after its newest one in the archive, it is asked for."""
+    server = databases("old")
+    server.query("CREATE DATABASE iot")
+    week, monday = 604800, 345600
+    border = (server.now // week - 1) * week + monday  # of two shards
+
+    def write(device: str, first: int, last: int) -> None:
+        lines = [f"m,device={device} value=1 {border + at}" for at in range(first, last)]
+        server.ask("/write?db=iot&precision=s", "\n".join(lines).encode())
+
+    write("other", -1, 1)
+    write("late", -50, -30)
+    copied, backlog = influxdb._copied, [(-30, 10)]
+
+    def copied_while_a_backlog_arrives(*arguments):
+        copy = copied(*arguments)
+        while backlog:
+            write("late", *backlog.pop())
+        return copy
+
+    monkeypatch.setattr(influxdb, "_copied", copied_while_a_backlog_arrives)
+    _, about = saved(server, tmp_path)
+    late = [
+        shard["contents"]["m"].get("device=late", {}) for shard in sorted(about["shards"], key=lambda s: s["start"])
+    ]
+    counts = [fields.get("value", {}).get("count", 0) for fields in late]
+    assert counts in ([50, 0], [50, 10])
 
 
 def test_a_restored_database_that_is_not_as_it_was_gives_way_to_the_present_one(databases, tmp_path, monkeypatch):
@@ -593,6 +636,8 @@ def test_a_restored_database_that_is_not_as_it_was_gives_way_to_the_present_one(
     archive.unpack(io.BytesIO(stream.getvalue()), tmp_path / "unpacked")
     about["shards"][0]["contents"]["m"]["device=old"]["value"]["sum"] += 1
     new.query("CREATE DATABASE iot")
+    new.query("CREATE RETENTION POLICY averages ON iot DURATION INF REPLICATION 1")
+    new.query(QUERY)
     new.ask("/write?db=iot", b"m,device=here value=7")
     new.query("CREATE USER telegraf WITH PASSWORD 'x'")
     new.query("GRANT WRITE ON iot TO telegraf")
@@ -607,6 +652,7 @@ def test_a_restored_database_that_is_not_as_it_was_gives_way_to_the_present_one(
     assert refused.value.name == "differs"
     assert "value of m,device=old: other values" in str(refused.value)
     assert [series["tags"] for series in new.query("SELECT value FROM m GROUP BY device")] == [{"device": "here"}]
+    assert "hourly" in str(new.query("SHOW CONTINUOUS QUERIES"))
     assert new.query("SHOW GRANTS FOR telegraf")[0]["values"] == [["iot", "WRITE"]]
 
 

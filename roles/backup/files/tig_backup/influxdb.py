@@ -158,6 +158,16 @@ class Database:
         for user, privilege in grants:
             self.query(f"GRANT {privilege.split()[0]} ON {_name(database)} TO {_name(user)}")
 
+    def continuous_queries(self, database: str) -> list[str]:
+        """The statements that create them."""
+        return [
+            row[1]
+            for result in self.query("SHOW CONTINUOUS QUERIES")
+            for series in result.get("series", [])
+            for row in series.get("values", [])
+            if series["name"] == database
+        ]
+
     def newest(self, wanted: dict, database: str) -> dict[str, int]:
         """When the newest point of a measurement is from, in seconds since 1970, by the value of a tag."""
         if wanted.get("database") != database:
@@ -204,7 +214,8 @@ def save(archive: Writer, name: str, source: dict, scratch: Path) -> None:
     begun = time.time_ns()
     saved = []
     meta: dict = {}
-    for shard in server.shards():
+    # The newest first: a device sends the oldest reading first, so the archive has all that it sent before the newest one there.
+    for shard in reversed(server.shards()):
         copy = _copied(server, shard, begun)
         if copy is None:
             continue
@@ -213,7 +224,7 @@ def save(archive: Writer, name: str, source: dict, scratch: Path) -> None:
         with gzip.open(server.scratch / entry["fileName"]) as file:
             # Without the compression, which would hide from restic what has not changed.
             archive.add(_member(name, shard), entry["size"], file)
-        # What the server knows of databases, policies and shards: the last one knows all shards before it.
+        # What the server knows of databases, policies and shards: the last copy knows all shards that were copied before.
         meta = {"file": (server.scratch / manifest["meta"]["fileName"]).read_bytes(), "size": manifest["meta"]["size"]}
         saved.append({**shard, "size": entry["size"], "until": begun, "contents": contents, "steady": is_steady})
     if meta:
@@ -224,6 +235,7 @@ def save(archive: Writer, name: str, source: dict, scratch: Path) -> None:
         "until": begun,
         "meta_size": meta.get("size", 0),
         "shards": saved,
+        "continuous_queries": {name: server.continuous_queries(name) for name in {one["database"] for one in saved}},
         "points": sum(count for shard in saved for count in counts(shard["contents"])),
     }
 
@@ -282,8 +294,9 @@ def restore(directory: Path, about: dict, source: dict, scratch: Path, aside: Pa
     """Restore the databases, and add to them the points that the server has now. What it has now is kept in `aside`.
 
     The accounts have no rights on the database until the role grants them again, so nobody writes to it meanwhile.
-    Points that an earlier restoration kept aside, but did not get to add, are added as well. Returns what was done, in words, and
-    adds to `about` which points of the archive are the newest.
+    Points that an earlier restoration kept aside, but did not get to add, are added as well. The continuous queries are those of the
+    archive, so that the role computes only those for all points that were changed since. Returns what was done, in words, and adds
+    to `about` which points of the archive are the newest.
     """
     server = Database(source, scratch)
     portable = scratch / "portable"
@@ -293,6 +306,7 @@ def restore(directory: Path, about: dict, source: dict, scratch: Path, aside: Pa
         shards = [shard for shard in about["shards"] if shard["database"] == database]
         present = aside / urllib.parse.quote(database, safe="")
         has_points = server.has_points(database)
+        queries = server.continuous_queries(database)
         grants = server.revoke(database)  # from here on nobody writes, so that nothing is dropped that is not kept
         if has_points:
             present.mkdir(mode=0o700, parents=True)
@@ -303,7 +317,7 @@ def restore(directory: Path, about: dict, source: dict, scratch: Path, aside: Pa
             server.tool("backup", "-db", database, str(present))
             _marker(present).write_text(json.dumps(now))
         try:
-            _replace(server, database, portable)
+            _replace(server, database, portable, about["continuous_queries"][database])
             problems = _compare(server, shards)
             if problems:
                 raise Problem(
@@ -311,7 +325,7 @@ def restore(directory: Path, about: dict, source: dict, scratch: Path, aside: Pa
                 )
         except Problem:
             if has_points:
-                _replace(server, database, present)
+                _replace(server, database, present, queries)
                 _compare(server, now)
                 _marker(present).unlink()
                 server.grant(database, grants)
@@ -353,9 +367,11 @@ def _pack(directory: Path, about: dict, portable: Path) -> None:
     (portable / f"{stem}.manifest").write_text(json.dumps(manifest))
 
 
-def _replace(server: Database, database: str, portable: Path) -> None:
+def _replace(server: Database, database: str, portable: Path, queries: list[str]) -> None:
     server.query(f"DROP DATABASE {_name(database)}")
     server.tool("restore", "-db", database, str(portable))
+    for query in queries:  # which InfluxDB does not restore
+        server.query(query)
 
 
 def _compare(server: Database, shards: list[dict]) -> list[str]:
