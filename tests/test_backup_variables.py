@@ -64,11 +64,10 @@ BAD = {"target": "stick", "failed": 1, "succeeded": 1000, "problem": "disk_full"
 def test_the_status_tells_age_size_and_problem():
     assert (
         backup_line(GOOD, 1000 + 3 * 86400)
-        == "stick: last backup 3 days ago, 5.0 MB, 0.1 MB of them new; 3 archives, 12 s"
+        == "stick: last backup 3 d ago, 5.0 MB, 0.1 MB of them new; 3 archives, 12 s"
     )
     assert (
-        backup_line(BAD, 8200)
-        == "stick: last backup 2 hours ago; the last attempt failed: disk_full: the target is full"
+        backup_line(BAD, 8200) == "stick: last backup 2 h ago; the last attempt failed: disk_full: the target is full"
     )
     assert backup_line({**BAD, "succeeded": 0}, 8200).startswith("stick: no backup yet; ")
 

@@ -94,6 +94,7 @@ def test_declared_devices_are_listed_and_others_that_sent_more_than_once(chain):
     assert 80_000 <= rows["new"]["age"] < 80_100
     assert (rows["new"]["state"], rows["new"]["waiting_for"], rows["new"]["failed"]) == ("online", "sensor", "dht11")
     assert rows["newer"]["age"] is None
+    assert 80_000 <= time.time() - rows["new"]["first_status"] < 80_100
     assert rows["guest"]["reading"] == {"outsidetemp": 1_000}
 
 
@@ -135,7 +136,7 @@ def test_a_list_that_is_cut_short_is_marked():
     many = [series(f"guest{number}", 99_990, outsidetemp=1) for number in range(60)]
     for one in many:
         one["values"] *= 2
-    results = [{"statement_id": 7, "series": many}]
+    results = [{"statement_id": 8, "series": many}]
     assert len(status.device_states([], results, 100_000)) == 40
     assert "too many undeclared devices" in " ".join(status.message_notes(results, time.time()))
 
@@ -155,7 +156,7 @@ def test_points_of_the_tutorial_have_no_device_and_their_tags_are_not_readings()
     """Its Telegraf tagged each point with `host` and `topic`, and with nothing else."""
     last = series("", 99_990, host="raspberrypi", outsidetemp=25, topic="mats/test", wet=True)
     last["values"] *= 2
-    (row,) = status.device_states([], [{"statement_id": 7, "series": [last]}], 100_000)
+    (row,) = status.device_states([], [{"statement_id": 8, "series": [last]}], 100_000)
     assert row["name"] == ""
     assert row["reading"] == {"outsidetemp": 25}
     assert words(status.status_text({"services": [], "devices": [row], "sizes": [], "notes": []}))[-1] == [
@@ -253,11 +254,13 @@ DAY = 86400
 NOW = 1_800_000_000
 
 
-def keeping(**status_):
+def keeping(first_status=NOW - 200 * DAY, **status_):
     """The row of a device with this status, a day after the last backup, and the notes on it."""
     known = {"time": NOW - 20, "online": 1, "uptime": 100 * DAY} | status_
+    first = {"time": first_status, "first": 1}
     results = [
-        {"statement_id": 1, "series": [{"tags": {"device": "a"}, "columns": [*known], "values": [[*known.values()]]}]}
+        {"statement_id": number, "series": [{"tags": {"device": "a"}, "columns": [*row], "values": [[*row.values()]]}]}
+        for number, row in ((1, known), (6, first))
     ]
     (row,) = status.device_states([{"name": "a"}], results, NOW, NOW - DAY)
     return row, status.device_notes([row], [{"name": "a"}], NOW - DAY)
@@ -281,6 +284,13 @@ def test_readings_that_a_dead_card_would_cost_are_reported():
     row, [note] = keeping(kept_since=NOW - 3600, uptime=3600)
     assert row["margin"] == 3600 - DAY
     assert f"the readings of a from {status.moment(NOW - DAY)} to {status.moment(NOW - 3600)} would be lost" in note
+
+
+def test_a_new_device_has_lost_nothing():
+    """After a loss of power, the oldest reading of a device that keeps its readings in the flash is older than its start."""
+    for since in (NOW - 3600, NOW - 2 * DAY + 7200):
+        assert keeping(first_status=since - 5, kept_since=since, uptime=600)[1] == []
+        assert len(keeping(kept_since=since, uptime=600)[1]) == 1
 
 
 def test_a_device_with_gaps_is_named():

@@ -6,6 +6,8 @@ import json
 import re
 from collections.abc import Mapping
 
+from ansible_collections.tig_pi.stack.plugins.filter.status import age
+
 # What a target and a source of each kind need; of a tuple one.
 TARGETS = {
     "disk": [("uuid", "label")],
@@ -58,11 +60,11 @@ def backup_module(name: str) -> dict:
 
 def backup_line(target: dict, now: float) -> str:
     """A target of the status of the backups, for people."""
-    age = f"last backup {_span(now - target['succeeded'])} ago" if target["succeeded"] else "no backup yet"
+    made = f"last backup {age(max(int(now - target['succeeded']), 0))}" if target["succeeded"] else "no backup yet"
     if target["failed"]:
-        return f"{target['target']}: {age}; the last attempt failed: {target['problem']}: {target['text']}"
+        return f"{target['target']}: {made}; the last attempt failed: {target['problem']}: {target['text']}"
     size, added = (target[key] / 1e6 for key in ("bytes", "bytes_added"))
-    return f"{target['target']}: {age}, {size:.1f} MB, {added:.1f} MB of them new; {target['archives']} archives, {target['seconds']:.0f} s"
+    return f"{target['target']}: {made}, {size:.1f} MB, {added:.1f} MB of them new; {target['archives']} archives, {target['seconds']:.0f} s"
 
 
 def backup_notes(found: Mapping[str, Mapping], now: float) -> list[str]:
@@ -90,13 +92,6 @@ def last_backup(result: Mapping) -> int:
         return max((int(target["succeeded"]) for target in json.loads(result.get("stdout", ""))), default=0)
     except ValueError:
         return 0
-
-
-def _span(seconds: float) -> str:
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
 
 
 class FilterModule:

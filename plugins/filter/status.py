@@ -57,6 +57,7 @@ def status_queries(
             growth("publish_messages_dropped", MEASUREMENTS["broker"], '"host"'),
             growth("metrics_dropped", "internal_write", '"alias"'),
             f'SELECT last("metrics_written") FROM {of_host}"internal_write" WHERE {until}',
+            f'SELECT first("online") FROM "{stored_status}" WHERE "device" =~ /^({names})$/ GROUP BY "device"',
             # Last: the database refuses it, and all later statements, if there are too many series (max-select-series).
             f'SELECT {entries} FROM "{stored_status}" {other} LIMIT 1 SLIMIT {QUERIED}',
             f'SELECT * FROM "{measurement}" {other} LIMIT 2 SLIMIT {QUERIED}',
@@ -153,7 +154,7 @@ def is_number(value) -> bool:
 
 def undeclared_devices(results: list[Mapping]) -> list[str]:
     """Devices that the site does not declare and that have sent more than once in the last day."""
-    return sorted(series["tags"]["device"] for series in series_of(results, 7) if len(series["values"]) > 1)
+    return sorted(series["tags"]["device"] for series in series_of(results, 8) if len(series["values"]) > 1)
 
 
 def device_states(devices: list[Mapping], results: list[Mapping], now: float, backup: int = 0) -> list[dict]:
@@ -163,8 +164,9 @@ def device_states(devices: list[Mapping], results: list[Mapping], now: float, ba
     `margin`: seconds by which these reach back further than the last backup (None: not known), which was made at `backup`
     (0: never). The name of a device is "" for points that were stored without one.
     """
-    readings = points(results, 7) | points(results, 0)
-    states = points(results, 6) | points(results, 1)
+    readings = points(results, 8) | points(results, 0)
+    states = points(results, 7) | points(results, 1)
+    firsts = points(results, 6)
     rows = []
     for name in [*(device["name"] for device in devices), *undeclared_devices(results)[:LISTED]]:
         reading, state = dict(readings.get(name, {})), states.get(name, {})
@@ -182,6 +184,7 @@ def device_states(devices: list[Mapping], results: list[Mapping], now: float, ba
                 "kept_since": since,
                 "kept_for": max(0, int(now - since)) if since else None,
                 "started": int(state["time"] - state["uptime"]) if is_number(state.get("uptime")) else None,
+                "first_status": firsts.get(name, {}).get("time"),
                 "gaps": [
                     [int(moment) for moment in gap.split("-")] for gap in (state.get("gaps") or "").split(",") if gap
                 ],
@@ -197,12 +200,12 @@ def device_notes(devices: list[Mapping], declared: list[Mapping], backup: int) -
     names = {device["name"] for device in declared}
     for row in (row for row in devices if row["name"] in names):
         name, margin, since = row["name"], row["margin"], row["kept_since"]
-        if margin is not None and margin < 0:
+        if margin is not None and margin < 0 and not _is_new(row):
             notes.append(
                 f"If the card failed now, the readings of {name} from {moment(backup)} to {moment(since)} would be lost: they are not"
                 " in the last backup, and the device does not have them any more. make backup saves them."
             )
-        elif margin is not None and margin < SHORT_MARGIN and not _is_new(row):
+        elif margin is not None and margin < SHORT_MARGIN and not (_is_new(row) or _is_started(row)):
             notes.append(
                 f"{name} has its readings since {moment(since)}. When it needs the space of those before {moment(backup)}, the"
                 " time of the last backup, later ones are on the card only: run make backup."
@@ -214,6 +217,11 @@ def device_notes(devices: list[Mapping], declared: list[Mapping], backup: int) -
 
 
 def _is_new(row: Mapping) -> bool:
+    """Whether a device still has the first reading that it ever sent."""
+    return row["first_status"] is not None and row["kept_since"] - row["first_status"] < SECONDS_TO_START
+
+
+def _is_started(row: Mapping) -> bool:
     """Whether the oldest reading of a device is the first one since its start: it has not needed any space yet."""
     return row["started"] is not None and abs(row["kept_since"] - row["started"]) < SECONDS_TO_START
 
@@ -250,7 +258,7 @@ def message_notes(results: list[Mapping], now: float) -> list[str]:
             notes.append(f"{program} dropped {number} {what}.")
     if (
         len(undeclared_devices(results)) > LISTED
-        or len(series_of(results, 7)) >= QUERIED
+        or len(series_of(results, 8)) >= QUERIED
         or any("error" in result for result in results)
     ):
         notes.append("There are too many undeclared devices to list all of them.")
