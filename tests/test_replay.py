@@ -118,6 +118,18 @@ def test_the_line_of_a_device(result, line):
     assert not said.endswith("..")
 
 
+def test_the_minutes_that_are_requested_to_be_safe_are_no_hole():
+    """After a restoration: `since` is ten minutes before the newest reading in the backup."""
+    found = result("done", answer={"sent": 1}, status={"kept_since": NOW - 3300})
+    assert replay_line("a", found, ZONE, NOW, 600) == "a: sent 1 readings again, in 12 s."
+    assert "; it has no readings of 2026-07-12 13:42:00 to 2026-07-12 13:45:00." in replay_line(
+        "a", found, ZONE, NOW, 120
+    )
+    # The backup does not know this one.
+    found["command"]["since"] = CONTRACT["earliest_time"] - 600
+    assert replay_line("a", found, ZONE, NOW, 600) == "a: sent 1 readings again, in 12 s."
+
+
 OPERATOR = CONTRACT["operator"]
 
 

@@ -228,8 +228,9 @@ class TestRebuild:
             f"bin/play --inventory=mine playbooks/reach.yml {always}",
             f"bin/play --inventory=mine playbooks/site.yml {always}",
             f"bin/play --inventory=mine playbooks/restore.yml {always}"
-            " --extra-vars=restore_once=true --extra-vars=restore_replays=false",
-            f"bin/play --inventory=mine playbooks/replay.yml {always} --extra-vars=replay_required=false",
+            " --extra-vars=restore_once=true --tags=restore,influxdb_run,grafana_run,node_red",
+            f"bin/play --inventory=mine playbooks/replay.yml {always}"
+            " --extra-vars=replay_required=false --extra-vars=replay_once=true",
             f"bin/play --inventory=mine playbooks/verify.yml {always}",
             f"bin/play --inventory=mine playbooks/flash.yml {always}",
         ]

@@ -72,8 +72,16 @@ def missing_spans(status: Mapping, since: int, until: int) -> list[tuple[int, in
     return before + [(start, end) for start, end in gaps if start < end]
 
 
-def replay_line(name: str, result: Mapping, zone: str, now: float) -> str:
-    """What became of a request to a device, from the result of the module device_command."""
+def replay_line(name: str, result: Mapping, zone: str, now: float, overlap: int = 0) -> str:
+    """What became of a request to a device, from the result of the module device_command.
+
+    Args:
+        name: the device.
+        result: of the module.
+        zone: the time zone of the site.
+        now: seconds since 1970.
+        overlap: seconds at the beginning of the span that are requested to be safe, and are no loss if they are missing.
+    """
     if "state" not in result:
         return f"{name}: {result.get('msg', 'The request was not sent.')} `make pi` starts the broker and creates the account."
     answer, command = result["answer"], result["command"]
@@ -86,16 +94,18 @@ def replay_line(name: str, result: Mapping, zone: str, now: float) -> str:
         "incapable": "has a program that cannot send readings again; run `make flash`, and then this command again",
     }
     line = f"{name}: {states[result['state']]}"
-    spans = missing_spans(result["status"], command["since"], command.get("until") or int(now))
+    since = command["since"] + overlap
+    # All that a device has is requested of one that the backup does not know.
+    spans = missing_spans(result["status"], since, command.get("until") or int(now)) if since > EARLIEST else []
     if spans and result["state"] == "done":
         line += f"; it has no readings of {', '.join(f'{_time(start, zone)} to {_time(end, zone)}' for start, end in spans)}"
     return f"{line}."
 
 
-def replay_lines(hosts: Iterable[str], hostvars: Mapping, zone: str, now: float) -> list[str]:
+def replay_lines(hosts: Iterable[str], hostvars: Mapping, zone: str, now: float, overlap: int = 0) -> list[str]:
     """A line for each device to which a request was sent."""
     results = ((host, hostvars[host].get("__replayed", {})) for host in hosts)
-    return [replay_line(host, result, zone, now) for host, result in results if not result.get("skipped")]
+    return [replay_line(host, result, zone, now, overlap) for host, result in results if not result.get("skipped")]
 
 
 def _time(seconds: int, zone: str) -> str:
