@@ -217,6 +217,7 @@ class Chain:
         )
         telegraf_d = directory / "telegraf.d"
         telegraf_d.mkdir()
+        (directory / "status.json").write_text("[]\n")  # of backups
         for template in sorted(TEMPLATES.glob("*.conf.j2")):
             text = render(template, self.site)
             # Written ten times as often as in life, so that tests wait less.
@@ -224,6 +225,7 @@ class Chain:
                 "SETTLED = max(60, INTERVAL)", "SETTLED = 2"
             )
             text = text.replace('  interval = "10s"\n', "").replace("WAIT = 3600", "WAIT = 5")
+            text = text.replace("/var/lib/tig-pi/backup/status", f"{directory}/status")
             (telegraf_d / template.stem).write_text(text)
         self.broker = Program(
             [program("mosquitto", "mosquitto"), "-c", f"{directory}/mosquitto.conf"], directory / "mosquitto.log"
