@@ -105,19 +105,21 @@ def _in_package(debs: list[Path], name: str) -> str | None:
     return next((str(root / place / name) for place in ("usr/bin", "usr/sbin") if (root / place / name).exists()), None)
 
 
+@functools.cache
 def _downloaded(package: str) -> list[Path]:
     """The distribution's package, and after it the libraries that it needs and that are not installed here."""
     folder = CACHE / "debs" / "downloaded"
     folder.mkdir(parents=True, exist_ok=True)
     command = ["apt-get", "--print-uris", "--yes", "--no-install-recommends", "install", package]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    names = [line.split()[1].partition("_")[0] for line in listed if line.startswith("'")]
-    names.sort(key=lambda name: name != package)
-    with tempfile.TemporaryDirectory(dir=folder) as unfinished:  # several tests may fetch the same
-        subprocess.run(["apt-get", "download", *names], cwd=unfinished, capture_output=True, check=True)
-        for path in Path(unfinished).glob("*.deb"):
-            path.replace(folder / path.name)
-    return [max(folder.glob(f"{name}_*.deb"), key=lambda path: path.stat().st_mtime) for name in names]
+    files = [line.split()[1] for line in listed if line.startswith("'")]
+    files.sort(key=lambda file: file.partition("_")[0] != package)
+    if missing := [file.partition("_")[0] for file in files if not (folder / file).exists()]:
+        with tempfile.TemporaryDirectory(dir=folder) as unfinished:  # several tests may fetch the same
+            subprocess.run(["apt-get", "download", *missing], cwd=unfinished, capture_output=True, check=True)
+            for path in Path(unfinished).glob("*.deb"):
+                path.replace(folder / path.name)
+    return [folder / file for file in files]
 
 
 def libraries(program: str) -> dict[str, str]:
