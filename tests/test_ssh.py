@@ -79,7 +79,7 @@ class Network:
 
     def reach(self, *variables: str) -> tuple[int, str]:
         command = [REPOSITORY / "bin/play", f"--inventory={self.folder / 'hosts.yml'}", "playbooks/reach.yml"]
-        command += [f"--extra-vars={variable}" for variable in variables]
+        command += ["--skip-tags=restore", *(f"--extra-vars={variable}" for variable in variables)]
         environment = {**os.environ, "PATH": f"{self.programs}:{os.environ['PATH']}"}
         done = subprocess.run(
             command,
