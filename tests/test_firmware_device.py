@@ -42,7 +42,7 @@ class Sensor:
 
 
 class Site:
-    def __init__(self, folder, profile, wifi=("home", SECRETS[0])):
+    def __init__(self, folder, profile, wifi=("home", SECRETS[0]), **options):
         self.profile = profile
         self.broker, self.time = Broker(folder / "broker"), TimeServer()
         self.broker.start()
@@ -53,6 +53,7 @@ class Site:
             paced=False,
             wifi_ssid=wifi[0],
             wifi_password=wifi[1],
+            **options,
         ).start()
         assert self.device.wait_for(b">>> ")
 

@@ -349,9 +349,10 @@ try:
     program.run(os.getcwd(), Confirm(data["trial"]))
 except KeyboardInterrupt:
     pass
+from tig import handover
 from tig.ring import Ring
 ring = Ring(500, 1)
-ring.load("ring.bin", ["h"], 3)  # three seconds after the reset
+handover.load(ring, "ring.bin", ["h"], 3)  # three seconds after the reset
 records = [(ring.uptime(n), ring.time(n)) for n in range(ring.first, ring.first + ring.count)]
 result = [happened, records, ring.dropped, [what for what in said if "slot" in what and "runs" in what]]
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 import time
 
 import paho.mqtt.client as mqtt
@@ -102,12 +103,12 @@ class Operator:
 
 
 class House:
-    def __init__(self, folder, profile: str):
-        self.time, self.broker = TimeServer(), Broker(folder / "broker")
+    def __init__(self, folder, profile: str, speed: float = 20):
+        self.time, self.broker = TimeServer(speed=speed), Broker(folder / "broker")
         self.broker.start()
         self.listener = Listener(self.broker)
         self.operator = Operator(self.broker, self.listener)
-        self.device = Device(folder / "device", profile=profile)
+        self.device = Device(folder / "device", speed, profile)
         self.device.settings(self.broker.port, self.time.port)
         self.device.start()
 
@@ -307,3 +308,70 @@ result = [sent, fruitless, done]
     assert sent == [1100, 1101, 1102, *range(1100, 1903)]
     assert done == [["one", "two"], 803] or done == [[["one", "two"], 803]]
     assert fruitless >= 1
+
+
+@pytest.fixture(params=["pycom", "mainline"])
+def quick_house(tmp_path, request):
+    """Ten minutes in ten seconds."""
+    house = House(tmp_path, request.param, speed=60)
+    yield house
+    house.close()
+
+
+def lose_power(house) -> None:
+    house.device.stop()
+    house.device.start()
+
+
+def test_a_device_that_lost_its_power_sends_again_what_it_had_delivered(quick_house):
+    house = quick_house
+    first = house.arrive(90)[:]
+    lose_power(house)
+    house.arrive(len(first) + 2)
+    answer = house.operator.ask({"id": "all", "do": "replay", "since": 0}, "done")
+    again = [reading for reading in first if house.listener.readings.count(reading) > 1]
+    assert first[: len(again)] == again
+    assert len(first) - len(again) <= 40, "more than ten minutes"
+    assert answer["sent"] >= len(again)
+    status = until(lambda: (status := house.listener.status).get("gaps") and status)
+    assert status["kept_since"] == first[0]["time"]
+    assert status["kept"] >= len(again)
+    before, after = status["gaps"][-1]
+    assert before == again[-1]["time"]
+    assert after > first[-1]["time"]
+
+
+def test_an_interrupted_program_keeps_its_readings(house):
+    """With Ctrl-C, as each visit of the uploader does."""
+    first = house.arrive(8)[:]
+    house.device.board.ctl("wifi", state="down")
+    time.sleep(3)  # four more readings
+    house.device.process.send_signal(signal.SIGINT)
+    house.device.process.send_signal(signal.SIGINT)
+    house.device.process.wait(10)
+    delivered = house.listener.readings[:]
+    house.device.board.ctl("wifi", state="up")
+    house.device.start()
+    house.arrive(len(delivered) + 5)
+    late = [reading["time"] for reading in house.listener.readings if reading["time"] > delivered[-1]["time"]]
+    assert late[0] - delivered[-1]["time"] <= 16
+    assert late[2] - late[0] <= 31
+    answer = house.operator.ask({"id": "all", "do": "replay", "since": first[0]["time"]}, "done")
+    assert answer["sent"] >= len(delivered) + 3
+    assert [reading for reading in delivered if house.listener.readings.count(reading) < 2] == []
+
+
+def test_a_device_that_lost_its_power_sends_what_it_could_not_deliver(quick_house):
+    house = quick_house
+    house.arrive(3)
+    house.device.board.ctl("wifi", state="down")
+    time.sleep(25)  # a hundred readings, of which eighty or more have to be in the flash
+    lose_power(house)
+    until(lambda: "readings from before the reset" in house.device.console)
+    arrived = len(house.listener.readings)
+    house.device.board.ctl("wifi", state="up")
+    house.arrive(arrived + 60)
+    # The driver numbers from 0 after each start: those before it.
+    numbers = house.listener.numbers
+    start = next((place for place in range(1, len(numbers)) if numbers[place] < numbers[place - 1]), len(numbers))
+    assert set(range(60)) <= set(numbers[:start])

@@ -106,11 +106,12 @@ def test_against_a_model():
 
 SAVE = """
 import os
+from tig import handover
 from tig.ring import Ring
 ring = Ring(4, 2)
 for uptime, time, values in data["push"]:
     ring.push(uptime, time, values)
-ring.save("ring.bin", ["a", "b"], data.get("reset"))
+handover.save(ring, "ring.bin", ["a", "b"], data.get("reset"))
 with open("ring.bin", "rb") as f:
     whole = f.read()
 result = []
@@ -118,7 +119,7 @@ for length in data["lengths"]:
     with open("ring.bin", "wb") as f:
         f.write(whole[: len(whole) + length])
     again = Ring(4, len(data["fields"]))
-    loaded = again.load("ring.bin", data["fields"], data.get("since"))
+    loaded = handover.load(again, "ring.bin", data["fields"], data.get("since"))
     numbers = range(again.first, again.first + again.count)
     records = [(again.uptime(n), again.time(n)) + again.values(n)[: None if "all" in data else 1] for n in numbers]
     records = [[value if value == value else "nan" for value in record] for record in records]
@@ -195,8 +196,30 @@ result = [again._ring.count, (crash.report() or b"").decode()]
 
 def test_what_a_crash_can_still_write_is_written():
     """A traceback that finds no room on the flash costs no reading, nor the other way round."""
-    count, report = evaluate(CRASH, "crash.txt")
-    assert (count, report) == (1, "")
-    count, report = evaluate(CRASH, "ring.bin")
-    assert count == 0
-    assert "what went wrong" in report
+    for file_system in ("FAT", "LittleFS"):
+        count, report = evaluate(CRASH, "crash.txt", file_system=file_system)
+        assert (count, report) == (1, "")
+        count, report = evaluate(CRASH, "ring.bin", file_system=file_system)
+        assert count == (0 if file_system == "FAT" else 1)
+        assert "what went wrong" in report
+
+
+INTERRUPTED = """
+calls = []
+keep = program.Program.keep
+def interrupted(self, pause=None):
+    calls.append(pause)
+    if len(calls) < 3:
+        raise KeyboardInterrupt
+    keep(self, pause)
+program.Program.keep = interrupted
+first.interrupted()
+again = program.Program(os.getcwd(), None)
+result = [len(calls), again._ring.count]
+"""
+
+
+@pytest.mark.parametrize("file_system", ["FAT", "LittleFS"])
+def test_readings_are_written_though_ctrl_c_is_pressed_again(file_system):
+    code = CRASH.partition("if data ==")[0] + INTERRUPTED
+    assert evaluate(code, file_system=file_system) == [3, 1]

@@ -181,6 +181,36 @@ def test_a_full_device_is_left_as_it_is(device):
     assert not visit.changed
 
 
+FILL = r"""
+import os
+root = os.getcwd().rstrip("/")
+v = os.statvfs(root or "/")
+left = v[0] * v[3] - 90 * 4096
+with open(root + "/filler", "wb") as f:
+    while left > 0:
+        f.write(b"x" * 4096)
+        left -= 4096
+os.mkdir(root + "/readings")
+os.mkdir(root + "/readings/0")
+for n in range(60):
+    with open(root + "/readings/0/%d" % n, "wb") as f:
+        f.write(b"\x01\x00a" + (1000 + (n + 20) % 60).to_bytes(4, "little") + b"r" * 4000)
+"""
+PAGES = "sorted(int.from_bytes(open(root + '/readings/0/' + n, 'rb').read(7)[3:], 'little') for n in os.listdir(root + '/readings/0'))"
+
+
+def test_the_oldest_readings_in_the_flash_make_room_for_a_program(device):
+    Visit(device, program("1"), "1")
+    execute(device, FILL)
+    assert Visit(device, program("2", lib__big=random.Random(1).randbytes(200000)), "2").works
+    left = ask(device, PAGES)
+    assert left == list(range(left[0], 1060)), "the oldest are gone, and no other"
+    assert 1010 < left[0] < 1050, "as many as it takes"
+    with pytest.raises(DeviceError, match="The device is full"):
+        Visit(device, program("3", lib__big=random.Random(1).randbytes(1000000)), "3")
+    assert ask(device, PAGES) == left, "what would not be enough is kept"
+
+
 # --- getting in
 
 

@@ -58,6 +58,7 @@ class Board:
         self.file.truncate(mmap.PAGESIZE)
         self.page = Page.from_buffer(mmap.mmap(self.file.fileno(), mmap.PAGESIZE))
         self.page.speed = speed
+        self.file_system = settings.pop("file_system", "LittleFS")  # or FAT; what there is in truth is a folder
         self.hardware = Hardware(self.page, Storage(), b"\x24\x0a\xc4\x01\x02\x03", settings)
         self.ctl("set", **WEATHER)
         self.next_reset = "power_on"  # why the next program starts
@@ -130,6 +131,8 @@ class Board:
             self.resets += 1
             self.next_reset = "watchdog" if self.profile == "pycom" else "software"
             return {"exit": True}
+        if name == "file_system":
+            return {"value": self.file_system}
         if name == "reset_cause":
             return {"value": reset_cause(self.profile, self.reset)}
         try:

@@ -160,16 +160,27 @@ class Listener:
 
 
 class TimeServer(threading.Thread):
-    """An NTP server: `mode` is ok, silent, unsynchronised (leap indicator 3), unset (a transmit time of 0) or ancient (1970)."""
+    """An NTP server: `mode` is ok, silent, unsynchronised (leap indicator 3), unset (a transmit time of 0) or ancient (1970).
 
-    def __init__(self, mode: str = "ok"):
+    Its time passes `speed` times as fast, as that of a device may; otherwise a device that starts again would be in the past.
+    """
+
+    def __init__(self, mode: str = "ok", speed: float = 1):
         super().__init__(daemon=True)
         self.mode = mode
+        self.set_speed(speed)
         self.asked = 0
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
         self.start()
+
+    def set_speed(self, speed: float) -> None:
+        now = self.now() if hasattr(self, "speed") else time.time()
+        self.since, self.then, self.speed = time.time(), now, speed
+
+    def now(self) -> float:
+        return self.then + (time.time() - self.since) * self.speed
 
     def run(self) -> None:
         while True:
@@ -182,7 +193,7 @@ class TimeServer(threading.Thread):
             self.asked += 1
             if self.mode == "silent":
                 continue
-            now = (0 if self.mode == "ancient" else time.time()) + 2208988800
+            now = (0 if self.mode == "ancient" else self.now()) + 2208988800
             first = 0xE4 if self.mode == "unsynchronised" else 0x24
             stamp = bytes(8) if self.mode == "unset" else struct.pack(">II", int(now), int(now % 1 * 2**32))
             answer = struct.pack(">BBbb12x", first, 2, 0, -20) + stamp + question[40:48] + stamp + stamp

@@ -8,6 +8,7 @@ A platform module has
     watchdog(ms)                    arm it, or arm it again with another time, for WATCHDOG_MS at most; returns the
                                     function that feeds it
     led(colour)                     0xRRGGBB; 0 is off
+    power_safe()                    whether the file system stays whole when power fails during a write, and spreads its writes (LittleFS)
     quiet()                         switch off what the platform starts by itself: access point, telnet, FTP, Pybytes
     output(pin)                     a function of 0 or 1 that drives the pin
     open_drain(pin)                 a pin with an open drain: pin(0) pulls the line low, pin(1) lets it go, pin() reads its level

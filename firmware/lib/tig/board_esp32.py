@@ -63,6 +63,10 @@ def led(colour):
     _led.write()
 
 
+def power_safe():
+    return True  # always a LittleFS
+
+
 def quiet():
     access_point = network.WLAN(network.AP_IF)
     if access_point.active():

@@ -58,6 +58,13 @@ def led(colour):
     pycom.rgbled(colour)
 
 
+def power_safe():
+    try:
+        return pycom.bootmgr()[1] == "LittleFS"  # the other one is FAT
+    except Exception:
+        return False  # a release that does not say
+
+
 def quiet():
     pycom.heartbeat(False)
     # These are in the flash: write them only if they differ.

@@ -5,11 +5,12 @@ import json
 import sys
 import time
 
-from tig import VERSION, crash, log, settings
+from tig import VERSION, crash, handover, log, settings
 from tig.board import board
 from tig.clock import Clock
 from tig.led import Led
 from tig.link import Link
+from tig.pages import Pages
 from tig.ring import Ring
 from tig.sampling import Sampler
 from tig.status import Status
@@ -17,12 +18,14 @@ from tig.watchdog import Watchdog
 from tig.wifi import Wifi
 from tig.zone import Zone
 
-RING = "ring.bin"  # in the root of the file system: the readings that a crash found unsent
+RING = "ring.bin"  # in the root of the file system: the readings that waited when a program ended
 AMPLE_MS = 60000  # room for whatever the link wants to start
 SETTLED_S = 60  # after this time without a crash it works, even if it reaches no broker
 TRIAL_S = 600  # but a program on trial, with another one to go back to, has to reach the broker within this time
 PAUSE_S = 5  # of the loader before the reset, when it goes back
 GAP_S = 5  # readings are missing where two are further apart than two intervals and this
+LOSS_S = 600  # readings that are older than this are in the flash
+INTERRUPTS = 5  # in a row: the uploader sends two at a time
 TALK_MS = 250  # at least this long between two readings, so that the link can send
 
 
@@ -48,6 +51,17 @@ class Encoder:
         return (text + "}").encode()
 
 
+def _pages(fields, capacity, gap):
+    """The readings in the flash; None if they can be in memory only."""
+    if not board.power_safe():
+        log.say("readings are kept in memory only: the file system is a FAT")
+        return None
+    try:
+        return Pages(fields, capacity, gap)
+    except (OSError, ValueError) as e:
+        log.say("readings are kept in memory only: %s" % e)
+
+
 class NoBroker(Exception):
     """A program on trial does not reach the broker."""
 
@@ -70,9 +84,16 @@ class Program:
         self._led = Led(board)
         self._clock = Clock()
         self._sampler = Sampler(board, conf["sensors"])
-        self._ring = Ring(conf["ring"], len(self._sampler.fields), 2 * conf["interval"] + GAP_S)
+        gap = 2 * conf["interval"] + GAP_S
+        # Before the ring, which takes the memory that is left.
+        self._pages = _pages(self._sampler.fields, conf["ring"], gap)
+        self._ring = Ring(conf["ring"], len(self._sampler.fields), gap)
+        if self._pages:
+            self._ring.attach(self._pages)
+        self._stored_at = 0  # uptime of the last attempt
         since = time.ticks_ms() // 1000 - self._clock.uptime()  # the reset, where ticks begin with it
-        if self._ring.load(RING, self._sampler.fields, since if since < SETTLED_S else None):
+        handover.load(self._ring, RING, self._sampler.fields, since if since < SETTLED_S else None)
+        if self._ring.count:
             log.say("%d readings from before the reset" % self._ring.count)
         self._status = Status(path[-1:], board.reset_cause(), self._clock, self._ring, self._sampler)
         self._link = Link(
@@ -93,6 +114,7 @@ class Program:
         if measured:
             self._measure()
             room = self._schedule()
+            self._store()
         # Right after a reading the link may start anything, however little room there is: there will be no better moment.
         pause = self._link.step(AMPLE_MS if measured or self._interval_ms <= 10000 else room)
         self._led.say(self._status.waiting_for)
@@ -123,18 +145,50 @@ class Program:
         """Keep the readings and the traceback for the next start. If there is no room for one, there may be for the other."""
         log.say("crashed")
         sys.print_exception(error)
-        self.keep(None)
+        self.keep()
         try:
             crash.save(error, self._clock.now())
         except Exception as e:
             log.say("traceback not kept: %s" % e)
 
-    def keep(self, pause):
-        """Write the readings to the flash. pause: seconds until the reset, None if that is not known."""
+    def keep(self, pause=None):
+        """Write the readings to the flash. pause: seconds until the reset, after which the previous program runs; None: this one does."""
+        ring, pages, fields = self._ring, self._pages, self._sampler.fields
+        start = 0
+        if pages:
+            ring.store()
+            start = pages.end
         try:
-            self._ring.save(RING, self._sampler.fields, None if pause is None else self._clock.uptime() + pause)
+            if pause is None:
+                handover.save(ring, RING, fields, None, start)
+                return
+            reset = self._clock.uptime() + pause
+            try:
+                # All of them: the previous program may not know of the pages.
+                handover.save(ring, RING, fields, reset)
+                if pages:
+                    pages.delivered()
+            except OSError:  # no room
+                handover.save(ring, RING, fields, reset, start)
         except Exception as e:
             log.say("readings not kept: %s" % e)
+
+    def interrupted(self):
+        """Somebody wants the prompt, and will reset the device. Another Ctrl-C may come meanwhile."""
+        for _ in range(INTERRUPTS):
+            try:
+                return self.keep()
+            except KeyboardInterrupt:
+                pass
+
+    def _store(self):
+        """Add to the flash what would be older than LOSS_S at the next reading."""
+        ring, pages, now = self._ring, self._pages, self._clock.uptime()
+        if not pages or pages.end >= ring.end or (pages.failed and now - self._stored_at < LOSS_S):
+            return
+        if now - ring.uptime(max(pages.end, ring.oldest)) + self._interval_ms // 1000 > LOSS_S:
+            self._stored_at = now
+            ring.store()
 
     def _measure(self):
         values = self._sampler.sample()
@@ -164,6 +218,9 @@ def run(path, confirm):
     program = Program(path, confirm)
     try:
         program.forever()
+    except KeyboardInterrupt:
+        program.interrupted()
+        raise
     except NoBroker:
         program.keep(PAUSE_S)
         confirm.back()

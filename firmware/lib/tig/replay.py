@@ -39,7 +39,7 @@ class Replay:
         else:
             self._since, self._until = since, until
         self.names.append(name)
-        self._next = self._ring.oldest
+        self._next = self._ring.begin
         self._end = self._ring.first  # those from here on have not been delivered, and are sent anyway
         self._sent = 0
 
@@ -53,7 +53,7 @@ class Replay:
     def message(self):
         self._last = time.ticks_ms()
         ring = self._ring
-        if self._sending is None or self._sending < ring.oldest:
+        if self._sending is None or not ring.time(self._sending):
             self._sending = self._find()
         if self._sending is None:
             return None
@@ -62,12 +62,15 @@ class Replay:
     def _find(self):
         """The next record to send; None if there is none among those that are looked at in a turn."""
         ring = self._ring
-        for number in range(max(self._next, ring.oldest), self._end):
+        self._next = max(self._next, ring.begin)
+        for number in range(self._next, self._end):
             if number >= self._next + LOOK:
                 self._next = number
                 return None
             at = ring.time(number)
-            if at >= self._since and at and (self._until is None or at <= self._until):
+            wanted = at >= self._since and at and (self._until is None or at <= self._until)
+            # Those in the flash may be of sensors that are gone.
+            if wanted and any(value == value for value in ring.values(number)):
                 self._next = number + 1
                 return number
         names = self.names

@@ -3,24 +3,22 @@
 Readings that were delivered stay until their space is needed, so that they can be sent again. A record is its uptime and its UTC time
 in seconds (0: not known yet) and one 32-bit float per field (NaN: left out). The uptime of a reading that is older than the last reset
 is negative. When the ring is full of readings that wait, the oldest makes room and is counted in `dropped`.
+
+Readings that are older than those in memory may be in the flash (tig.pages): they have the running numbers before, and may wait there.
 """
 
 import gc
-import os
 import struct
+
+from tig.gaps import Gaps
 
 _HEAD = struct.calcsize("<iI")
 _NAN = float("nan")
 _DELIVERED = -0x3FFFFFFF  # no uptime
-_END = b"\x00whole\x00"
+_LONG_AGO = -0x20000000
 _PAGE = 4096  # bytes that are allocated at a time
 _OVERHEAD = 80  # bytes that the allocation of a page takes beside it, at most
 _SPARE = 384 * 1024  # bytes of memory that are left to the program, if there is as much
-_GAPS = 16
-
-
-def _signature(fields):
-    return "\n".join(fields).encode() + b"\x00"
 
 
 class Ring:
@@ -30,13 +28,22 @@ class Ring:
         self._values = "<" + "f" * fields
         self._size = _HEAD + 4 * fields
         self._allocate(capacity)
-        self.oldest = 0  # running number of the oldest record
-        self.first = 0  # of the oldest one that waits
-        self.count = 0  # records that wait
+        self.oldest = 0  # running number of the oldest record in memory
+        self.first = 0  # of the oldest one that waits, in memory or in the flash
+        self.end = 0  # of the next one
         self.dropped = 0
-        self._gap = gap
-        self._gaps = []  # times before and after
+        self._gaps = Gaps(gap)
         self._newest_time = 0
+        self._flash = None  # tig.pages
+
+    def attach(self, pages):
+        """Go on where the readings in the flash end; those of them that waited wait again."""
+        self._flash = pages
+        self._gaps = pages.gaps
+        self._newest_time = pages.newest_time
+        self.first = pages.waiting
+        self.oldest = self.end = pages.end
+        self._pass()
 
     def _allocate(self, capacity):
         self._each = min(capacity, max(1, _PAGE // self._size))
@@ -55,31 +62,53 @@ class Ring:
     def push(self, uptime, time, values):
         """Add a reading: uptime and time in seconds (time None: not known), values with None for what is missing."""
         if self.end - self.oldest == self.capacity:
-            if self.oldest == self.first:
-                self.first += 1
-                self.count -= 1
-                self.dropped += 1
-                self._pass_delivered()
-            self.oldest += 1
+            self._make_room()
         page, at = self._at(self.end)
         struct.pack_into("<iI", page, at, uptime, time or 0)
         struct.pack_into(self._values, page, at + _HEAD, *[_NAN if value is None else value for value in values])
-        self.count += 1
+        self.end += 1
         if time:
             self._look_for_gap(time)
 
+    def _make_room(self):
+        number = self.oldest
+        if number >= self.first and not self.gone(number) and not self._in_flash(number):
+            self.dropped += 1
+        self.oldest += 1
+        self._pass()
+
+    def _in_flash(self, number):
+        return self._flash is not None and self._flash.oldest <= number < self._flash.end
+
+    def store(self):
+        """Add to the flash what is not there yet."""
+        self._flash.save(self)
+        if self.first < self.begin:
+            # It needed the room of readings that wait.
+            self.dropped += self.begin - self.first
+            self.first = self.begin
+            self._pass()
+
     @property
-    def end(self):
-        """Running number of the next record."""
-        return self.first + self.count
+    def count(self):
+        """Records that wait, and those between them that are gone."""
+        return self.end - self.first
+
+    @property
+    def begin(self):
+        """Running number of the oldest record in memory or in the flash."""
+        return min(self.oldest, self._flash.oldest) if self._flash else self.oldest
 
     @property
     def kept(self):
-        """Records in the ring, delivered or not."""
-        return self.end - self.oldest
+        """Records in memory or in the flash, delivered or not."""
+        return self.end - self.oldest + (self._flash.count(self.oldest) if self._flash else 0)
 
     def since(self):
         """Time of the oldest record that has one; 0: none has."""
+        found = self._flash.since() if self.begin < self.oldest else 0
+        if found:
+            return found
         for number in range(self.oldest, self.end):
             time = self.time(number)
             if time:
@@ -88,19 +117,14 @@ class Ring:
 
     def gaps(self):
         """[time before, time after] where readings are missing; where there are too many, the oldest are one."""
-        since = self.since()
-        self._gaps = [gap for gap in self._gaps if gap[1] > since]
-        return self._gaps
+        return self._gaps.since(self.since())
 
     def _look_for_gap(self, time):
         before = self._newest_time
         if time <= before:
             return  # the clock was set back
         self._newest_time = time
-        if before and self._gap and time - before > self._gap:
-            self._gaps.append([before, time])
-            if len(self._gaps) > _GAPS:
-                self._gaps[:2] = [[self._gaps[0][0], self._gaps[1][1]]]
+        self._gaps.look(before, time)
 
     def has(self, number):
         """Whether a record waits."""
@@ -108,18 +132,37 @@ class Ring:
 
     def uptime(self, number):
         """When the record with a running number was made, in seconds of uptime."""
+        if number < self.oldest:
+            return _LONG_AGO
         page, at = self._at(number)
         return struct.unpack_from("<i", page, at)[0]
 
     def time(self, number):
         """The same in seconds since 1970, or 0."""
+        if number < self.oldest:
+            return self._flash.time(number) if self._flash else 0
         page, at = self._at(number)
         return struct.unpack_from("<I", page, at + 4)[0]
 
     def values(self, number):
         """One per field; NaN where it was left out."""
+        if number < self.oldest:
+            return self._flash.values(number)
         page, at = self._at(number)
         return struct.unpack_from(self._values, page, at + _HEAD)
+
+    def record(self, number):
+        """Time and values as they are in memory."""
+        if number < self.oldest:
+            return struct.pack("<I", self.time(number)) + struct.pack(self._values, *self.values(number))
+        page, at = self._at(number)
+        return memoryview(page)[at + 4 : at + self._size]
+
+    def gone(self, number):
+        """Whether a record is not sent any more, though it is not before `first`: it was sent before its turn, or is lost."""
+        if number < self.oldest:
+            return not self.time(number) or all(value != value for value in self.values(number))
+        return self.uptime(number) == _DELIVERED
 
     def _at(self, number):
         """(page, offset) of a record."""
@@ -132,93 +175,25 @@ class Ring:
             self.dropped -= 1  # it made room while it was under way, but arrived
         elif number == self.first and timed:
             self.first += 1
-            self.count -= 1
         else:
             page, at = self._at(number)
             struct.pack_into("<iI", page, at, _DELIVERED, 0)
-        self._pass_delivered()
+        self._pass()
 
-    def _pass_delivered(self):
-        """Neither the newest nor the oldest that waits is one that was delivered."""
-        while self.count and self.uptime(self.end - 1) == _DELIVERED:
-            self.count -= 1
-        while self.count and self.uptime(self.first) == _DELIVERED:
+    def _pass(self):
+        """Neither the oldest nor the newest that waits may be one that is gone."""
+        while self.end > max(self.first, self.oldest) and self.gone(self.end - 1):
+            self.end -= 1
+            if self._flash:
+                self._flash.end = min(self._flash.end, self.end)
+        while self.first < self.end and self.gone(self.first):
             self.first += 1
-            self.count -= 1
-
-    def save(self, path, fields, reset=None):
-        """Write the records that wait to a file. Those that do not know their time can have one only if the uptime at the coming reset is
-        known (`reset`); else they count as dropped."""
-        with open(path, "wb") as f:
-            f.write(_signature(fields))
-            dropped = self.dropped
-            for number in range(self.first, self.end):
-                uptime = self.uptime(number)
-                if uptime == _DELIVERED:
-                    continue
-                if not self.time(number) and reset is None:
-                    dropped += 1
-                    continue
-                # The reset is the only moment that the next program knows, too.
-                f.write(struct.pack("<iI", uptime - (reset or 0), self.time(number)))
-                page, at = self._at(number)
-                f.write(memoryview(page)[at + _HEAD : at + self._size])
-            f.write(_END + struct.pack("<I", dropped))
-
-    def load(self, path, fields, since=None):
-        """Add the records of a file if it is complete, and remove it; fields are matched by name. True if there were any.
-
-        since: seconds from the reset to where the uptime of now begins; None: not known.
-        """
-        try:
-            f = open(path, "rb")
-        except OSError:
-            return False
-        try:
-            return self._read(f, fields, since)
-        except OSError:
-            return False
-        finally:
-            f.close()
-            os.remove(path)
-
-    def _read(self, f, fields, since):
-        end = f.seek(0, 2) - len(_END) - 4
-        f.seek(max(0, end))
-        if f.read(len(_END)) != _END:
-            return False
-        dropped = struct.unpack("<I", f.read(4))[0]
-        f.seek(0)
-        names = b""
-        while b"\x00" not in names:
-            names += f.read(64)
-        start = names.find(b"\x00") + 1
-        names = names[: start - 1].split(b"\n")
-        form = "<" + "f" * len(names)
-        size = _HEAD + struct.calcsize(form)
-        if (end - start) % size:
-            return False
-        places = [names.index(field) if field in names else None for field in map(str.encode, fields)]
-        f.seek(start)
-        for _ in range((end - start) // size):
-            record = f.read(size)  # not the whole file, for which there may be no memory
-            uptime, time = struct.unpack_from("<iI", record, 0)
-            kept = struct.unpack_from(form, record, _HEAD)
-            values = [None if place is None else kept[place] for place in places]
-            # A record without a time may get one from its uptime; one whose sensors are gone is dropped.
-            if (time or since is not None) and any(v is not None and v == v for v in values):
-                self.push(uptime - (since or 0), time, values)
-            else:
-                self.dropped += 1
-        self.dropped += dropped
-        return self.count > 0
 
     def stamp(self, clock):
         """Give every record that waits for a clock its time."""
-        for number in range(self.first, self.end):
-            uptime = self.uptime(number)
-            if not self.time(number) and uptime != _DELIVERED:
+        for number in range(max(self.first, self.oldest), self.end):
+            if not self.time(number) and not self.gone(number):
                 page, at = self._at(number)
-                time = clock.at(uptime)
+                time = clock.at(self.uptime(number))
                 struct.pack_into("<I", page, at + 4, time)
                 self._look_for_gap(time)

@@ -91,6 +91,31 @@ def walk(path):
         else:
             yield p
 
+def pages(block):
+    # Of readings that the program keeps in the flash, oldest first: the number of its first reading follows the names of its fields.
+    found = []
+    if is_directory("readings"):
+        for p in walk("readings"):
+            if p[-1] != "/":
+                h = head(p, 4096)
+                n = 2 + (h[0] | h[1] << 8 if len(h) > 1 else 0)
+                found.append((int.from_bytes(h[n : n + 4], "little"), p, -(-len(h) // block) * block))
+        found.sort()
+    return found
+
+def clear_pages(slot, block, needed):
+    # The oldest readings make room for another program; none does if that would not be enough.
+    missing = needed - room(slot, block)
+    found = pages(block)
+    if sum(size for n, p, size in found) < missing:
+        return
+    for n, p, size in found:
+        if missing <= 0:
+            break
+        remove(p)
+        missing -= size
+    sync()
+
 def room(slot, block):
     used = 0
     if is_directory(slot):
@@ -100,10 +125,18 @@ def room(slot, block):
     return v[0] * v[3] + used
 
 def lost(block):
-    # What is taken and belongs to no file: a FAT that was damaged has such clusters.
+    # What is taken and belongs to no file: a FAT that was damaged has such clusters. A directory has two blocks on LittleFS.
+    try:
+        import pycom
+        fat = pycom.bootmgr()[1] == "FAT"
+    except Exception:
+        fat = False
     used = 0
     for p in walk(""):
-        used += block if p[-1] == "/" else -(-os.stat(root + p)[6] // block) * block
+        if p[-1] == "/":
+            used += block if fat else 2 * block
+        else:
+            used += -(-os.stat(root + p)[6] // block) * block
     v = os.statvfs(root or "/")
     return v[0] * (v[2] - v[3]) - used
 

@@ -269,6 +269,9 @@ class Upload:
         needed = sum(-(-size // self.block) * self.block for size in sizes) + (len(folders) + 3) * self.block
         there = self.repl.ask(f"room({slot!r}, {self.block})", 60)
         if needed > there:
+            self.repl.run(f"clear_pages({slot!r}, {self.block}, {needed})", 120)
+            there = self.repl.ask(f"room({slot!r}, {self.block})", 60)
+        if needed > there:
             if self.repl.ask(f"lost({self.block})", 120) > max(needed, MARGIN * self.block):
                 raise Damaged("it has used blocks that belong to no file")
             raise Full(f"{needed // 1024} kB", f"{there // 1024} kB", self.root)
