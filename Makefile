@@ -7,7 +7,7 @@ bin := .venv/bin
 play = bin/play $(if $(ASK),--ask-pass --ask-become-pass) --inventory $(INVENTORY)
 
 # Default inventory: for verbs that change something, your Pi's; for those that only read, the demo's while it runs.
-pi device flash format repair backup restore rebuild replay feed: INVENTORY ?= inventories/home
+pi device flash format repair backup restore rebuild replay drill backup-timer drill-timer feed: INVENTORY ?= inventories/home
 status verify: INVENTORY ?= $(if $(wildcard $(demo)/.virtual/pi.json),$(demo),inventories/home)
 
 # Options of restore and rebuild.
@@ -29,7 +29,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONDONTWRITEBYTECODE :=
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help help-text demo pi device flash format repair backup restore rebuild replay recover status verify fault feed check test bench clean image demo-feed
+.PHONY: help help-text demo pi device flash format repair backup restore rebuild replay drill backup-timer drill-timer recover status verify fault feed check test bench clean image demo-feed
 
 help:
 	@text="$$($(MAKE) --silent help-text)"; trap '' PIPE; echo "$$text" 2>/dev/null || : # no error with `make | head`
@@ -80,6 +80,17 @@ rebuild: .venv/.controller ## take a blank or wiped Pi back to what it was: pi, 
 
 replay: .venv/.controller ## have sensor nodes send readings again (SINCE=36h UNTIL="2026-07-12 14:40" DEVICE=matslopy4; default: all since the restored backup)
 	@$(play) playbooks/replay.yml --extra-vars "replay_device='$(DEVICE)' replay_since='$(SINCE)' replay_until='$(UNTIL)'" $(ARGS)
+
+drill: .venv/bin/python ## restore the newest backup into a throwaway virtual Pi, and compare it with what was backed up (FROM=target)
+	@bin/prerequisites demo
+	@$(MAKE) --silent --jobs=3 .venv/.controller image demo-feed
+	@bin/drill $(INVENTORY) $(if $(FROM),--extra-vars=drill_from=$(FROM)) $(ARGS)
+
+backup-timer: ## run make backup on this computer every day (EVERY=…, see systemd.time(7); EVERY=never: no more)
+	@bin/timer backup $(INVENTORY) $(or $(EVERY),daily)
+
+drill-timer: ## run make drill on this computer every week (EVERY=…; EVERY=never: no more)
+	@bin/timer drill $(INVENTORY) $(or $(EVERY),weekly)
 
 recover: .venv/.controller ## get the inventory back from a backup and the recovery key (FROM=/media/stick/tig-pi/pi INTO=inventories/home)
 	@test -n "$(FROM)" || { echo 'Name the backup: make recover FROM=/media/stick/tig-pi/pi, or FROM=sftp:user@host:tig-pi/pi' >&2; exit 2; }

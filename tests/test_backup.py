@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import http.server
 import io
 import json
 import os
 import random
+import re
 import shutil
 import socket
 import sqlite3
@@ -26,6 +29,7 @@ from state_services import Broker, Database
 
 sys.path.insert(0, str(REPOSITORY / "roles/backup/files"))
 from tig_backup import Problem, archive, files, influxdb, mosquitto, scratch
+from tig_backup import status as status_module
 from tig_backup.repository import Repository
 
 os.environ["TIG_BACKUP_LIBRARY"] = str(REPOSITORY / "roles/backup/files")
@@ -89,7 +93,7 @@ def run(configuration: dict, *arguments: str) -> subprocess.CompletedProcess[str
 
 
 def status(configuration: dict) -> dict[str, dict]:
-    return {one["target"]: one for one in json.loads(run(configuration, "status").stdout)}
+    return {one["target"]: one for one in json.loads(run(configuration, "status").stdout)["targets"]}
 
 
 def archives(configuration: dict) -> list[str]:
@@ -262,6 +266,44 @@ def test_one_target_that_fails_does_not_keep_the_others_from_their_backup(site, 
     fetched = run(site, "fetch")
     assert fetched.returncode == 0
     assert json.loads(fetched.stdout)["target"] == "stick"
+
+
+@pytest.fixture
+def stick(tmp_path):
+    """A file system on a disk of its own, with a label."""
+    image, label = tmp_path / "stick.img", f"TIG{os.getpid()}"
+    with image.open("wb") as file:
+        file.truncate(40 << 20)
+    subprocess.run(["/usr/sbin/mkfs.ext4", "-q", "-L", label, image], check=True)
+    attached = subprocess.run(
+        ["/usr/sbin/losetup", "--find", "--show", image], capture_output=True, text=True, check=False
+    )
+    if attached.returncode:
+        pytest.skip(f"this machine has no loop device for the test: {attached.stderr}")
+    link = Path("/dev/disk/by-label") / label
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.exists():  # as udev does where it runs
+        link.symlink_to(attached.stdout.strip())
+    yield label
+    link.unlink(missing_ok=True)
+    subprocess.run(["/usr/sbin/losetup", "--detach", attached.stdout.strip()], check=True)
+
+
+def test_a_disk_is_mounted_for_the_backup_and_not_longer(site, tmp_path, stick):
+    site["targets"] = [{"name": "stick", "kind": "disk", "label": stick}]
+    done = run(site, "run")
+    assert done.returncode == 0, done.stderr
+    mounted = str(Path(site["scratch"]) / "disk")
+    assert mounted not in Path("/proc/mounts").read_text()
+    (tmp_path / "data/flows.json").write_text("[2]")
+    assert run(site, "fetch").returncode == 0
+    assert run(site, "restore").returncode == 0
+    assert (tmp_path / "data/flows.json").read_text() == "[1]"
+    (tmp_path / "data/large").write_bytes(random.Random(1).randbytes(60 << 20))
+    assert run(site, "run").returncode == 1
+    told = status(site)["stick"]
+    assert told["problem"] == "disk_full", told["text"]
+    assert mounted not in Path("/proc/mounts").read_text()
 
 
 def test_a_full_target_is_named(site, tmp_path):
@@ -654,6 +696,186 @@ def test_a_restored_database_that_is_not_as_it_was_gives_way_to_the_present_one(
     assert [series["tags"] for series in new.query("SELECT value FROM m GROUP BY device")] == [{"device": "here"}]
     assert "hourly" in str(new.query("SHOW CONTINUOUS QUERIES"))
     assert new.query("SHOW GRANTS FOR telegraf")[0]["values"] == [["iot", "WRITE"]]
+
+
+# --- The controller keeps archives ---
+
+
+def program_of(site: dict, *arguments: str) -> list[str]:
+    path = Path(site["state"]).with_name("backup.json")
+    path.write_text(json.dumps(site))
+    return [sys.executable, str(REPOSITORY / "roles/backup/files/tig-pi-backup"), *arguments, f"--configuration={path}"]
+
+
+def archive_of(site: dict, place: Path, verb: str, *more: str) -> subprocess.CompletedProcess[bytes]:
+    """Run bin/archive as the controller does."""
+    command = [sys.executable, REPOSITORY / "bin/archive", verb, place, "pi", *more]
+    environment = {**os.environ, "BACKUP_PASSWORD": site["password"]}
+    return subprocess.run(command, env=environment, capture_output=True, check=False)
+
+
+def test_the_controller_stores_what_a_host_prints_and_a_new_host_gets_it_back(site, tmp_path, disk):
+    place = disk / "controller/home/pi"
+    site["targets"] = [{"name": "laptop", "kind": "controller"}]
+    assert run(site, "run").returncode == 0
+    assert status(site)["laptop"]["succeeded"] == 0
+    pulled = archive_of(site, place, "pull", *program_of(site, "create"))
+    result = json.loads(pulled.stdout)
+    assert pulled.returncode == 0, result
+    said = json.dumps({**result, "what": "backup", "target": "laptop"})
+    subprocess.run(program_of(site, "record"), input=said, text=True, check=True)
+    assert abs(status(site)["laptop"]["succeeded"] - time.time()) < 60
+    assert status(site)["laptop"]["archives"] == 1
+
+    (tmp_path / "data/flows.json").write_text("[2]")
+    assert run(site, "fetch").returncode == 1  # the host cannot read it by itself
+    ((_, archive_id),) = json.loads(archive_of(site, place, "list").stdout)
+    dumped = archive_of(site, place, "dump", archive_id).stdout
+    broken = subprocess.run(program_of(site, "fetch", "--stdin"), input=dumped[:3000], capture_output=True, check=False)
+    assert broken.returncode == 1
+    assert b"damaged: " in broken.stderr
+    subprocess.run(program_of(site, "fetch", "--stdin"), input=dumped, check=True)
+    assert run(site, "restore").returncode == 0
+    assert (tmp_path / "data/flows.json").read_text() == "[1]"
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        (["sh", "-c", "head --bytes=6000 {archive}"], "damaged"),
+        (["sh", "-c", "cat {archive}; exit 3"], "unreachable"),
+        (["sh", "-c", "echo 'busy: another backup or restore is running' >&2; exit 1"], "busy"),
+        (["sh", "-c", "echo 'ssh: connect to host pi port 22: No route to host' >&2; exit 255"], "unreachable"),
+        (["sh", "-c", "echo 'sudo: a password is required' >&2; exit 1"], "sudo"),
+    ],
+)
+def test_what_is_no_whole_archive_is_not_stored_and_the_problem_has_a_name(site, tmp_path, disk, command, problem):
+    whole = tmp_path / "archive.tar"
+    with whole.open("wb") as file:
+        subprocess.run(program_of(site, "create"), stdout=file, check=True)
+    place = disk / "controller"
+    failed = archive_of(site, place, "pull", *(part.format(archive=whole) for part in command))
+    assert failed.returncode == 1
+    assert json.loads(failed.stdout)["problem"][0] == problem
+    assert json.loads(archive_of(site, place, "list").stdout) == []
+
+
+# --- Drills ---
+
+
+class Listing(http.server.BaseHTTPRequestHandler):
+    """A service that lists its users to its administrator."""
+
+    def do_GET(self):
+        is_known = self.headers["Authorization"] == "Basic " + base64.b64encode(b"admin:secret").decode()
+        self.send_response(200 if is_known else 401)
+        self.end_headers()
+        self.wfile.write(json.dumps([{"login": "me"}, {"login": "admin"}]).encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def listing():
+    with http.server.HTTPServer(("127.0.0.1", 0), Listing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/users"
+        server.shutdown()
+
+
+def test_a_restored_host_is_compared_with_its_archive(site, tmp_path, listing):
+    sources = {source["name"]: source for source in site["sources"]}
+    asks = [{"name": "user", "url": listing, "key": "login"}]
+    sources["grafana"] |= {"user": "admin", "password": "secret", "asks": asks}
+    sources["node-red"] |= {"names": {"flows.json": "id"}, "rewritten": ["runtime.json"]}
+    (tmp_path / "data/flows.json").write_text('[{"id": "a"}]')
+    (tmp_path / "data/runtime.json").write_text("{}")
+    for verb in ("run", "fetch", "restore"):
+        assert run(site, verb).returncode == 0
+
+    def compared() -> dict:
+        found = run(site, "compare")
+        assert found.returncode == 0, found.stderr
+        return json.loads(found.stdout)
+
+    (tmp_path / "data/runtime.json").write_text("{1}")
+    assert compared()["differences"] == []
+    assert compared()["names"] == {"user": ["admin", "me"], "flows.json": ["a"]}
+    with contextlib.closing(sqlite3.connect(tmp_path / "grafana.db")) as database:
+        database.execute("DELETE FROM user")
+        database.commit()
+    (tmp_path / "data/flows.json").write_text("[]")
+    grafana, flows = compared()["differences"]
+    assert grafana.endswith("grafana.db has 0 rows of user instead of 1")
+    assert flows.endswith("flows.json is not as in the archive")
+
+
+def test_a_list_that_the_archive_lacks_is_a_difference(site, listing):
+    site["sources"][0] |= {
+        "user": "admin",
+        "password": "other",
+        "asks": [{"name": "user", "url": listing, "key": "login"}],
+    }
+    for verb in ("run", "fetch", "restore"):
+        assert run(site, verb).returncode == 0
+    (difference,) = json.loads(run(site, "compare").stdout)["differences"]
+    assert "the archive has no list of each user" in difference
+
+
+def test_the_result_of_a_drill_stays_in_the_status(site):
+    assert run(site, "run").returncode == 0
+    for problem in ([], ["drill", "Grafana has no user me"]):
+        said = json.dumps({"what": "drill", "target": "stick", "time": "2026-11-29T03:00:00Z", "problem": problem})
+        subprocess.run(program_of(site, "record"), input=said, text=True, check=True)
+    assert run(site, "run").returncode == 0
+    told = status(site)["stick"]
+    assert abs(told["proven"] - time.time()) < 60
+    assert (told["proven_archive"], told["drill_failed"]) == ("2026-11-29T03:00:00Z", 1)
+    assert told["drill_text"] == "Grafana has no user me"
+
+
+def test_what_restores_have_replaced_is_removed_after_its_time(site):
+    state = Path(site["state"])
+    old, waiting, young = (state / f"before-restore-{number}" for number in range(3))
+    for directory in (old, waiting, young):
+        (directory / "influxdb").mkdir(parents=True)
+        (directory / "influxdb/file").write_text("12345")
+    (waiting / "influxdb/iot.to-add").touch()  # points that a restore did not get to add
+    for directory in (old, waiting):
+        os.utime(directory, (time.time() - 31 * 86400,) * 2)
+    assert json.loads(run(site, "status").stdout)["before_restore"]["bytes"] == 15
+    assert run(site, "run").returncode == 0
+    assert [directory.exists() for directory in (old, waiting, young)] == [False, True, True]
+
+
+def test_telegraf_reports_what_is_late(site, tmp_path):
+    """With the real Telegraf, for the alert rules."""
+    day, now = 86400, int(time.time())
+    start = status_module.waiting("stick", {}) | {"late_after": 7 * day, "drill_late_after": 60 * day}
+    targets = {
+        "new": {},
+        "never": {"since": now - 8 * day},
+        "good": {"since": 1, "succeeded": now - 6 * day, "proven": now - 59 * day},
+        "late": {"since": 1, "succeeded": now - 8 * day, "proven": now - 61 * day},
+        "undemanded": {"succeeded": now, "proven": now - 61 * day, "drill_late_after": 0},
+    }
+    status_module.write(tmp_path, {name: start | {"target": name} | more for name, more in targets.items()})
+    text = (REPOSITORY / "templates/telegraf/backup.conf.j2").read_text().split("\n", 1)[1]
+    (tmp_path / "telegraf.conf").write_text(text.replace("/var/lib/tig-pi/backup", str(tmp_path)))
+    command = [program("telegraf", "telegraf"), "--config", tmp_path / "telegraf.conf", "--test"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = {}
+    for line in said.splitlines():
+        name = re.search(r"target=(\w+)", line)[1]
+        found[name] = dict(re.findall(r"\b(late|drill_late)=(\d)", line))
+    assert found == {
+        "new": {"late": "0"},
+        "never": {"late": "1"},
+        "good": {"late": "0", "drill_late": "0"},
+        "late": {"late": "1", "drill_late": "1"},
+        "undemanded": {"late": "0", "drill_late": "0"},
+    }
 
 
 # --- A new laptop ---

@@ -9,7 +9,11 @@ from ansible_collections.tig_pi.stack.plugins.filter.backup import (
     backup_line,
     backup_notes,
     backup_problems,
+    backup_targets,
+    controller_repository,
+    drill_differences,
     last_backup,
+    newest_archive,
 )
 
 STICK = {"name": "stick", "kind": "disk", "label": "BACKUP"}
@@ -74,23 +78,92 @@ def test_the_status_tells_age_size_and_problem():
 
 def test_the_last_backup_is_the_newest_of_all_targets():
     results = [
-        {"stdout": json.dumps([GOOD, {**BAD, "succeeded": 5}])},
-        {"stdout": "[]"},
+        {"stdout": reported([GOOD, {**BAD, "succeeded": 5}])},
+        {"stdout": reported([])},
         {"stdout": "?"},
         {"skipped": True},
     ]
     assert [last_backup(result) for result in results] == [1000, 0, 0, 0]
 
 
+def reported(targets: list[dict], **aside) -> str:
+    """What `tig-pi-backup status` prints."""
+    nothing = {"directories": [], "bytes": 0, "keep_days": 30}
+    return json.dumps({"targets": targets, "before_restore": nothing | aside})
+
+
 def test_the_notes_name_the_host():
     found = {
-        "pi": {"rc": 0, "stdout": json.dumps([GOOD])},
-        "data": {"rc": 0, "stdout": "[]"},
+        "pi": {"rc": 0, "stdout": reported([{**GOOD, "proven": 1000}])},
+        "data": {"rc": 0, "stdout": reported([])},
         "broken": {"rc": 2, "stdout": "", "stderr": "no such file"},
         "other": {"skipped": True},
     }
-    notes = backup_notes(found, 1060)
+    notes = backup_notes(found, 1060, ["pi", "data"])
     assert notes[0].startswith("Backup of pi to stick: last backup 60 s ago")
     assert "data: none yet" in notes[1]
     assert "broken: the program does not run: no such file" in notes[2]
     assert len(notes) == 3
+
+
+def test_the_notes_name_what_is_missing_around_the_backups():
+    aside = {"directories": ["before-restore-20260101T000000"], "bytes": 5e6, "keep_days": 30}
+    found = {"pi": {"rc": 0, "stdout": reported([GOOD], **aside)}}
+    _, unproven, replaced, no_alert = backup_notes(found, 1060, ["other"])
+    assert "no restore was proven yet" in unproven
+    assert "takes 5.0 MB" in replaced
+    assert "before-restore-20260101T000000" in replaced
+    assert "no alert" in no_alert
+
+
+def test_a_late_backup_and_a_late_or_failed_drill_are_in_the_line_of_the_target():
+    day = 86400
+    late = {**GOOD, "since": 0, "late_after": 7 * day}
+    assert "LATE" not in backup_line(late, 1000 + 7 * day)
+    assert "LATE: it should be made at least every 7 days" in backup_line(late, 1000 + 8 * day)
+    never = {"target": "laptop", "failed": 0, "succeeded": 0, "since": 1000, "late_after": 7 * day}
+    assert backup_line(never, 1060) == "laptop: no backup yet"
+    assert "LATE" in backup_line(never, 1000 + 8 * day)
+    proven = {**GOOD, "proven": 1000, "drill_late_after": 60 * day}
+    assert backup_line(proven, 1000 + 3 * day).endswith("; last proven restore 3 d ago")
+    assert "run make drill" in backup_line(proven, 1000 + 61 * day)
+    failed = {**proven, "drill_failed": 1, "drill_text": "Grafana has no user mats"}
+    assert "the last drill failed: Grafana has no user mats" in backup_line(failed, 1060)
+
+
+def test_a_target_has_more_time_on_the_controller_and_as_much_as_is_declared():
+    laptop = {"name": "laptop", "kind": "controller"}
+    targets = backup_targets([STICK, laptop, {**laptop, "late_after_days": 30}], "key")
+    assert [target["late_after"] // 86400 for target in targets] == [2, 7, 30]
+    assert controller_repository(laptop, "home", "pi") == "~/tig-pi-backups/home/pi"
+    assert controller_repository({**laptop, "path": "/mnt/x/"}, "home", "pi") == "/mnt/x/home/pi"
+    assert backup_problems([laptop], [NOTES], "password", "") == []
+
+
+def test_the_newest_archive_that_was_checked_is_chosen_wherever_it_is():
+    lines = [
+        "stick aaaa 2026-11-28T03:00:00.123456789+01:00",
+        "stick bbbb 2026-11-29T03:00:00.5+01:00 (not checked)",
+    ]
+    kept = {"laptop": [["2026-11-28T02:30:00.123456789Z", "cccc"]]}
+    assert newest_archive(lines, kept) == {
+        "time": "2026-11-28T02:30:00.123456789Z",
+        "target": "laptop",
+        "archive": "cccc",
+        "controller": True,
+    }
+    assert newest_archive(lines, {})["archive"] == "aaaa"
+    assert newest_archive(lines, kept, "aaaa")["target"] == "stick"
+    assert newest_archive(lines, kept, "bbbb") == {}
+
+
+def test_what_the_services_of_a_drill_lack_is_named():
+    names = {"dashboard": ["own"], "user": ["mats"], "flows.json": ["1", "2"]}
+    comparison = {"differences": ["influxdb: value of m: 1 points instead of 2"], "names": names}
+    assert drill_differences(comparison, [{"uid": "own"}], [{"login": "mats"}], [{"id": "1"}, {"id": "3"}]) == [
+        "influxdb: value of m: 1 points instead of 2",
+        "Node-RED has no node 2",
+    ]
+    assert drill_differences(
+        {**comparison, "differences": []}, [], [{"login": "mats"}], [{"id": "1"}, {"id": "2"}]
+    ) == ["Grafana has no dashboard own"]

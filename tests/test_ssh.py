@@ -141,3 +141,20 @@ def test_a_host_that_does_not_answer_is_waited_for(network, key):
     code, said = network.reach("reach_timeout=2")
     assert code != 0
     assert "Timeout when waiting for" in said
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, ["pi", "sudo", "--non-interactive"]),
+        ({"ansible_host": "pi.local", "ansible_user": "root"}, ["-l", "root", "pi.local"]),
+        (
+            {"ansible_port": 2222, "ansible_ssh_private_key_file": "/k", "ansible_ssh_common_args": "-F '/a b'"},
+            ["-p", "2222", "-i", "/k", "-F", "/a b", "pi", "sudo", "--non-interactive"],
+        ),
+    ],
+)
+def test_a_stream_reaches_a_host_with_its_connection_variables(variables, expected):
+    command = ssh.ssh_command(variables, "pi")
+    assert command[:3] == ["ssh", "-o", "BatchMode=yes"]
+    assert command[5:] == expected

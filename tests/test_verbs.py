@@ -207,6 +207,79 @@ class TestMakefile:
         assert result.stdout == f" {copy.root}/ansible.cfg\n"
 
 
+class TestDrill:
+    # Creates what playbooks/drill_prepare.yml creates, and says why it fails, as Ansible does.
+    PLAY = """#!/bin/sh
+echo "bin/play $*" >>{calls}
+case "$*" in *drill_prepare*)
+  directory=$(expr "$*" : '.*drill_directory=\\([^ ]*\\)')
+  mkdir -p "$directory/inventory/host_vars/pi" && echo '[1883]' >"$directory/ports.json" ;;
+esac
+case "$*" in *"$FAIL"*) echo 'fatal: [pi]: FAILED! => {{"changed": false, "msg": "the reason"}}'; exit 2 ;; esac
+"""
+    UP, DOWN = "virtual/pi/pi.py up ", "virtual/pi/pi.py down "
+
+    @pytest.fixture(autouse=True)
+    def drill(self, copy):
+        copy.take("bin/drill")
+        copy.replace("virtual/pi/pi.py")
+        (copy.root / "bin/play").write_text(self.PLAY.format(calls=copy.calls_file))
+        (copy.root / "bin/play").chmod(0o755)
+
+    def test_the_site_is_only_read_and_told_the_result(self, copy):
+        done = copy.run("bin/drill", "mine", "--extra-vars=drill_from=stick")
+        assert done.returncode == 0, done.stderr
+        played = [call.split("playbooks/")[1].split()[0] for call in copy.calls if "playbooks/" in call]
+        assert played == [f"{name}.yml" for name in self.STEPS]
+        for call in (call for call in copy.calls if "playbooks/" in call):
+            is_on_the_site = "drill_prepare" in call or "drill_record" in call
+            assert call.count("--inventory=") == (1 if is_on_the_site else 2)
+            assert ("drill_from=stick" in call) == is_on_the_site
+        isolated = next(place for place, call in enumerate(copy.calls) if call.startswith("virtual/pi/pi.py isolate "))
+        assert "playbooks/restore.yml" in copy.calls[isolated + 1]
+
+    STEPS = ("drill_prepare", "site", "restore", "drill_compare", "verify", "drill_record")
+
+    @pytest.mark.parametrize("step", ["pi.py up", *(f"playbooks/{name}.yml" for name in STEPS[1:5])])
+    def test_whatever_fails_is_recorded_and_the_throwaway_pi_is_removed(self, copy, step):
+        done = copy.run("bin/drill", "mine", fail=step)
+        assert done.returncode == 1
+        *_, removed, recorded = copy.calls
+        assert removed.startswith(self.DOWN)
+        assert "playbooks/drill_record.yml" in recorded
+        assert "drill_problem" in recorded
+        assert ("the reason" in recorded) == step.startswith("playbooks/")
+
+    def test_without_an_archive_nothing_is_started(self, copy):
+        assert copy.run("bin/drill", "mine", fail="drill_prepare").returncode == 1
+        assert len(copy.calls) == 1
+
+
+class TestTimer:
+    @pytest.fixture(autouse=True)
+    def timer(self, copy):
+        copy.take("bin/timer")
+        copy.replace("path/systemctl", "path/systemd-analyze")
+        (copy.root / "in 50%").mkdir()
+        self.units = copy.root / "config/systemd/user"
+
+    def run(self, copy, *arguments: str, **options):
+        return copy.run("bin/timer", *arguments, XDG_CONFIG_HOME=str(copy.root / "config"), **options)
+
+    def test_is_installed_and_removed(self, copy):
+        assert self.run(copy, "backup", "in 50%", "daily").returncode == 0
+        (timer,) = self.units.glob("*.timer")
+        assert "OnCalendar=daily\n" in timer.read_text()
+        assert f'make backup "INVENTORY={copy.root}/in 50%%"' in timer.with_suffix(".service").read_text()
+        assert copy.calls[-2].startswith("path/systemctl --user enable --now ")
+        assert self.run(copy, "backup", "in 50%", "never").returncode == 0
+        assert list(self.units.iterdir()) == []
+
+    def test_refuses_what_is_no_time(self, copy):
+        assert self.run(copy, "drill", "in 50%", "soon", fail="systemd-analyze").returncode == 2
+        assert not self.units.exists()
+
+
 class TestDemo:
     def test_stops_at_the_first_step_that_fails(self, copy):
         copy.take("bin/demo")

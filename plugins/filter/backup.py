@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 from collections.abc import Mapping
@@ -13,7 +14,11 @@ TARGETS = {
     "disk": [("uuid", "label")],
     "directory": ["path"],
     "ssh": ["host", "user", "host_key"],
+    "controller": [],
 }
+# Where the controller keeps archives, and after how many days a backup is late: a computer that is not always on has more time.
+CONTROLLER_DIRECTORY = "~/tig-pi-backups"
+LATE_AFTER_DAYS, CONTROLLER_LATE_AFTER_DAYS = 2, 7
 SOURCES = {
     "influxdb": ["url", "user", "password"],
     "sqlite": ["path"],
@@ -58,24 +63,92 @@ def backup_module(name: str) -> dict:
     return {"dest": f"/usr/local/lib/tig-pi/tig_backup/{name}.py", "src": f"tig_backup/{name}.py"}
 
 
+def backup_targets(targets: list[dict], ssh_key: str) -> list[dict]:
+    """The targets, as the program on the host reads them."""
+    return [
+        {
+            **{key: value for key, value in target.items() if key != "late_after_days"},
+            "late_after": _late_after_days(target) * 86400,
+            "key": ssh_key,
+        }
+        for target in targets
+    ]
+
+
+def _late_after_days(target: dict) -> int:
+    default = CONTROLLER_LATE_AFTER_DAYS if target["kind"] == "controller" else LATE_AFTER_DAYS
+    return int(target.get("late_after_days") or default)
+
+
+def controller_repository(target: dict, site: str, host: str) -> str:
+    """The directory of the controller in which it keeps the archives of a host."""
+    return f"{(target.get('path') or CONTROLLER_DIRECTORY).rstrip('/')}/{site}/{host}"
+
+
+def newest_archive(lines: list[str], kept: Mapping[str, list], archive: str = "") -> dict:
+    """The newest archive that was checked, or the one with that id.
+
+    Args:
+        lines: what `tig-pi-backup list` prints: target, id and time of each archive.
+        kept: the archives on the controller, as `bin/archive list` prints them, by target.
+
+    Returns:
+        time, target, archive, and whether it is on the controller; {} if there is none.
+    """
+    found = []
+    for line in lines:
+        target, identity, time, *more = line.split()
+        if not more:
+            found.append({"time": time, "target": target, "archive": identity, "controller": False})
+    for target, archives in kept.items():
+        found += [{"time": time, "target": target, "archive": one, "controller": True} for time, one in archives]
+    usable = [one for one in found if archive in ("", one["archive"])]
+    return max(usable, key=lambda one: _moment(one["time"]), default={})
+
+
+def _moment(time: str) -> datetime.datetime:
+    # restic prints nanoseconds, of which Python before 3.11 reads six digits only.
+    return datetime.datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", time).replace("Z", "+00:00"))
+
+
 def backup_line(target: dict, now: float) -> str:
     """A target of the status of the backups, for people."""
     made = f"last backup {age(max(int(now - target['succeeded']), 0))}" if target["succeeded"] else "no backup yet"
     if target["failed"]:
-        return f"{target['target']}: {made}; the last attempt failed: {target['problem']}: {target['text']}"
-    size, added = (target[key] / 1e6 for key in ("bytes", "bytes_added"))
-    return f"{target['target']}: {made}, {size:.1f} MB, {added:.1f} MB of them new; {target['archives']} archives, {target['seconds']:.0f} s"
+        made += f"; the last attempt failed: {target['problem']}: {target['text']}"
+    elif target["succeeded"]:
+        size, added = (target[key] / 1e6 for key in ("bytes", "bytes_added"))
+        made += f", {size:.1f} MB, {added:.1f} MB of them new; {target['archives']} archives, {target['seconds']:.0f} s"
+    if now - max(target["succeeded"], target.get("since", 0)) > target.get("late_after", float("inf")):
+        made += f"; LATE: it should be made at least every {target['late_after'] // 86400} days"
+    return f"{target['target']}: {made}{_proof(target, now)}"
 
 
-def backup_notes(found: Mapping[str, Mapping], now: float) -> list[str]:
-    """The backups of each host that makes some, from the results of `tig-pi-backup status`."""
+def _proof(target: dict, now: float) -> str:
+    """Whether a restore of the target was proven."""
+    proven = target.get("proven", 0)
+    text = f"; last proven restore {age(max(int(now - proven), 0))}" if proven else ""
+    if target.get("drill_failed"):
+        return f"{text}; the last drill failed: {target['drill_text']}"
+    if proven and 0 < target.get("drill_late_after", 0) < now - proven:
+        return f"{text}, which is too long: run make drill"
+    return text
+
+
+def backup_notes(found: Mapping[str, Mapping], now: float, collectors: list[str] = ()) -> list[str]:
+    """The backups of each host that makes some, from the results of `tig-pi-backup status`.
+
+    Args:
+        collectors: the hosts with Telegraf, whose backups have alerts.
+    """
     notes = []
     for host, result in found.items():
         if "rc" not in result:  # it makes no backups
             continue
         try:
-            targets = json.loads(result["stdout"])
-        except ValueError:
+            status = json.loads(result["stdout"])
+            targets, aside = status["targets"], status["before_restore"]
+        except (ValueError, TypeError, KeyError):
             notes.append(
                 f"Backups of {host}: the program does not run: {result.get('stderr') or result.get('msg')}. Run make pi."
             )
@@ -83,15 +156,52 @@ def backup_notes(found: Mapping[str, Mapping], now: float) -> list[str]:
         notes += [f"Backup of {host} to {backup_line(target, now)}." for target in targets]
         if not targets:
             notes.append(f"Backups of {host}: none yet; the first one is made tonight, or with make backup.")
+        elif not any(target.get("proven") or target.get("drill_failed") for target in targets):
+            notes.append(f"Backups of {host}: no restore was proven yet; make drill does it.")
+        if aside["directories"]:
+            notes.append(
+                f"Backups of {host}: what was there before the last restores takes {aside['bytes'] / 1e6:.1f} MB of its disk"
+                f" ({', '.join(aside['directories'])}); it is removed after {aside['keep_days']} days."
+            )
+        if host not in collectors:
+            notes.append(
+                f"Backups of {host}: no alert reports a failed or late one, since Telegraf does not run there."
+            )
     return notes
 
 
 def last_backup(result: Mapping) -> int:
     """When the newest backup of a host began, in seconds since 1970, from the result of `tig-pi-backup status`; 0 if there is none."""
     try:
-        return max((int(target["succeeded"]) for target in json.loads(result.get("stdout", ""))), default=0)
-    except ValueError:
+        return max((int(target["succeeded"]) for target in json.loads(result.get("stdout", ""))["targets"]), default=0)
+    except (ValueError, TypeError, KeyError):
         return 0
+
+
+def drill_differences(comparison: dict, dashboards: list[dict], users: list[dict], flows: list[dict]) -> list[str]:
+    """What the services of a throwaway Pi do not have, although the archive has it.
+
+    Args:
+        comparison: what `tig-pi-backup compare` prints.
+        dashboards, users: what Grafana answers.
+        flows: what Node-RED answers.
+    """
+    found = {
+        "dashboard": {one["uid"] for one in dashboards},
+        "user": {one["login"] for one in users},
+        "flows.json": {node["id"] for node in flows},
+    }
+    services = {
+        "dashboard": "Grafana has no dashboard",
+        "user": "Grafana has no user",
+        "flows.json": "Node-RED has no node",
+    }
+    missing = [
+        f"{services[kind]} {name}"
+        for kind, names in comparison["names"].items()
+        for name in sorted(set(names) - found[kind])
+    ]
+    return comparison["differences"] + missing
 
 
 class FilterModule:
@@ -100,6 +210,10 @@ class FilterModule:
             "backup_problems": backup_problems,
             "backup_module": backup_module,
             "backup_line": backup_line,
+            "backup_targets": backup_targets,
+            "controller_repository": controller_repository,
+            "newest_archive": newest_archive,
             "backup_notes": backup_notes,
+            "drill_differences": drill_differences,
             "last_backup": last_backup,
         }

@@ -7,6 +7,7 @@ Usage:
     pi.py down NAME...          remove them, after copying their new .deb files to the cache
     pi.py reboot NAME...        shut down cleanly and start again
     pi.py power-cut NAME...     kill all their processes at once and start again; the file system stays
+    pi.py isolate NAME...       leave them only this machine and their own network, until they start again
     pi.py harvest NAME...       copy their downloaded .deb files to the cache
     pi.py image                 build the image
     pi.py list [--format json]  list all of them
@@ -86,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
         ("power-cut", "kill all processes at once and start again; the file system stays"),
     ):
         command(name, text).add_argument("--timeout", type=float, default=120, metavar="SECONDS")
+    command("isolate", "leave them only this machine and their own network, until they start again")
     command("harvest", "copy downloaded .deb files to the cache")
     sub = command("image", "build the image if it is missing", names=False)
     sub.add_argument("--release", default=default_release, choices=RELEASES)
@@ -123,6 +125,8 @@ def main() -> None:
                         pi.reboot(options.timeout)
                     case "power-cut":
                         pi.power_cut(options.timeout)
+                    case "isolate":
+                        pi.isolate()
                     case "harvest":
                         say(f"{name}: copied {pi.harvest()} new .deb files to the cache")
 

@@ -27,6 +27,18 @@ def status(host) -> dict:
     return json.loads(host.file(STATUS).content_string)[0]
 
 
+def test_a_host_whose_targets_are_removed_has_no_timer_and_no_key(host, converge):
+    assert converge(backup_targets=[]).returncode == 0
+    timer = host.service("tig-pi-backup.timer")
+    assert not timer.is_running
+    assert not timer.is_enabled
+    assert not host.file("/etc/tig-pi/backup.json").exists
+    again = converge(backup_targets=[])
+    assert " changed=0 " in again.stdout
+    assert converge().returncode == 0
+    assert host.service("tig-pi-backup.timer").is_running
+
+
 def test_the_timer_is_enabled_and_waits(host):
     timer = host.service("tig-pi-backup.timer")
     assert timer.is_enabled

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
 import threading
+import time
 
 import pytest
-from virtual_site import Site
+from virtual_site import PROJECT, Site
 
 testinfra_hosts = ["ansible://servers"]
 
+STATUS = "/var/lib/tig-pi/backup/status.json"
 FIRST, COUNT = 1704060000, 2000  # readings of a device, one each 15 s
 
 
@@ -64,6 +69,7 @@ def test_a_new_pi_gets_everything_back(site, playbook):
     thread.join()
     assert backup.returncode == 0, backup.stdout + backup.stderr
     assert "attic: last backup" in backup.stdout
+    assert "laptop: last backup" in backup.stdout
     site.publish("tig/matslopy4/reading", *(reading(*one) for one in of(AFTER, 20)))
 
     site.replace_pi()
@@ -72,7 +78,13 @@ def test_a_new_pi_gets_everything_back(site, playbook):
     site.publish("tig/matslopy4/reading", *(reading(*one) for one in of(MEANWHILE, 30)))
     assert len(site.readings(f"time >= {MEANWHILE}s", 30)) == 30
     # There is no device that could send its readings again; scenario rebuild has one.
-    restore = playbook("restore.yml", "--extra-vars=restore_consent=true", "--extra-vars=replay_timeout=2")
+    # The archive that this computer keeps; scenario `rebuild` restores that of the other host.
+    restore = playbook(
+        "restore.yml",
+        "--extra-vars=restore_consent=true",
+        "--extra-vars=replay_timeout=2",
+        "--extra-vars=restore_from=laptop",
+    )
     assert restore.returncode == 0, restore.stdout + restore.stderr
 
     assert site.readings(f"time < {FIRST + 10**6}s", COUNT) == of(FIRST, COUNT)
@@ -87,6 +99,22 @@ def test_a_new_pi_gets_everything_back(site, playbook):
     # Readings are stored as before.
     site.publish("tig/matslopy4/reading", reading(MEANWHILE + 10**6, 1.5))
     assert site.readings(f"time >= {MEANWHILE + 10**6}s", 1) == [(MEANWHILE + 10**6, 1.5)]
+
+
+def test_a_drill_restores_the_newest_backup_elsewhere_and_the_pi_knows_it(host, inventory):
+    command = [PROJECT / "bin/drill", inventory]
+    drill = subprocess.run(
+        command, cwd=PROJECT, env={**os.environ, "ANSIBLE_NOCOLOR": "1"}, capture_output=True, text=True, check=False
+    )
+    assert drill.returncode == 0, drill.stdout + drill.stderr
+    (compared,) = re.findall(r"pi: (\d+) points, (\d+) dashboards, (\d+) users of Grafana, (\d+) nodes", drill.stdout)
+    assert int(compared[0]) >= COUNT
+    assert min(int(number) for number in compared) > 0
+    told = {one["target"]: one for one in json.loads(host.file(STATUS).content_string)}
+    assert abs(told["laptop"]["proven"] - time.time()) < 120
+    assert told["laptop"]["drill_failed"] == 0
+    left = subprocess.run([PROJECT / "virtual/pi/pi.py", "list"], capture_output=True, text=True, check=True).stdout
+    assert "tig-drill-" not in left
 
 
 def test_nothing_is_restored_without_consent(playbook, host):
@@ -117,4 +145,4 @@ def test_a_damaged_archive_is_refused_before_anything_is_stopped(playbook, host)
     failed = playbook("backup.yml")
     assert failed.returncode != 0
     assert "attic" in failed.stdout
-    assert json.loads(host.file("/var/lib/tig-pi/backup/status.json").content_string)[0]["problem"] == "damaged"
+    assert json.loads(host.file(STATUS).content_string)[0]["problem"] == "damaged"

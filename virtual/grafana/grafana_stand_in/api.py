@@ -27,6 +27,7 @@ def routes(application: Application) -> list[Route]:
         ("GET", "/api/health", api.health, True),
         ("GET", "/login", api.login_page, True),
         ("GET", "/api/user", api.user, False),
+        ("GET", "/api/users", api.users, False),
         ("GET", "/api/datasources", api.datasources, False),
         ("GET", r"/api/datasources/uid/([^/]+)/health", api.datasource_health, False),
         ("DELETE", r"/api/datasources/uid/([^/]+)", api.delete_datasource, False),
@@ -86,6 +87,28 @@ class Api:
                 "avatarUrl": "/avatar/" + hashlib.md5(user["email"].encode()).hexdigest(),
                 "isProvisioned": False,
             },
+        )
+
+    def users(self, request: Request) -> Response:
+        return Response(
+            200,
+            [
+                {
+                    "id": user["id"],
+                    "uid": user["uid"],
+                    "name": user["name"],
+                    "login": user["login"],
+                    "email": user["email"],
+                    "avatarUrl": "/avatar/" + hashlib.md5(user["email"].encode()).hexdigest(),
+                    "isAdmin": True,
+                    "isDisabled": False,
+                    "isProvisioned": False,
+                    "lastSeenAt": user["created"],
+                    "lastSeenAtAge": "< 1 minute",
+                    "authLabels": [],
+                }
+                for user in self.app.store.all("user")
+            ],
         )
 
     # --- data sources -------------------------------------------------------------------------------------------

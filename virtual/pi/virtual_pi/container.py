@@ -147,6 +147,13 @@ class Pi:
         self.podman.run("wait", self.name)
         self.start(timeout)
 
+    def isolate(self) -> None:
+        """Remove the route to all other networks."""
+        self.podman.run("exec", self.name, "ip", "route", "replace", "unreachable", "default", "metric", "0")
+        self.podman.run(
+            "exec", self.name, "ip", "-6", "route", "replace", "unreachable", "default", "metric", "1", check=False
+        )
+
     def harvest(self) -> int:
         """Copy .deb files that this Pi downloaded to the cache, and return their number."""
         release = self.podman.pis()[self.name]["labels"]["release"]

@@ -11,6 +11,7 @@ import io
 import json
 import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -71,39 +72,72 @@ class Writer:
         return self.about
 
 
+def hash_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def unpack(stream: BinaryIO, directory: Path) -> dict:
     """Unpack an archive, and compare all its files with the manifest, which is returned.
 
     Raises:
         Problem: `damaged`, with the file that is not as it was.
     """
-    found = {}
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def write(member: tarfile.TarInfo, source: _Hashed | None) -> None:
+        path = directory / member.name
+        if not path.resolve().is_relative_to(directory.resolve()):
+            raise Problem("damaged", f"the archive has a file outside of its directory: {member.name}")
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        if source is None:
+            path.symlink_to(member.linkname)
+            return
+        with path.open("wb") as file:
+            while data := source.read(BLOCK):
+                file.write(data)
+        path.chmod(member.mode)
+
+    found, manifest = _read(stream, write)
+    for name in found.keys() - manifest["files"].keys():  # a file that was removed from its source during the backup
+        (directory / name).unlink()
+    return manifest
+
+
+def verify(stream: BinaryIO) -> dict:
+    """Compare all files of an archive with its manifest, which is returned; nothing is written."""
+    return _read(stream, lambda member, source: None)[1]
+
+
+def _read(stream: BinaryIO, use: Callable[[tarfile.TarInfo, _Hashed | None], None]) -> tuple[dict, dict]:
+    """Pass each member to `use`, with its content unless it is a link; the members and the manifest, which agree."""
+    found: dict[str, dict] = {}
+    content = b""
     try:
         with tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
-                path = directory / member.name
-                if not path.resolve().is_relative_to(directory.resolve()) or not (member.isfile() or member.issym()):
-                    raise Problem("damaged", f"the archive has a file of an unexpected kind: {member.name}")
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                path.unlink(missing_ok=True)
                 if member.issym():
-                    path.symlink_to(member.linkname)
+                    use(member, None)
                     found[member.name] = {"link": member.linkname}
                     continue
+                if not member.isfile():
+                    raise Problem("damaged", f"the archive has a file of an unexpected kind: {member.name}")
+                if member.name == MANIFEST:
+                    content = tar.extractfile(member).read()
+                    use(member, _Hashed(io.BytesIO(content)))
+                    continue
                 source = _Hashed(tar.extractfile(member))
-                with path.open("wb") as file:
-                    while data := source.read(BLOCK):
-                        file.write(data)
-                path.chmod(member.mode)
-                found[member.name] = {"size": path.stat().st_size, "sha256": source.hash.hexdigest()}
+                use(member, source)
+                while source.read(BLOCK):
+                    pass
+                found[member.name] = {"size": member.size, "sha256": source.hash.hexdigest()}
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise Problem("damaged", f"the archive cannot be read: {error}") from error
-    path = directory / MANIFEST
-    if found.pop(MANIFEST, None) is None:
+    if not content:
         raise Problem("damaged", "the archive has no manifest: the backup did not reach its end")
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = json.loads(content)
         wanted = manifest["files"]
     except (ValueError, KeyError, TypeError) as error:
         raise Problem("damaged", f"the manifest of the archive cannot be read: {error}") from error
@@ -112,6 +146,4 @@ def unpack(stream: BinaryIO, directory: Path) -> dict:
     for name, expected in wanted.items():
         if found.get(name) != expected:
             raise Problem("damaged", f"{name} in the archive is not as it was when it was backed up")
-    for name in found.keys() - wanted.keys():  # a file that was removed from its source during the backup
-        (directory / name).unlink()
-    return manifest
+    return found, manifest

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fnmatch
+import json
 import os
 import shutil
 import sqlite3
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 from . import Problem
-from .archive import Writer
+from .archive import Writer, hash_of
 from .scratch import place_for
 
 # Files that change while they are read are read again so many times.
@@ -44,7 +48,34 @@ def save_directory(archive: Writer, name: str, source: dict, scratch: Path) -> N
         raise Problem(
             "not_consistent", f"the files in {root} have changed during each of {PASSES} attempts to read them"
         )
-    archive.about["sources"][name] = {"kind": "directory", "files": len(added)}
+    about = archive.about["sources"][name] = {"kind": "directory", "files": len(added)}
+    about["names"] = {path: _ids(root / path, key) for path, key in source.get("names", {}).items() if path in added}
+
+
+def _ids(path: Path, key: str) -> list[str]:
+    """The values of a key in a file that has a list in JSON."""
+    with contextlib.suppress(OSError, ValueError):
+        return sorted(str(one[key]) for one in json.loads(path.read_bytes()) if isinstance(one, dict) and key in one)
+    return []
+
+
+def compare_directory(manifest: dict, name: str, source: dict, scratch: Path) -> Iterator[str]:
+    """What the service that runs has other than the archive, of the files that it does not write by itself at its start."""
+    root = Path(source["path"])
+    for member, expected in manifest["files"].items():
+        inside = Path(member)
+        if inside.parts[0] != name:
+            continue
+        inside = inside.relative_to(name)
+        if _is_excluded(inside, source.get("rewritten", [])):
+            continue
+        path = root / inside
+        if "link" in expected:
+            is_same = path.is_symlink() and os.readlink(path) == expected["link"]
+        else:
+            is_same = path.is_file() and hash_of(path) == expected["sha256"]
+        if not is_same:
+            yield f"{path} {'is not as in the archive' if path.exists() else 'is missing'}"
 
 
 def _add(archive: Writer, member: str, path: Path) -> None:
@@ -118,7 +149,30 @@ def save_sqlite(archive: Writer, name: str, source: dict, scratch: Path) -> None
     with copy.open("rb") as file:
         archive.add(f"{name}/{path.name}", copy.stat().st_size, file, path.stat().st_mtime)
     copy.unlink()
-    archive.about["sources"][name] = {"kind": "sqlite", "rows": rows}
+    archive.about["sources"][name] = {"kind": "sqlite", "rows": rows, "names": dict(_answers(source))}
+
+
+def compare_sqlite(manifest: dict, name: str, source: dict, scratch: Path) -> Iterator[str]:
+    """What the database lacks. The service may have added what its configuration declares."""
+    about = manifest["sources"][name]
+    with contextlib.closing(sqlite3.connect(f"file:{source['path']}?mode=ro", uri=True, timeout=60)) as database:
+        rows = _rows(database, list(about["rows"]))
+    for table, expected in about["rows"].items():
+        if rows.get(table, 0) < expected:
+            yield f"{source['path']} has {rows.get(table, 0)} rows of {table} instead of {expected}"
+    for one in source.get("asks", []):
+        if one["name"] not in about.get("names", {}):
+            yield f"the archive has no list of each {one['name']}: the service did not answer when it was backed up"
+
+
+def _answers(source: dict) -> Iterator[tuple[str, list[str]]]:
+    """What the service lists, by the names of the questions; without those that it does not answer."""
+    login = base64.b64encode(f"{source.get('user')}:{source.get('password')}".encode()).decode()
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    for one in source.get("asks", []):
+        request = urllib.request.Request(one["url"], headers={"Authorization": f"Basic {login}"})
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError), opener.open(request, timeout=30) as answer:
+            yield one["name"], sorted(str(entry[one["key"]]) for entry in json.load(answer))
 
 
 def _rows(database: sqlite3.Connection, tables: list[str]) -> dict[str, int]:

@@ -11,6 +11,7 @@ import base64
 import datetime
 import gzip
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -288,6 +289,17 @@ def differences(expected: dict, found: dict, at_least: bool = False) -> list[str
                 elif not at_least and here != functions:
                     problems.append(f"{what}: other values")
     return problems
+
+
+def compare(manifest: dict, name: str, source: dict, scratch: Path) -> list[str]:
+    """In which series the server has other points or values than the archive; of what it computes by itself, fewer points."""
+    server = Database(source, scratch)
+    targets = re.findall(r"INTO\s+(\S+)", " ".join(str(row[-1]) for row in server.rows("SHOW CONTINUOUS QUERIES")))
+    computed = {part for target in targets for part in target.replace('"', "").split(".")}
+    shards = manifest["sources"][name]["shards"]
+    return _compare(
+        server, [{**shard, "steady": shard["steady"] and shard["policy"] not in computed} for shard in shards]
+    )
 
 
 def restore(directory: Path, about: dict, source: dict, scratch: Path, aside: Path) -> list[str]:

@@ -13,6 +13,7 @@ import signal
 import struct
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from . import Problem
@@ -65,7 +66,17 @@ def save(archive: Writer, name: str, source: dict, scratch: Path) -> None:
     messages = _retained(_records(path.read_bytes(), path)) if path.exists() else {}
     content = {topic: base64.b64encode(body).decode() for topic, body in sorted(messages.items())}
     archive.add_bytes(f"{name}/{MEMBER}", json.dumps(content, indent=1).encode())
-    archive.about["sources"][name] = {"kind": "mosquitto", "retained": len(messages)}
+    archive.about["sources"][name] = {"kind": "mosquitto", "retained": len(messages), "topics": sorted(messages)}
+
+
+def compare(manifest: dict, name: str, source: dict, scratch: Path) -> Iterator[str]:
+    """The topics of the archive of which the broker has no retained message."""
+    path = Path(source["path"])
+    _write_now(source["unit"], path)
+    present = _retained(_records(path.read_bytes(), path))
+    for topic in manifest["sources"][name].get("topics", []):
+        if topic not in present:
+            yield f"the broker has no retained message of {topic}"
 
 
 def _write_now(unit: str, path: Path, seconds: float = 30) -> None:

@@ -183,6 +183,9 @@ class Repository:
             about = write(process.stdin)
             process.stdin.close()
         except BaseException as error:
+            if isinstance(error, BrokenPipeError):  # it is about to say why it reads no more
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(60)
             process.kill()  # before its input ends, which it would take for the end of the archive
             process.wait()
             reader.join()
@@ -228,6 +231,13 @@ class Repository:
             Snapshot(one["short_id"], one["time"], CHECKED in (one.get("tags") or []))
             for one in sorted(found, key=lambda one: one["time"], reverse=True)
         ]
+
+    def chosen(self, archive: str = "") -> Snapshot:
+        """The archive with that id, or the newest; only one that was checked."""
+        usable = [one for one in self.snapshots() if one.checked and archive in ("", one.id)]
+        if not usable:
+            raise Problem("no_archive", f"there is no archive {archive}".strip() + " that was checked")
+        return usable[0]
 
     @contextlib.contextmanager
     def read(self, snapshot: str) -> Iterator[BinaryIO]:

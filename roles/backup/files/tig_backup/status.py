@@ -26,6 +26,21 @@ def write(state: Path, targets: dict[str, dict]) -> None:
     os.replace(staged, state / NAME)
 
 
+def waiting(target: str, before: dict) -> dict:
+    """The status of a target, also before its first backup."""
+    start = {"target": target, "failed": 0, "problem": "", "text": "", "succeeded": 0, "since": int(time.time())}
+    proof = {"proven": 0, "proven_archive": "", "drill_failed": 0, "drill_text": ""}
+    return start | proof | before
+
+
+def drilled(before: dict, archive: str, problem: Problem | None) -> dict:
+    """After an archive of the target was restored to prove it."""
+    if problem:
+        return {**before, "drill_failed": 1, "drill_text": str(problem)}
+    proof = {"proven": int(time.time()), "proven_archive": archive}
+    return {**before, **proof, "drill_failed": 0, "drill_text": ""}
+
+
 def succeeded(target: str, before: dict, result: dict, seconds: float) -> dict:
     return {
         **before,
