@@ -329,7 +329,7 @@ def restore(directory: Path, about: dict, source: dict, scratch: Path, aside: Pa
             server.tool("backup", "-db", database, str(present))
             _marker(present).write_text(json.dumps(now))
         try:
-            _replace(server, database, portable, about["continuous_queries"][database])
+            _replace(server, database, portable, about.get("continuous_queries", {}).get(database, []))
             problems = _compare(server, shards)
             if problems:
                 raise Problem(
