@@ -194,7 +194,8 @@ os.mkdir(root + "/readings")
 os.mkdir(root + "/readings/0")
 for n in range(60):
     with open(root + "/readings/0/%d" % n, "wb") as f:
-        f.write(b"\x01\x00a" + (1000 + (n + 20) % 60).to_bytes(4, "little") + b"r" * 4000)
+        number = 1000 + (n + 20) % 60
+        f.write(b"\x01\x00a" + number.to_bytes(4, "little") + bytes(12) + (1700000000 + number).to_bytes(4, "little") + bytes(3000))
 """
 PAGES = "sorted(int.from_bytes(open(root + '/readings/0/' + n, 'rb').read(7)[3:], 'little') for n in os.listdir(root + '/readings/0'))"
 
@@ -202,8 +203,10 @@ PAGES = "sorted(int.from_bytes(open(root + '/readings/0/' + n, 'rb').read(7)[3:]
 def test_the_oldest_readings_in_the_flash_make_room_for_a_program(device):
     Visit(device, program("1"), "1")
     execute(device, FILL)
-    assert Visit(device, program("2", lib__big=random.Random(1).randbytes(200000)), "2").works
+    visit = Visit(device, program("2", lib__big=random.Random(1).randbytes(200000)), "2")
+    assert visit.works
     left = ask(device, PAGES)
+    assert visit.upload.kept_since == 1700000000 + left[0]
     assert left == list(range(left[0], 1060)), "the oldest are gone, and no other"
     assert 1010 < left[0] < 1050, "as many as it takes"
     with pytest.raises(DeviceError, match="The device is full"):

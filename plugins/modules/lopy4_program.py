@@ -142,6 +142,11 @@ def difference(upload: Upload, name: str) -> list[dict]:
     return shown
 
 
+def made_room(name: str, since: int) -> str:
+    which = "all of them" if since == 1 else time.strftime("those before %Y-%m-%d %H:%M:%S UTC", time.gmtime(since))
+    return f"{name}: the oldest readings on the device made room for the program; it cannot send {which} again."
+
+
 def run(module: AnsibleModule, progress: Progress) -> dict:
     asked = module.params
     payload = unpack(asked["packed"])
@@ -170,6 +175,8 @@ def run(module: AnsibleModule, progress: Progress) -> dict:
             if not module.check_mode:
                 damage = upload.damage()
                 result["slot"] = upload.change()
+                if upload.kept_since:
+                    module.warn(made_room(asked["name"], upload.kept_since))
                 result["repaired"] = damage
         repl.reset()
         result.update(

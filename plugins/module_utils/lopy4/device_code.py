@@ -91,30 +91,34 @@ def walk(path):
         else:
             yield p
 
+def number(data):
+    return int.from_bytes(data, "little")
+
 def pages(block):
-    # Of readings that the program keeps in the flash, oldest first: the number of its first reading follows the names of its fields.
+    # Of readings that the program keeps in the flash, the oldest first: number and time of the first one (see firmware/README.md), path, bytes.
     found = []
     if is_directory("readings"):
         for p in walk("readings"):
             if p[-1] != "/":
-                h = head(p, 4096)
-                n = 2 + (h[0] | h[1] << 8 if len(h) > 1 else 0)
-                found.append((int.from_bytes(h[n : n + 4], "little"), p, -(-len(h) // block) * block))
+                n = 2 + number(head(p, 2))
+                h = head(p, n + 20)
+                found.append((number(h[n : n + 4]), number(h[n + 16 :]), p, -(-os.stat(root + "/" + p)[6] // block) * block))
         found.sort()
     return found
 
 def clear_pages(slot, block, needed):
-    # The oldest readings make room for another program; none does if that would not be enough.
+    # The oldest readings make room for another program; none does if that would not be enough. Returns the time of the first one that
+    # is left, or 1 if none is; 0: nothing was removed.
     missing = needed - room(slot, block)
     found = pages(block)
-    if sum(size for n, p, size in found) < missing:
-        return
-    for n, p, size in found:
-        if missing <= 0:
-            break
-        remove(p)
-        missing -= size
+    if sum(p[3] for p in found) < missing:
+        return 0
+    while missing > 0:
+        p = found.pop(0)
+        remove(p[2])
+        missing -= p[3]
     sync()
+    return found[0][1] if found else 1
 
 def room(slot, block):
     used = 0

@@ -98,6 +98,7 @@ class Upload:
         self.wanted = hashlib.sha256(self.manifest).hexdigest()
         self.can_change = False
         self.written = 0
+        self.kept_since = 0  # time of the oldest reading on the device, if others made room; 1: all did
         self.sent_files: list[str] = []
         self.copied_files: list[str] = []
         self.trouble = 0
@@ -269,7 +270,7 @@ class Upload:
         needed = sum(-(-size // self.block) * self.block for size in sizes) + (len(folders) + 3) * self.block
         there = self.repl.ask(f"room({slot!r}, {self.block})", 60)
         if needed > there:
-            self.repl.run(f"clear_pages({slot!r}, {self.block}, {needed})", 120)
+            self.kept_since = self.repl.ask(f"clear_pages({slot!r}, {self.block}, {needed})", 120)
             there = self.repl.ask(f"room({slot!r}, {self.block})", 60)
         if needed > there:
             if self.repl.ask(f"lost({self.block})", 120) > max(needed, MARGIN * self.block):
