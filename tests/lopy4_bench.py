@@ -161,7 +161,7 @@ def formatted(device: Device, backups: Path) -> None:
     action._task = SimpleNamespace(check_mode=False)
 
     def step(which: str, **more) -> dict:
-        module = SimpleNamespace(params={**action.args, **more}, check_mode=False)
+        module = SimpleNamespace(params={**action.args, **more}, check_mode=False, warn=lambda _: None)
         return getattr(interpreter_module.Interpreter(module, lambda *_: None), which)()
 
     action._step = step

@@ -15,10 +15,12 @@ import zlib
 
 import pytest
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4 import boot_pointer, session, stream
+from ansible_collections.tig_pi.stack.plugins.modules.lopy4_interpreter import kept_readings
 from chain import wait_until
 from lopy4_bench import (
     DEAF,
     LOADER,
+    PROGRAM,
     SETTINGS,
     Damaged,
     Device,
@@ -212,6 +214,40 @@ def test_the_oldest_readings_in_the_flash_make_room_for_a_program(device):
     with pytest.raises(DeviceError, match="The device is full"):
         Visit(device, program("3", lib__big=random.Random(1).randbytes(1000000)), "3")
     assert ask(device, PAGES) == left, "what would not be enough is kept"
+
+
+KEEP = """
+import os, sys
+sys.path.insert(0, os.getcwd().rstrip("/") + "/a/lib")
+from tig import handover
+from tig.pages import Pages
+from tig.ring import Ring
+fields = ["a", "b", "c"]
+pages = Pages(fields, 1000, 35)
+ring = Ring(1000, 3, 35)
+ring.attach(pages)
+for n in range(250):
+    ring.push(15 * n, 1700000000 + 15 * n, [n, None, None])
+for n in range(20):
+    ring.remove(ring.first)
+ring.store()
+for n in range(250, 253):
+    ring.push(15 * n, 1700000000 + 15 * n, [n, None, None])
+handover.save(ring, "ring.bin", fields, None, pages.end)
+"""
+
+
+def test_readings_that_formatting_erases_are_counted(device):
+    files = firmware()
+    files["lib/tig/program.py"] = PROGRAM.encode()
+    Visit(device, files, "1")
+    assert kept_readings(device.port) == ""
+    execute(device, KEEP)
+    assert kept_readings(device.port) == (
+        "253 readings from 2023-11-14 22:13:20 UTC to 2023-11-14 23:15:35 UTC, of which 233 have not been sent"
+    )
+    execute(device, "with open('readings/0/7', 'wb') as f:\n f.write(b'nonsense' * 9)")
+    assert kept_readings(device.port).startswith("253 readings from 2023")
 
 
 # --- getting in

@@ -26,7 +26,7 @@ options:
   state:
     description: >-
       V(compared) only reports, as C(changed), whether O(image) must be installed; V(present) installs it; V(formatted) erases the
-      file system, and the device creates a new one.
+      file system, and the device creates a new one. Readings that the device keeps are erased with it; a warning says which.
     choices: [compared, present, formatted]
     type: str
     default: present
@@ -95,11 +95,13 @@ import contextlib
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.device_code import KEPT
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.flash_layout import CONFIG, FILE_SYSTEM, SECTOR
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.image import ImageError, load
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.progress import Progress
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.raw_repl import compact
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.rom_loader import Loader
-from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.session import check_mac, identified, port_of
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.session import check_mac, identified, port_of, visit
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.transport import DeviceError, require_pyserial
 
 # On a board without a PIC only the reset button restarts the chip.
@@ -128,6 +130,19 @@ def wait_for(path: str, seconds: float) -> dict:
         with contextlib.suppress(DeviceError, ValueError, SyntaxError):
             return identified(path)
     return {}
+
+
+def kept_readings(path: str) -> str:
+    """The readings that the program keeps on the device, in words; "" if there are none, or nothing answers. The device is restarted."""
+    try:
+        with visit(path, 3.0) as repl:
+            repl.run(compact(KEPT))
+            count, since, until, waiting = repl.ask("kept()", 60)
+    except DeviceError:
+        return ""
+    first, last = (time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment)) for moment in (since, until))
+    span = f" from {first} to {last}" if since else ""
+    return f"{count} readings{span}, of which {waiting} have not been sent" if count else ""
 
 
 class Interpreter:
@@ -187,6 +202,9 @@ class Interpreter:
         return {"changed": True, "release": image.release, "seconds": seconds}
 
     def format(self) -> dict:
+        readings = kept_readings(self.path)
+        if readings:
+            self.module.warn(f"{self.asked['name']}: formatting erases the readings that the device keeps: {readings}.")
         if not self.module.check_mode:
             with self._loader() as loader:
                 if loader.layout not in FILE_SYSTEM:

@@ -282,3 +282,45 @@ def text(path):
     with open(root + "/" + path, "rb") as f:
         return f.read()
 """
+
+# Sent before the file system is erased: which readings the program keeps there (see firmware/README.md).
+KEPT = """
+import os, struct
+root = os.getcwd().rstrip("/") + "/"
+
+def number(data):
+    return int.from_bytes(data, "little")
+
+def kept():
+    # (how many, times of the first and of the last, how many of them waited to be sent)
+    count = since = until = end = waiting = more = 0
+    try:
+        folders = os.listdir(root + "readings")
+    except OSError:
+        folders = []
+    for d in folders:
+        for name in os.listdir(root + "readings/" + d):
+            with open(root + "readings/" + d + "/" + name, "rb") as f:
+                page = f.read(4096)
+            at = 2 + number(page[:2])
+            width = 8 + 4 * page[2:at].count(b"\\n")
+            while at + 16 <= len(page):
+                first, oldest, n = struct.unpack("<IIH", page[at : at + 10])
+                if first + n >= end:
+                    end, waiting = first + n, oldest
+                at += 16
+                if not n or at + n * width > len(page):
+                    continue
+                time, last = number(page[at : at + 4]), number(page[at + (n - 1) * width :][:4])
+                count += n
+                since, until = min(since or time, time), max(until, last)
+                at += n * width
+    try:
+        with open(root + "ring.bin", "rb") as f:
+            names = f.read(256)
+        names = names[: names.find(b"\\x00") + 1]
+        more = max(0, os.stat(root + "ring.bin")[6] - len(names) - 11) // (12 + 4 * names.count(b"\\n"))
+    except OSError:
+        pass
+    return count + more, since, until, end - waiting + more
+"""
