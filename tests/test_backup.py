@@ -266,6 +266,10 @@ def test_one_target_that_fails_does_not_keep_the_others_from_their_backup(site, 
     fetched = run(site, "fetch")
     assert fetched.returncode == 0
     assert json.loads(fetched.stdout)["target"] == "stick"
+    listed = run(site, "list")
+    assert listed.returncode == 1
+    assert listed.stdout.startswith("stick ")
+    assert "unreachable: nas: " in listed.stderr
 
 
 @pytest.fixture
