@@ -891,7 +891,7 @@ def recover(*arguments: str, key: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_the_inventory_comes_back_with_nothing_but_a_backup_and_the_recovery_key(site, disk, tmp_path):
+def test_the_inventory_comes_back_with_nothing_but_a_backup_and_the_recovery_key(site, disk, tmp_path, monkeypatch):
     key = recovery_key.generate(bytes(20))
     inventory = tmp_path / "inventory"
     (inventory / "secrets/backup").mkdir(parents=True)
@@ -908,7 +908,8 @@ def test_the_inventory_comes_back_with_nothing_but_a_backup_and_the_recovery_key
     assert run(site, "run").returncode == 0
 
     typed = key.replace("-", " ").lower()
-    back = recover(str(disk / "stick/pi"), str(tmp_path / "back"), key=typed)
+    monkeypatch.setenv("HOME", str(disk))
+    back = recover("~/stick/pi", str(tmp_path / "back"), key=typed)
     assert back.returncode == 0, back.stderr
     for name in ("hosts.yml", "secrets/wifi"):
         assert (tmp_path / "back" / name).read_text() == (inventory / name).read_text()
