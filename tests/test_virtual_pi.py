@@ -265,6 +265,17 @@ class TestUp:
         assert up("one") == ["rm", "create"]
 
 
+@pytest.mark.parametrize("reachable", [(), ("192.0.2.1",), ("2001:db8::1",)])
+def test_a_pi_that_still_reaches_another_network_is_not_isolated(monkeypatch, tmp_path, reachable):
+    podman = SimpleNamespace(run=lambda *_, **__: "", succeeds=lambda *arguments: arguments[-1] in reachable)
+    pi = Pi(podman, tmp_path, "one", tmp_path)
+    if not reachable:
+        pi.isolate()
+        return
+    with pytest.raises(Failure, match="still has a route"):
+        pi.isolate()
+
+
 def test_the_network_is_removed_with_the_last_pi_of_a_state_directory(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     calls = []

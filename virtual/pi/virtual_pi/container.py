@@ -153,6 +153,9 @@ class Pi:
         self.podman.run(
             "exec", self.name, "ip", "-6", "route", "replace", "unreachable", "default", "metric", "1", check=False
         )
+        for address in ("192.0.2.1", "2001:db8::1"):  # of no network; reserved for documentation
+            if self.podman.succeeds("exec", self.name, "ip", "route", "get", address):
+                raise Failure(f"{self.name} still has a route to other networks")
 
     def harvest(self) -> int:
         """Copy .deb files that this Pi downloaded to the cache, and return their number."""
