@@ -155,6 +155,7 @@ def test_the_newest_archive_that_was_checked_is_chosen_wherever_it_is():
     assert newest_archive(lines, {})["archive"] == "aaaa"
     assert newest_archive(lines, kept, "aaaa")["target"] == "stick"
     assert newest_archive(lines, kept, "bbbb") == {}
+    assert newest_archive(["stick {{1}} 2026-11-29T03:00:00Z", "a message"], {}) == {}
 
 
 def test_what_the_services_of_a_drill_lack_is_named():

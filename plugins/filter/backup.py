@@ -26,6 +26,8 @@ SOURCES = {
     "mosquitto": ["path", "unit"],
 }
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+# An archive that was checked, as `tig-pi-backup list` prints it. A host printed it, so it is not taken for more than that.
+LISTED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*) ([0-9a-f]+) ([0-9T:.Z+-]+)")
 HOST_KEY = re.compile(r"(ssh-ed25519|ecdsa-sha2-nistp\d+|ssh-rsa) [A-Za-z0-9+/]+=*( .*)?")
 
 
@@ -97,8 +99,8 @@ def newest_archive(lines: list[str], kept: Mapping[str, list], archive: str = ""
     """
     found = []
     for line in lines:
-        target, identity, time, *more = line.split()
-        if not more:
+        if parts := LISTED.fullmatch(line):
+            target, identity, time = parts.groups()
             found.append({"time": time, "target": target, "archive": identity, "controller": False})
     for target, archives in kept.items():
         found += [{"time": time, "target": target, "archive": one, "controller": True} for time, one in archives]
