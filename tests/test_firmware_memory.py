@@ -55,7 +55,8 @@ print("end", program._ring.dropped, most)
 
 
 def run(tmp_path, cycles: int, marks: list[int], every: int):
-    broker, time_server, device = Broker(tmp_path / "broker"), TimeServer(), Device(tmp_path / "device", speed=0)
+    broker, time_server = Broker(tmp_path / "broker", persistent=False), TimeServer()
+    device = Device(tmp_path / "device", speed=0)
     try:
         broker.start()
         device.settings(broker.port, time_server.port, ring=100)

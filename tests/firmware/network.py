@@ -59,7 +59,7 @@ def until(condition: Callable, seconds: float = 20, what: str = ""):
 class Broker:
     """A Mosquitto with accounts and an ACL as the project's own has them."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, persistent: bool = True):
         self.folder = folder
         self.port = free_port()
         folder.mkdir()
@@ -78,7 +78,8 @@ class Broker:
         (folder / "mosquitto.conf").write_text(
             f"listener {self.port} 127.0.0.1\nallow_anonymous false\nuser {os.environ.get('USER') or 'root'}\n"
             f"password_file {self.passwords}\nacl_file {folder}/acl\nmax_queued_messages 10000\n"
-            f"persistence true\npersistence_location {folder}/\nautosave_on_changes true\nautosave_interval 1\n"
+            f"persistence {str(persistent).lower()}\npersistence_location {folder}/\n"
+            "autosave_on_changes true\nautosave_interval 1\n"
         )
         self.process = None
 
@@ -310,6 +311,10 @@ class Device:
                 stdout=console,
                 stderr=console,
             )
+
+    def wrote(self) -> bool:
+        """Whether readings are in the flash: those of the first ten minutes at least."""
+        return any(page.stat().st_size for page in self.folder.glob("readings/*/*"))
 
     @property
     def console(self) -> str:
