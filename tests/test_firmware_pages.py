@@ -443,7 +443,7 @@ ENDURANCE = 100000  # erasures of a block, by the data sheets of such flash memo
     ],
 )
 def test_the_flash_outlasts_ten_years(tmp_path, sizes, blocks, interval, fields, appends):
-    """The erasures of the block that wears most, reckoned to ten years."""
+    """The erasures of the block that wears most, extrapolated to ten years."""
     most, total, kept = on_flash(
         tmp_path, WEAR, 900, sizes=sizes, blocks=blocks, interval=interval, fields=fields, appends=appends
     )
