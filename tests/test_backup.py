@@ -258,6 +258,32 @@ def test_a_large_repository_is_read_in_fourteen_days(site, monkeypatch):
     assert subsets == {f"--read-data-subset={part}/14" for part in range(1, 15)}
 
 
+def test_the_newest_archive_of_all_targets_is_fetched(site, disk):
+    (disk / "attic").mkdir()
+    stick, attic = site["targets"][0], {"name": "attic", "kind": "directory", "path": str(disk / "attic")}
+    site["targets"] = [stick, attic]
+    assert run(site, "run").returncode == 0
+    site["targets"] = [attic]
+    assert run(site, "run").returncode == 0
+    site["targets"] = [stick, attic]
+    assert json.loads(run(site, "fetch").stdout)["target"] == "attic"
+    assert json.loads(run(site, "fetch", "--from=stick").stdout)["target"] == "stick"
+
+
+def test_a_rebuild_takes_the_last_archive_of_the_card_before(site, tmp_path):
+    begun = {}
+    for card in ("before", "new"):
+        (tmp_path / "machine-id").write_text(card)
+        assert run({**site, "machine_id": str(tmp_path / "machine-id"), "keep": {"daily": 7}}, "run").returncode == 0
+        begun[card] = status(site)["stick"]["succeeded"]
+        time.sleep(1)
+    new = {**site, "machine_id": str(tmp_path / "machine-id")}
+    assert json.loads(run(new, "fetch", "--rebuild").stdout)["begun"] == pytest.approx(begun["before"], abs=0.99)
+    assert json.loads(run(new, "fetch").stdout)["begun"] == pytest.approx(begun["new"], abs=0.99)
+    (tmp_path / "machine-id").write_text("third")  # which the one in between was not restored to either
+    assert json.loads(run(new, "fetch", "--rebuild").stdout)["begun"] == pytest.approx(begun["new"], abs=0.99)
+
+
 def test_one_target_that_fails_does_not_keep_the_others_from_their_backup(site, disk):
     site["targets"].insert(0, {"name": "nas", "kind": "directory", "path": str(disk / "unplugged")})
     failed = run(site, "run")
@@ -337,7 +363,7 @@ def test_a_damaged_archive_is_refused_and_the_one_before_it_is_offered(site, tmp
     (tmp_path / "data/large").write_bytes(random.Random(2).randbytes(8 << 20))
     with repository.opened():
         done = repository.backup(MAIN.Backup(site).write)  # without the policy, which keeps one of a day
-        repository.mark_checked(done["snapshot"])
+        repository.mark_checked(done["snapshot"], "here")
     for pack in set((disk / "stick/pi/data").rglob("*")) - known:
         if pack.is_file() and pack.stat().st_size > 1 << 20:
             _damage_one(pack)
@@ -392,7 +418,7 @@ def test_an_archive_of_a_newer_service_is_refused(site, monkeypatch):
     monkeypatch.setattr(MAIN, "packages", lambda: newer)
     backup = MAIN.Backup(site)
     with backup.alone(), pytest.raises(Problem) as refused:
-        backup.fetch_from(site["targets"][0], "", "", Path(site["state"]) / "fetched")
+        backup.fetch_from(site["targets"][0], "", "", "", Path(site["state"]) / "fetched")
     assert refused.value.name == "older_package"
     assert "dpkg 0.1 is older than " in str(refused.value)
 
@@ -733,7 +759,7 @@ def test_the_controller_stores_what_a_host_prints_and_a_new_host_gets_it_back(si
 
     (tmp_path / "data/flows.json").write_text("[2]")
     assert run(site, "fetch").returncode == 1  # the host cannot read it by itself
-    ((_, archive_id),) = json.loads(archive_of(site, place, "list").stdout)
+    ((_, archive_id, _),) = json.loads(archive_of(site, place, "list").stdout)
     dumped = archive_of(site, place, "dump", archive_id).stdout
     broken = subprocess.run(program_of(site, "fetch", "--stdin"), input=dumped[:3000], capture_output=True, check=False)
     assert broken.returncode == 1

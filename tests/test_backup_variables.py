@@ -145,7 +145,7 @@ def test_the_newest_archive_that_was_checked_is_chosen_wherever_it_is():
         "stick aaaa 2026-11-28T03:00:00.123456789+01:00",
         "stick bbbb 2026-11-29T03:00:00.5+01:00 (not checked)",
     ]
-    kept = {"laptop": [["2026-11-28T02:30:00.123456789Z", "cccc"]]}
+    kept = {"laptop": [["2026-11-28T02:30:00.123456789Z", "cccc", "here"]]}
     assert newest_archive(lines, kept) == {
         "time": "2026-11-28T02:30:00.123456789Z",
         "target": "laptop",
@@ -155,6 +155,9 @@ def test_the_newest_archive_that_was_checked_is_chosen_wherever_it_is():
     assert newest_archive(lines, {})["archive"] == "aaaa"
     assert newest_archive(lines, kept, "aaaa")["target"] == "stick"
     assert newest_archive(lines, kept, "bbbb") == {}
+    kept["laptop"].append(["2026-11-27T02:30:00Z", "dddd", "before"])
+    assert newest_archive([], kept, "", "here")["archive"] == "dddd"
+    assert newest_archive([], kept, "", "third")["archive"] == "cccc"
     assert newest_archive(["stick {{1}} 2026-11-29T03:00:00Z", "a message"], {}) == {}
 
 

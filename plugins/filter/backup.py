@@ -87,8 +87,8 @@ def controller_repository(target: dict, site: str, host: str) -> str:
     return f"{(target.get('path') or CONTROLLER_DIRECTORY).rstrip('/')}/{site}/{host}"
 
 
-def newest_archive(lines: list[str], kept: Mapping[str, list], archive: str = "") -> dict:
-    """The newest archive that was checked, or the one with that id.
+def newest_archive(lines: list[str], kept: Mapping[str, list], archive: str = "", machine: str = "") -> dict:
+    """The newest archive that was checked, or the one with that id. On the controller, those that `machine` has made come last.
 
     Args:
         lines: what `tig-pi-backup list` prints: target, id and time of each archive.
@@ -103,7 +103,10 @@ def newest_archive(lines: list[str], kept: Mapping[str, list], archive: str = ""
             target, identity, time = parts.groups()
             found.append({"time": time, "target": target, "archive": identity, "controller": False})
     for target, archives in kept.items():
-        found += [{"time": time, "target": target, "archive": one, "controller": True} for time, one in archives]
+        others = [one for one in archives if machine and one[2] != machine]
+        found += [
+            {"time": time, "target": target, "archive": one, "controller": True} for time, one, _ in others or archives
+        ]
     usable = [one for one in found if archive in ("", one["archive"])]
     return max(usable, key=lambda one: _moment(one["time"]), default={})
 

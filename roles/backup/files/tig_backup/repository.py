@@ -21,6 +21,8 @@ from . import Problem
 FILE = "tig-pi.tar"
 # A snapshot gets this tag once it has been checked. Only snapshots that have it are restored, or count as the last good one.
 CHECKED = "checked"
+# And this one, with the machine that made it: a new card is another machine.
+MACHINE = "machine-"
 # Of a larger repository (in bytes), one part of so many is read each day.
 LARGE = 256 * 10**6
 CHECK_PARTS = 14
@@ -64,6 +66,7 @@ class Snapshot:
     id: str
     time: str
     checked: bool
+    machine: str = ""
 
 
 class Repository:
@@ -211,13 +214,17 @@ class Repository:
         parts = 1 if size <= LARGE else CHECK_PARTS
         self._run("check", f"--read-data-subset={int(time.time() // 86400) % parts + 1}/{parts}")
 
-    def mark_checked(self, snapshot: str) -> None:
-        self._run("tag", "--add", CHECKED, snapshot)
+    def mark_checked(self, snapshot: str, machine: str) -> None:
+        self._run("tag", "--add", f"{CHECKED},{MACHINE}{machine}", snapshot)
 
-    def forget(self, keep: dict) -> None:
-        """Remove what the policy does not keep. Snapshots that were not checked are removed once a checked one is newer."""
+    def forget(self, keep: dict, restored: bool) -> None:
+        """Remove what the policy does not keep. Snapshots that were not checked are removed once a checked one is newer.
+
+        A machine to which nothing was `restored` removes no archive of the one before: its own may be of a host that has nothing yet.
+        """
+        group = "host" if restored else "host,tags"
         policy = [f"--keep-{span}={count}" for span, count in keep.items() if count]
-        self._run("forget", "--host", self.host, "--group-by", "host", "--tag", CHECKED, "--keep-last=1", *policy)
+        self._run("forget", "--host", self.host, "--group-by", group, "--tag", CHECKED, "--keep-last=1", *policy)
         unchecked = [snapshot.id for snapshot in self.snapshots() if not snapshot.checked]
         if unchecked:
             self._run("forget", *unchecked)
@@ -227,17 +234,19 @@ class Repository:
         """All snapshots of this host, or of all hosts if it has no name; the newest first."""
         of_host = ["--host", self.host] if self.host else []
         found = json.loads(self._run("snapshots", *of_host, "--json") or "null") or []
-        return [
-            Snapshot(one["short_id"], one["time"], CHECKED in (one.get("tags") or []))
-            for one in sorted(found, key=lambda one: one["time"], reverse=True)
-        ]
+        result = []
+        for one in sorted(found, key=lambda one: one["time"], reverse=True):
+            tags = one.get("tags") or []
+            machine = next((tag.removeprefix(MACHINE) for tag in tags if tag.startswith(MACHINE)), "")
+            result.append(Snapshot(one["short_id"], one["time"], CHECKED in tags, machine))
+        return result
 
-    def chosen(self, archive: str = "") -> Snapshot:
-        """The archive with that id, or the newest; only one that was checked."""
+    def chosen(self, archive: str = "", machine: str = "") -> Snapshot:
+        """The archive with that id, or the newest; only one that was checked. Those that `machine` has made come last."""
         usable = [one for one in self.snapshots() if one.checked and archive in ("", one.id)]
         if not usable:
             raise Problem("no_archive", f"there is no archive {archive}".strip() + " that was checked")
-        return usable[0]
+        return next((one for one in usable if machine and one.machine != machine), usable[0])
 
     @contextlib.contextmanager
     def read(self, snapshot: str) -> Iterator[BinaryIO]:
