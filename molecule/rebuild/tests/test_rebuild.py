@@ -294,7 +294,9 @@ def test_no_reading_of_the_nodes_is_lost_and_everything_made_by_hand_is_back(
         assert [hole for hole in holes if name != LOSES_POWER or not hole[0] <= power_lost] == [], name
 
     # Of the other account, what the archive has and what came since the new Pi listens, and nothing of what was between.
-    numbers, acknowledged_at = stored(sender.name), sender.acknowledged
+    acknowledged_at = sender.acknowledged
+    wait_until(lambda: max(acknowledged_at) in stored(sender.name), "the last message of the other account")
+    numbers = stored(sender.name)
     gone = sorted(acknowledged_at.keys() - numbers.keys())
     assert archived.items() <= numbers.items()
     assert gone == list(range(gone[0], gone[-1] + 1))
