@@ -171,6 +171,17 @@ class Repository:
             self._run("init")
         self._run("unlock")  # what a power cut left; the lock of a program that runs is kept
 
+    def add(self, write) -> dict:
+        """Store an archive as `backup` does, check it, and then remove what the policy in its manifest does not keep."""
+        self.ready()
+        result = self.backup(write)
+        self.check()
+        about = result["manifest"]
+        self.mark_checked(result["snapshot"], about["machine"])
+        # Only now: the last good archive is never removed for one that is not known to be good.
+        self.forget(about["keep"], about["restored"])
+        return {**result, "archives": len(self.snapshots())}
+
     def backup(self, write) -> dict:
         """Store what `write` writes to a stream. An archive that breaks off is not stored.
 
