@@ -107,15 +107,8 @@ import queue
 import time
 import uuid
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-
-try:
-    import paho.mqtt.client as mqtt
-    from paho.mqtt.enums import CallbackAPIVersion
-
-    PAHO = True
-except ImportError:
-    PAHO = False
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.tig_pi.stack.plugins.module_utils.mqtt import Client
 
 
 def parsed(payload: bytes) -> dict:
@@ -127,36 +120,20 @@ def parsed(payload: bytes) -> dict:
     return message if isinstance(message, dict) else {}
 
 
-class Request:
+class Request(Client):
     """A command, and what is known of it."""
 
     def __init__(self, module: AnsibleModule) -> None:
-        self.module = module
-        self.asked = module.params
+        super().__init__(module)
         self.topics = self.asked["topics"]
         self.id = self.asked["id"] or uuid.uuid4().hex
         self.answer: dict = {}
         self.status: dict = {}
-        self.events: queue.Queue = queue.Queue()
-        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=self.asked["client_id"])
-        self.client.username_pw_set(self.asked["username"], self.asked["password"])
-        self.client.on_connect = lambda _c, _u, _f, reason, _p: self.events.put(("connected", reason))
-        self.client.on_subscribe = lambda *_: self.events.put(("subscribed", None))
-        self.client.on_message = lambda _c, _u, message: self.events.put(("message", message))
 
     def run(self) -> dict:
         begun = time.monotonic()
-        where = f"{self.asked['host']}:{self.asked['port']}"
-        try:
-            self.client.connect(self.asked["host"], self.asked["port"])
-        except OSError as error:
-            self.module.fail_json(msg=f"Cannot connect to a broker at {where}: {error}.")
-        self.client.loop_start()  # which connects again if the connection breaks
-        try:
-            state = self.wait(where)
-        finally:
-            self.client.disconnect()
-            self.client.loop_stop()
+        with self.connection():
+            state = self.wait()
         seconds = round(time.monotonic() - begun)
         return {
             "id": self.id,
@@ -167,7 +144,7 @@ class Request:
             "seconds": seconds,
         }
 
-    def wait(self, where: str) -> str:
+    def wait(self) -> str:
         end = time.monotonic() + self.asked["timeout"]
         while True:
             try:
@@ -178,7 +155,9 @@ class Request:
                 return "silent" if self.answer else "away"
             if kind == "connected":
                 if value.is_failure:
-                    self.module.fail_json(msg=f"The broker refused {self.asked['username']} at {where}: {value}.")
+                    self.module.fail_json(
+                        msg=f"The broker refused {self.asked['username']} at {self.address}: {value}."
+                    )
                 self.client.subscribe([(self.topics[topic], 1) for topic in ("answer", "status")])
             elif kind == "subscribed":
                 self.send()
@@ -225,8 +204,6 @@ def main() -> None:
             "silence": {"type": "int", "default": 180},
         },
     )
-    if not PAHO:
-        module.fail_json(msg=missing_required_lib("paho-mqtt"))
     result = Request(module).run()
     module.exit_json(changed=bool(result["answer"]), **result)
 

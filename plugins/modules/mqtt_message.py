@@ -75,35 +75,17 @@ payload:
 
 import queue
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.text.converters import to_text
-
-try:
-    import paho.mqtt.client as mqtt
-    from paho.mqtt.enums import CallbackAPIVersion
-
-    PAHO = True
-except ImportError:
-    PAHO = False
+from ansible_collections.tig_pi.stack.plugins.module_utils.mqtt import Client
 
 
-class Conversation:
+class Conversation(Client):
     """One client and its connection."""
-
-    def __init__(self, module: AnsibleModule) -> None:
-        self.module = module
-        self.asked = module.params
-        self.events: queue.Queue = queue.Queue()
-        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=self.asked["client_id"])
-        self.client.on_connect = lambda _c, _u, _f, reason, _p: self.events.put(("connected", reason))
-        self.client.on_subscribe = lambda *_: self.events.put(("subscribed", None))
-        self.client.on_message = lambda _c, _u, message: self.events.put(("message", message))
-        if self.asked["username"] is not None:
-            self.client.username_pw_set(self.asked["username"], self.asked["password"])
 
     def where(self) -> str:
         who = self.asked["username"] or "a client without an account"
-        return f"{who} at {self.asked['host']}:{self.asked['port']}"
+        return f"{who} at {self.address}"
 
     def fail(self, message: str) -> None:
         self.module.fail_json(msg=message)
@@ -119,16 +101,8 @@ class Conversation:
             return None
 
     def run(self) -> dict:
-        try:
-            self.client.connect(self.asked["host"], self.asked["port"])
-        except OSError as error:
-            self.fail(f"Cannot connect to a broker at {self.asked['host']}:{self.asked['port']}: {error}.")
-        self.client.loop_start()
-        try:
+        with self.connection():
             return self.talk()
-        finally:
-            self.client.disconnect()
-            self.client.loop_stop()
 
     def talk(self) -> dict:
         reason = self.next("connected")
@@ -184,8 +158,6 @@ def main() -> None:
             "timeout": {"type": "int", "default": 30},
         },
     )
-    if not PAHO:
-        module.fail_json(msg=missing_required_lib("paho-mqtt"))
     module.exit_json(changed=bool(module.params["publish"]), **Conversation(module).run())
 
 
