@@ -56,6 +56,25 @@ def test_a_job_that_takes_too_long_is_ended_and_counts_as_failed(runner, monkeyp
     assert time.monotonic() - started < 30
 
 
+def test_a_failed_test_has_a_line_with_its_reason(runner, tmp_path):
+    (tmp_path / "job.xml").write_text(
+        '<x><testcase name="good"/><testcase name="lost"><failure message="two lost&#10;1 == 3"/></testcase></x>'
+    )
+    assert runner.reasons("job") == ["job: lost: two lost"]
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        ("begun\nno space left", "no space left"),
+        ("begun\nfatal: [pi]: UNREACHABLE\nPLAY RECAP", "fatal: [pi]: UNREACHABLE"),
+    ],
+)
+def test_a_job_that_failed_outside_of_its_tests_has_a_line_with_the_reason(runner, log, reason):
+    runner.run("job", ["sh", "-c", f"echo '{log}'; exit 1"])
+    assert runner.reasons("job") == [f"job: {reason}"]
+
+
 class TestProgram:
     """bin/test in a directory of its own, where a scenario fails or not by its name."""
 
@@ -67,7 +86,7 @@ class TestProgram:
         (tmp_path / "bin").mkdir()
         shutil.copy(REPOSITORY / "bin/test", tmp_path / "bin")
         for name, script in {
-            "bin/scenario": "case $1 in good) ;; endless) touch endless; exec sleep 60 ;; *) exit 3 ;; esac",
+            "bin/scenario": "case $1 in good) ;; endless) touch endless; exec sleep 60 ;; *) echo see the plug; exit 3 ;; esac",
             "virtual/pi/pi.py": 'echo "$*" >>pi-calls',
         }.items():
             path = tmp_path / name
@@ -89,6 +108,7 @@ class TestProgram:
             output, _ = program.communicate(timeout=60)
         assert program.returncode == code
         assert f" {summary} in " in output.splitlines()[-1]
+        assert output.splitlines().count("molecule-bad: see the plug") == code
 
     def test_removes_the_containers_of_its_tests(self, project):
         with self.start(project, "bad") as program:
