@@ -256,6 +256,112 @@ def test_an_unknown_path(grafana):
     assert (answer.status, answer.json) == (404, {"message": "Not found"})
 
 
+# --- users ------------------------------------------------------------------------------------------------
+
+USER = {"login": "visitor", "name": "A visitor", "email": "Visitor@example.org", "password": "eight-or-more"}
+VISITOR = (USER["login"], USER["password"])
+
+
+@pytest.fixture(scope="module")
+def visitor(grafana):
+    answer = grafana.call("POST", "/api/admin/users", USER)
+    assert (answer.status, answer.json["message"]) == (200, "User created")
+    return answer.json["id"]
+
+
+@pytest.mark.parametrize("name", ["visitor", "VISITOR", "visitor@example.org"])
+def test_a_user_logs_in_by_name_or_address(grafana, visitor, name):
+    user = grafana.call("GET", "/api/user", login=(name, USER["password"])).json
+    assert (user["id"], user["login"], user["email"], user["name"]) == (
+        visitor,
+        "visitor",
+        "visitor@example.org",
+        "A visitor",
+    )
+    assert user["isGrafanaAdmin"] is False
+
+
+def test_users_are_found_and_listed(grafana, visitor):
+    for name in ("visitor", "Visitor@example.org"):
+        found = grafana.get(f"/api/users/lookup?loginOrEmail={name}")
+        assert (found["id"], found["login"], found["uid"], found["isGrafanaAdmin"]) == (visitor, "visitor", "", False)
+    assert grafana.get("/api/users/lookup?loginOrEmail=admin")["isGrafanaAdmin"] is True
+    for query in ("?loginOrEmail=nobody", "?loginOrEmail=", ""):
+        answer = grafana.call("GET", f"/api/users/lookup{query}")
+        assert (answer.status, answer.json) == (404, {"message": "user not found"})
+    assert [(user["login"], user["isAdmin"]) for user in grafana.get("/api/users?perpage=x")] == [
+        ("admin", True),
+        ("visitor", False),
+    ]
+    assert [user["login"] for user in grafana.get("/api/users?perpage=1&page=2")] == ["visitor"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "message"),
+    [
+        ({}, 412, "User with email 'Visitor@example.org' or username 'visitor' already exists"),
+        ({"login": "Visitor", "email": "a@b"}, 412, "User with email 'a@b' or username 'Visitor' already exists"),
+        ({"login": "other"}, 412, "User with email 'Visitor@example.org' or username 'other' already exists"),
+        ({"login": "a", "email": "a@b", "password": ""}, 400, "bad request data"),
+        ({"login": "a", "email": "a@b", "password": "abc"}, 400, "New password is too short"),
+        ({"login": 5}, 400, "bad request data"),
+        ({"login": "a", "email": "a@b", "OrgId": "1"}, 400, "bad request data"),
+        (
+            {"login": "a", "email": "a@b", "OrgId": 9},
+            400,
+            "[org.notFound] failed to get organization with ID: 9",
+        ),
+        ({"login": "", "email": ""}, 400, "Need to specify either username or email"),
+    ],
+)
+def test_a_user_who_cannot_be_created(grafana, visitor, changes, status, message):
+    answer = grafana.call("POST", "/api/admin/users", {**USER, **changes})
+    assert (answer.status, answer.json["message"]) == (status, message)
+
+
+@pytest.mark.parametrize("body", [b"nonsense", b"[]", b"null", b""])
+def test_a_request_for_a_user_that_is_no_object(grafana, body):
+    answer = grafana.call("POST", "/api/admin/users", body)
+    assert (answer.status, answer.json) == (400, {"message": "bad request data"})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "permissions"),
+    [
+        ("GET", "/api/users", "users:read"),
+        ("GET", "/api/users/lookup?loginOrEmail=admin", "users:read"),
+        ("POST", "/api/admin/users", "users:create"),
+        ("DELETE", "/api/datasources/uid/influx", "datasources:delete"),
+        ("POST", "/api/dashboards/db", "any of dashboards:create, dashboards:write"),
+        ("DELETE", "/api/dashboards/uid/readings", "dashboards:delete"),
+        ("POST", "/api/folders", "folders:create"),
+        (
+            "PUT",
+            "/api/v1/provisioning/policies",
+            "any of alert.provisioning:write, alert.notifications.provisioning:write, all of alert.notifications:write,"
+            " alert.provisioning.provenance:write",
+        ),
+        ("POST", "/api/admin/provisioning/dashboards/reload", "provisioning:reload"),
+    ],
+)
+def test_what_a_viewer_must_not_do(grafana, visitor, method, path, permissions):
+    body = {"receiver": "grafana-default-email"} if method in ("POST", "PUT") else None
+    answer = grafana.call(method, path, body, login=VISITOR)
+    assert (answer.status, answer.json["title"]) == (403, "Access denied")
+    assert answer.json["message"].endswith(f"Permissions needed: {permissions}")
+
+
+def test_what_a_viewer_sees(grafana, visitor):
+    assert "influx" in [one["uid"] for one in grafana.call("GET", "/api/datasources", login=VISITOR).json]
+    assert grafana.call("GET", "/api/search?type=dash-db", login=VISITOR).json == grafana.get(
+        "/api/search?type=dash-db"
+    )
+    meta = grafana.call("GET", "/api/dashboards/uid/readings", login=VISITOR).json["meta"]
+    assert not any([meta["canSave"], meta["canEdit"], meta["canAdmin"], meta["canDelete"]])
+    assert "sharedwithme" in [one["uid"] for one in grafana.call("GET", "/api/folders", login=VISITOR).json]
+    assert grafana.call("POST", "/api/admin/users", USER, login=None).status == 401
+
+
 # --- data sources ---------------------------------------------------------------------------------------------------
 
 
@@ -684,18 +790,20 @@ def test_a_reload_with_an_invalid_file_fails_and_the_server_keeps_running(server
     assert server.call("GET", "/api/health").status == 200
 
 
-def test_dashboards_policies_and_password_survive_a_restart(server):
+def test_dashboards_users_policies_and_password_survive_a_restart(server):
     server.dashboard("a.json", dashboard("a", "A"))
     server.start()
     assert server.call("POST", "/api/dashboards/db", {"dashboard": dashboard("hand", "By hand")}).status == 200
     tree = {"receiver": "grafana-default-email", "group_by": ["alertname"], "group_wait": "7s"}
     assert server.call("PUT", "/api/v1/provisioning/policies", tree).status == 202
+    assert server.call("POST", "/api/admin/users", USER).status == 200
     server.stop()
     (server.directory / "admin_password").write_text("another one\n")
     server.start()
     # The password in the file is only used when the database is created.
     assert server.get("/api/dashboards/uid/hand")["dashboard"]["title"] == "By hand"
     assert server.get("/api/v1/provisioning/policies")["group_wait"] == "7s"
+    assert server.call("GET", "/api/user", login=VISITOR).json["name"] == USER["name"]
     assert server.call("GET", "/api/user", login=("admin", "another one")).status == 401
 
 

@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from . import NOTICE, VERSION, access, log
+from . import NOTICE, VERSION, log, users
 from .errors import StartError
 from .settings import Settings
 
@@ -79,14 +79,14 @@ def _reset_password(arguments: argparse.Namespace) -> None:
 
     settings = _settings(arguments)
     password = sys.stdin.readline().rstrip("\r\n") if arguments.password_from_stdin else arguments.password or ""
-    if len(password) < access.SHORTEST_PASSWORD:
+    if users.is_too_short(password):
         raise StartError("the new password doesn't meet the password policy criteria")
     store = open_store(settings)
-    access.create_administrator(store, settings)
+    users.create_administrator(store, settings)
     user = next((user for user in store.all("user") if user["login"]), None)
     if user is None:
         raise StartError("could not read user from database. Error: user not found")
-    access.set_password(store, user, password)
+    users.set_password(store, user, password)
     store.close()
     print("\nAdmin password changed successfully ✔")
 

@@ -1,42 +1,17 @@
-"""Login of the administrator, and the lock after too many wrong passwords."""
+"""Login by name and password, and the lock after too many wrong passwords."""
 
-import hashlib
 import hmac
 import secrets
 import threading
 import time
 from typing import Any
 
-from .clock import now
-from .errors import ApiError, coded, unauthenticated
+from . import users
+from .errors import ApiError, Refusal, coded, unauthenticated
 from .settings import Settings
 from .store import Store
 
-_ROUNDS = 20_000
 _ATTEMPT_WINDOW = 300  # seconds
-
-SHORTEST_PASSWORD = 4
-
-
-def _hash(password: str, salt: str) -> str:
-    return hashlib.pbkdf2_hmac("sha256", password.encode(), bytes.fromhex(salt), _ROUNDS).hex()
-
-
-def set_password(store: Store, user: dict[str, Any], password: str) -> None:
-    """Store a new password."""
-    salt = secrets.token_hex(10)
-    store.put("user", user["login"], {**user, "salt": salt, "password": _hash(password, salt)})
-
-
-def create_administrator(store: Store, settings: Settings) -> bool:
-    """Create the administrator on the first start; later starts do not change the account."""
-    if store.all("user") or settings.flag("security", "disable_initial_admin_creation"):
-        return False
-    login = settings.text("security", "admin_user", "admin")
-    email = settings.text("security", "admin_email", "admin@localhost")
-    user = {"login": login, "email": email, "name": "", "uid": secrets.token_hex(7), "created": now()}
-    set_password(store, store.put("user", login, user), settings.text("security", "admin_password", "admin"))
-    return True
 
 
 class Gate:
@@ -53,9 +28,6 @@ class Gate:
         self._attempts = settings.number("security", "brute_force_login_protection_max_attempts", 5)
         self.basic = settings.flag("auth.basic", "enabled", True)
 
-    def _find(self, login: str) -> dict[str, Any] | None:
-        return next((user for user in self._store.all("user") if login in (user["login"], user["email"])), None)
-
     def _blocked(self, login: str) -> bool:
         with self._lock:
             recent = [at for at in self._failures.get(login, []) if at > time.monotonic() - _ATTEMPT_WINDOW]
@@ -71,14 +43,14 @@ class Gate:
         wrong = coded(401, "password-auth.failed", "Invalid username or password")
         if self._blocked(login):
             raise wrong
-        user = self._find(login)
+        user = users.find(self._store, login)
         if user is None:
             self._failed(login)
             raise wrong
         # Compute the slow hash only once; later logins compare a fast keyed hash of the same password.
         quick = hmac.digest(self._pepper, f"{user['password']}:{password}".encode(), "sha256")
         if not hmac.compare_digest(self._verified.get(login, b""), quick):
-            if not hmac.compare_digest(user["password"], _hash(password, user["salt"])):
+            if not hmac.compare_digest(user["password"], users.password_hash(password, user["salt"])):
                 self._failed(login)
                 raise wrong
             self._verified[login] = quick
@@ -94,3 +66,13 @@ class Gate:
 
 def unauthorized() -> ApiError:
     return unauthenticated("auth.unauthorized", "Unauthorized")
+
+
+def forbidden(permissions: str) -> ApiError:
+    """403 for a user who is not the administrator."""
+    return Refusal(
+        403,
+        f"You'll need additional permissions to perform this action. Permissions needed: {permissions}",
+        accessErrorId=f"ACE{secrets.randbelow(10**10):010}",
+        title="Access denied",
+    )

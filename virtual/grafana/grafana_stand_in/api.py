@@ -1,5 +1,6 @@
 """The part of Grafana's HTTP API that tig-pi and its tests use."""
 
+import contextlib
 import hashlib
 import json
 import re
@@ -7,7 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from . import VERSION, dashboards, datasources, influxql, pages, policies, queries
+from . import VERSION, dashboards, datasources, influxql, pages, policies, queries, users
+from .access import forbidden
 from .application import Application
 from .errors import ApiError, StartError, coded
 from .http_messages import Request, Response
@@ -15,37 +17,61 @@ from .influxql import QueryError
 from .log import Logger
 from .prometheus_rules import rules_response
 
-_ANNOTATIONS = {"canAdd": True, "canEdit": True, "canDelete": True}
+_SHARED = {"id": -1, "uid": "sharedwithme", "title": "Shared with me"}
 _log = Logger("context")
-Route = tuple[str, re.Pattern, Callable[..., Response], bool]
+# What a request needs: nothing (None), a login (""), or the administrator, to whom alone Grafana gives these permissions.
+Needs = str | None
+Route = tuple[str, re.Pattern, Callable[..., Response], Needs]
+_PUT_POLICIES = (
+    "any of alert.provisioning:write, alert.notifications.provisioning:write, all of alert.notifications:write,"
+    " alert.provisioning.provenance:write"
+)
 
 
 def routes(application: Application) -> list[Route]:
-    """A route: method, path, handler, and whether it needs no login."""
+    """A route: method, path, handler, and what a request needs."""
     api = Api(application)
-    table: list[tuple[str, str, Callable[..., Response], bool]] = [
-        ("GET", "/api/health", api.health, True),
-        ("GET", "/login", api.login_page, True),
-        ("GET", "/api/user", api.user, False),
-        ("GET", "/api/users", api.users, False),
-        ("GET", "/api/datasources", api.datasources, False),
-        ("GET", r"/api/datasources/uid/([^/]+)/health", api.datasource_health, False),
-        ("DELETE", r"/api/datasources/uid/([^/]+)", api.delete_datasource, False),
-        ("GET", "/api/search", api.search, False),
-        ("GET", r"/api/dashboards/uid/([^/]+)", api.dashboard, False),
-        ("DELETE", r"/api/dashboards/uid/([^/]+)", api.delete_dashboard, False),
-        ("POST", "/api/dashboards/db", api.save_dashboard, False),
-        ("GET", "/api/folders", api.folders, False),
-        ("POST", "/api/folders", api.create_folder, False),
-        ("POST", "/api/ds/query", api.query, False),
-        ("GET", "/api/v1/provisioning/alert-rules", api.alert_rules, False),
-        ("GET", "/api/v1/provisioning/contact-points", api.contact_points, False),
-        ("GET", "/api/v1/provisioning/policies", api.policies, False),
-        ("PUT", "/api/v1/provisioning/policies", api.put_policies, False),
-        ("GET", "/api/prometheus/grafana/api/v1/rules", api.rules, False),
-        ("POST", r"/api/admin/provisioning/(dashboards|datasources|alerting|plugins)/reload", api.reload, False),
+    table: list[tuple[str, str, Callable[..., Response], Needs]] = [
+        ("GET", "/api/health", api.health, None),
+        ("GET", "/login", api.login_page, None),
+        ("GET", "/api/user", api.user, ""),
+        ("GET", "/api/users", api.users, "users:read"),
+        ("GET", "/api/users/lookup", api.lookup_user, "users:read"),
+        ("POST", "/api/admin/users", api.create_user, "users:create"),
+        ("GET", "/api/datasources", api.datasources, ""),
+        ("GET", r"/api/datasources/uid/([^/]+)/health", api.datasource_health, ""),
+        ("DELETE", r"/api/datasources/uid/([^/]+)", api.delete_datasource, "datasources:delete"),
+        ("GET", "/api/search", api.search, ""),
+        ("GET", r"/api/dashboards/uid/([^/]+)", api.dashboard, ""),
+        ("DELETE", r"/api/dashboards/uid/([^/]+)", api.delete_dashboard, ""),
+        ("POST", "/api/dashboards/db", api.save_dashboard, "any of dashboards:create, dashboards:write"),
+        ("GET", "/api/folders", api.folders, ""),
+        ("POST", "/api/folders", api.create_folder, "folders:create"),
+        ("POST", "/api/ds/query", api.query, ""),
+        ("GET", "/api/v1/provisioning/alert-rules", api.alert_rules, ""),
+        ("GET", "/api/v1/provisioning/contact-points", api.contact_points, ""),
+        ("GET", "/api/v1/provisioning/policies", api.policies, ""),
+        ("PUT", "/api/v1/provisioning/policies", api.put_policies, _PUT_POLICIES),
+        ("GET", "/api/prometheus/grafana/api/v1/rules", api.rules, ""),
+        (
+            "POST",
+            r"/api/admin/provisioning/(dashboards|datasources|alerting|plugins)/reload",
+            api.reload,
+            "provisioning:reload",
+        ),
     ]
-    return [(method, re.compile(pattern), function, public) for method, pattern, function, public in table]
+    return [(method, re.compile(pattern), function, needs) for method, pattern, function, needs in table]
+
+
+def _avatar(user: dict[str, Any]) -> str:
+    return "/avatar/" + hashlib.md5(user["email"].encode()).hexdigest()
+
+
+def _positive(texts: list[str] | None, default: int) -> int:
+    """A number of a query; what is not a positive one is the default, as in Grafana."""
+    with contextlib.suppress(ValueError, TypeError, IndexError):
+        return max(int(texts[0]), 0) or default
+    return default
 
 
 class Api:
@@ -64,32 +90,47 @@ class Api:
     def login_page(self, request: Request) -> Response:
         return Response(200, pages.notice(), pages.TYPE)
 
+    @staticmethod
+    def _user_json(user: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "id": user["id"],
+            "uid": user["uid"],
+            "email": user["email"],
+            "name": user["name"],
+            "login": user["login"],
+            "theme": "",
+            "orgId": 1,
+            "isGrafanaAdmin": users.is_administrator(user),
+            "isDisabled": False,
+            "isExternal": False,
+            "isExternallySynced": False,
+            "isGrafanaAdminExternallySynced": False,
+            "authLabels": [],
+            "updatedAt": user["created"],
+            "createdAt": user["created"],
+            "avatarUrl": _avatar(user),
+            "isProvisioned": False,
+        }
+
     def user(self, request: Request) -> Response:
-        user = request.user or {}
-        return Response(
-            200,
-            {
-                "id": user["id"],
-                "uid": user["uid"],
-                "email": user["email"],
-                "name": user["name"],
-                "login": user["login"],
-                "theme": "",
-                "orgId": 1,
-                "isGrafanaAdmin": True,
-                "isDisabled": False,
-                "isExternal": False,
-                "isExternallySynced": False,
-                "isGrafanaAdminExternallySynced": False,
-                "authLabels": [],
-                "updatedAt": user["created"],
-                "createdAt": user["created"],
-                "avatarUrl": "/avatar/" + hashlib.md5(user["email"].encode()).hexdigest(),
-                "isProvisioned": False,
-            },
-        )
+        return Response(200, self._user_json(request.user or {}))
+
+    def lookup_user(self, request: Request) -> Response:
+        name = request.query.get("loginOrEmail", [""])[0]
+        user = users.find(self.app.store, name) if name else None
+        if user is None:
+            raise ApiError(404, "user not found")
+        # Grafana leaves these empty here.
+        return Response(200, {**self._user_json(user), "uid": "", "authLabels": None, "avatarUrl": ""})
+
+    def create_user(self, request: Request) -> Response:
+        user = users.create(self.app.store, request.json())
+        return Response(200, {"id": user["id"], "uid": user["uid"], "message": "User created"})
 
     def users(self, request: Request) -> Response:
+        found = sorted(self.app.store.all("user"), key=lambda user: user["login"])
+        size = _positive(request.query.get("perpage"), 1000)
+        first = (_positive(request.query.get("page"), 1) - 1) * size
         return Response(
             200,
             [
@@ -99,15 +140,15 @@ class Api:
                     "name": user["name"],
                     "login": user["login"],
                     "email": user["email"],
-                    "avatarUrl": "/avatar/" + hashlib.md5(user["email"].encode()).hexdigest(),
-                    "isAdmin": True,
+                    "avatarUrl": _avatar(user),
+                    "isAdmin": users.is_administrator(user),
                     "isDisabled": False,
                     "isProvisioned": False,
                     "lastSeenAt": user["created"],
                     "lastSeenAtAge": "< 1 minute",
                     "authLabels": [],
                 }
-                for user in self.app.store.all("user")
+                for user in found[first : first + size]
             ],
         )
 
@@ -210,13 +251,15 @@ class Api:
         source = dashboard["provisioning"]
         slug = dashboards.slug(dashboard["title"])
         folder_slug = dashboards.slug(folder["title"]) if folder else ""
+        may = users.is_administrator(request.user)
+        annotations = {"canAdd": may, "canEdit": may, "canDelete": may}
         meta = {
             "type": "db",
-            "canSave": True,
-            "canEdit": True,
-            "canAdmin": True,
+            "canSave": may,
+            "canEdit": may,
+            "canAdmin": may,
             "canStar": True,
-            "canDelete": True,
+            "canDelete": may,
             "slug": slug,
             "url": f"/d/{dashboard['uid']}/{slug}",
             "expires": "0001-01-01T00:00:00Z",
@@ -234,7 +277,7 @@ class Api:
             "folderUrl": f"/dashboards/f/{folder['uid']}/{folder_slug}" if folder else "",
             "provisioned": source is not None,
             "provisionedExternalId": source["relative"] if source else "",
-            "annotationsPermissions": {"dashboard": _ANNOTATIONS, "organization": _ANNOTATIONS},
+            "annotationsPermissions": {"dashboard": annotations, "organization": annotations},
         }
         return Response(200, {"meta": meta, "dashboard": dashboard["model"]})
 
@@ -280,6 +323,8 @@ class Api:
 
     def delete_dashboard(self, request: Request, uid: str) -> Response:
         dashboard = self._dashboard(uid)
+        if not users.is_administrator(request.user):
+            raise forbidden("dashboards:delete")
         if dashboard["provisioning"]:
             raise ApiError(400, "provisioned dashboard cannot be deleted")
         self.app.library.delete(uid)
@@ -290,7 +335,8 @@ class Api:
 
     def folders(self, request: Request) -> Response:
         found = sorted(self.app.library.folders(), key=lambda folder: folder["title"].lower())
-        return Response(200, [{"id": f["id"], "uid": f["uid"], "title": f["title"]} for f in found])
+        shared = [] if users.is_administrator(request.user) else [_SHARED]
+        return Response(200, shared + [{"id": f["id"], "uid": f["uid"], "title": f["title"]} for f in found])
 
     def create_folder(self, request: Request) -> Response:
         body = request.json()

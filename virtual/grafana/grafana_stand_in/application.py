@@ -1,7 +1,7 @@
 """Create all parts of the program, and provision in Grafana's order."""
 
 from . import alerting_files, policies
-from .access import Gate, create_administrator
+from .access import Gate
 from .dashboards import DashboardProvisioner, Library
 from .datasources import DataSources
 from .errors import StartError
@@ -10,6 +10,7 @@ from .notifications import Notifier
 from .scheduler import Scheduler
 from .settings import Settings
 from .store import Store
+from .users import create_administrator
 
 _log = Logger("provisioning")
 

@@ -8,11 +8,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from . import VERSION, api, pages
-from .access import unauthorized
+from .access import forbidden, unauthorized
 from .application import Application
 from .errors import ApiError, Refusal, StartError, unauthenticated
 from .http_messages import Request, Response
 from .log import Logger
+from .users import is_administrator
 
 _log = Logger("http.server")
 _LARGEST_BODY = 16 * 1024 * 1024
@@ -109,14 +110,16 @@ class Server(ThreadingHTTPServer):
     def answer(self, request: Request, headers: Any) -> Response:
         """Find the route and check the login. Raises ApiError."""
         self._identify(request, headers)
-        for method, pattern, function, public in self._routes:
+        for method, pattern, function, needs in self._routes:
             match = pattern.fullmatch(request.path)
             if not match:
                 continue
             if method != request.method and not (method == "GET" and request.method == "HEAD"):
                 continue
-            if request.user is None and not public:
+            if request.user is None and needs is not None:
                 break
+            if needs and not is_administrator(request.user):
+                raise forbidden(needs)
             return function(request, *match.groups())
         if request.user is None:
             if request.path.startswith("/api/"):
