@@ -865,6 +865,23 @@ def test_the_result_of_a_drill_stays_in_the_status(site):
     assert told["drill_text"] == "Grafana has no user me"
 
 
+def test_a_drill_that_was_aborted_shows_nothing_about_an_archive_and_ends_with_the_next_one(site, tmp_path):
+    site["targets"].append({**site["targets"][0], "name": "other"})
+    assert run(site, "run").returncode == 0
+
+    def record(**said) -> dict[str, tuple]:
+        subprocess.run(program_of(site, "record"), input=json.dumps(said), text=True, check=True)
+        return {name: (one["drill_failed"], one["drill_aborted"]) for name, one in status(site).items()}
+
+    moment = "2026-11-29T03:00:00Z"
+    record(what="drill", target="stick", time=moment, problem=["drill", "Grafana has no user me"])
+    aborted = record(what="aborted drill", target="", problem=["drill", "no image"])
+    assert aborted == {"stick": (1, 1), "other": (0, 1)}
+    assert status(site)["other"]["drill_aborted_text"] == "no image"
+    # With whichever archive it was carried out.
+    assert record(what="drill", target="other", time=moment) == {"stick": (1, 0), "other": (0, 0)}
+
+
 def test_what_restores_have_replaced_is_removed_after_its_time(site):
     state = Path(site["state"])
     old, waiting, young = (state / f"before-restore-{number}" for number in range(3))

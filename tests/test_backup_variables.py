@@ -12,6 +12,7 @@ from ansible_collections.tig_pi.stack.plugins.filter.backup import (
     backup_targets,
     controller_repository,
     drill_differences,
+    drill_record,
     last_backup,
     newest_archive,
 )
@@ -129,6 +130,36 @@ def test_a_late_backup_and_a_late_or_failed_drill_are_in_the_line_of_the_target(
     assert "run make drill" in backup_line(proven, 1000 + 61 * day)
     failed = {**proven, "drill_failed": 1, "drill_text": "Grafana has no user mats"}
     assert "the last drill failed: Grafana has no user mats" in backup_line(failed, 1060)
+    # Both hold: what the archive lacks, and that nobody knows more since.
+    aborted = {**failed, "drill_aborted": 1, "drill_aborted_text": "no image"}
+    line = backup_line(aborted, 1000 + 61 * day)
+    assert line.endswith("failed: Grafana has no user mats; the last drill could not be carried out: no image")
+    assert "run make drill" in backup_line({**aborted, "drill_failed": 0}, 1000 + 61 * day)
+
+
+def test_a_single_archive_is_not_archives():
+    assert "; 1 archive, 12 s" in backup_line({**GOOD, "archives": 1}, 1060)
+
+
+ARCHIVE = {"target": "stick", "time": "2026-11-29T03:00:00Z", "archive": "aaaa"}
+
+
+@pytest.mark.parametrize(
+    ("result", "archive", "record"),
+    [
+        ({"problem": ""}, ARCHIVE, {"what": "drill", "target": "stick", "time": ARCHIVE["time"]}),
+        ({"problem": "bad", "hosts": ["pi"]}, ARCHIVE, {"what": "drill", "target": "stick"}),
+        ({"problem": "bad"}, ARCHIVE, {"what": "drill", "target": "stick"}),
+        ({"problem": "bad", "hosts": ["other"]}, ARCHIVE, {"what": "aborted drill", "target": "stick"}),
+        ({"problem": "no image", "aborted": True}, ARCHIVE, {"what": "aborted drill", "target": "stick"}),
+        ({"problem": "no archive", "aborted": True}, {}, {"what": "aborted drill", "target": "asked"}),
+    ],
+)
+def test_a_drill_is_recorded_with_the_host_and_the_archive_that_it_concerns(result, archive, record):
+    result = {"aborted": False, "hosts": []} | result
+    found = drill_record(result, "pi", archive, "asked")
+    assert {key: found[key] for key in record} == record
+    assert found.get("problem", ["drill", ""])[1] == result["problem"]
 
 
 def test_a_target_has_more_time_on_the_controller_and_as_much_as_is_declared():

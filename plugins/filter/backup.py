@@ -123,21 +123,27 @@ def backup_line(target: dict, now: float) -> str:
         made += f"; the last attempt failed: {target['problem']}: {target['text']}"
     elif target["succeeded"]:
         size, added = (target[key] / 1e6 for key in ("bytes", "bytes_added"))
-        made += f", {size:.1f} MB, {added:.1f} MB of them new; {target['archives']} archives, {target['seconds']:.0f} s"
+        made += f", {size:.1f} MB, {added:.1f} MB of them new; {_counted(target['archives'], 'archive')}, {target['seconds']:.0f} s"
     if now - max(target["succeeded"], target.get("since", 0)) > target.get("late_after", float("inf")):
         made += f"; LATE: it should be made at least every {target['late_after'] // 86400} days"
     return f"{target['target']}: {made}{_proof(target, now)}"
 
 
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def _proof(target: dict, now: float) -> str:
     """Whether a restore of the target was proven."""
     proven = target.get("proven", 0)
-    text = f"; last proven restore {age(max(int(now - proven), 0))}" if proven else ""
+    texts = [f"last proven restore {age(max(int(now - proven), 0))}"] if proven else []
     if target.get("drill_failed"):
-        return f"{text}; the last drill failed: {target['drill_text']}"
-    if proven and 0 < target.get("drill_late_after", 0) < now - proven:
-        return f"{text}, which is too long: run make drill"
-    return text
+        texts.append(f"the last drill failed: {target['drill_text']}")
+    elif proven and 0 < target.get("drill_late_after", 0) < now - proven:
+        texts[0] += ", which is too long: run make drill"
+    if target.get("drill_aborted"):
+        texts.append(f"the last drill could not be carried out: {target['drill_aborted_text']}")
+    return "".join(f"; {text}" for text in texts)
 
 
 def backup_notes(found: Mapping[str, Mapping], now: float, collectors: list[str] = ()) -> list[str]:
@@ -161,7 +167,7 @@ def backup_notes(found: Mapping[str, Mapping], now: float, collectors: list[str]
         notes += [f"Backup of {host} to {backup_line(target, now)}." for target in targets]
         if not targets:
             notes.append(f"Backups of {host}: none yet; the first one is made tonight, or with make backup.")
-        elif not any(target.get("proven") or target.get("drill_failed") for target in targets):
+        elif not any(target.get(key) for target in targets for key in ("proven", "drill_failed", "drill_aborted")):
             notes.append(f"Backups of {host}: no restore was proven yet; make drill does it.")
         if aside["directories"]:
             notes.append(
@@ -209,6 +215,24 @@ def drill_differences(comparison: dict, dashboards: list[dict], users: list[dict
     return comparison["differences"] + missing
 
 
+def drill_record(result: dict, host: str, archive: dict, target: str) -> dict:
+    """What `tig-pi-backup record` is to add to the status of a host after a drill.
+
+    Args:
+        result: of bin/drill: the problem, whether it shows nothing about the archives (aborted), and the hosts that have it.
+        host: the host.
+        archive: the archive that was chosen for it; {} if none was.
+        target: that the drill was to use; "" for all.
+    """
+    record = {"what": "drill", "target": archive.get("target", target)}
+    if not result["problem"]:
+        return record | {"time": archive["time"]}
+    is_of_another_host = result["hosts"] and host not in result["hosts"]
+    if result["aborted"] or is_of_another_host or not archive:
+        record["what"] = "aborted drill"
+    return record | {"time": archive.get("time", ""), "problem": ["drill", result["problem"]]}
+
+
 class FilterModule:
     def filters(self):
         return {
@@ -220,5 +244,6 @@ class FilterModule:
             "newest_archive": newest_archive,
             "backup_notes": backup_notes,
             "drill_differences": drill_differences,
+            "drill_record": drill_record,
             "last_backup": last_backup,
         }

@@ -107,11 +107,27 @@ def test_a_new_pi_gets_everything_back(site, playbook):
     assert site.readings(f"time >= {MEANWHILE + 10**6}s", 1) == [(MEANWHILE + 10**6, 1.5)]
 
 
-def test_a_drill_restores_the_newest_backup_elsewhere_and_the_pi_knows_it(host, inventory):
-    command = [PROJECT / "bin/drill", inventory]
-    drill = subprocess.run(
-        command, cwd=PROJECT, env={**os.environ, "ANSIBLE_NOCOLOR": "1"}, capture_output=True, text=True, check=False
-    )
+@pytest.fixture
+def drill(inventory):
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [PROJECT / "bin/drill", inventory, *arguments]
+        environment = {**os.environ, "ANSIBLE_NOCOLOR": "1"}
+        return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_a_drill_that_cannot_choose_an_archive_is_recorded(host, drill):
+    refused = drill("--extra-vars=drill_from=nowhere")
+    assert refused.returncode == 1
+    assert "the drill could not be carried out" in refused.stdout
+    told = status(host)
+    assert [told[name]["drill_aborted"] for name in ("attic", "laptop")] == [1, 1]
+    assert "There is no target nowhere" in told["laptop"]["drill_aborted_text"]
+
+
+def test_a_drill_restores_the_newest_backup_elsewhere_and_the_pi_knows_it(host, drill):
+    drill = drill()
     assert drill.returncode == 0, drill.stdout + drill.stderr
     (compared,) = re.findall(r"pi: (\d+) points, (\d+) dashboards, (\d+) users of Grafana, (\d+) nodes", drill.stdout)
     assert int(compared[0]) >= COUNT
@@ -119,6 +135,7 @@ def test_a_drill_restores_the_newest_backup_elsewhere_and_the_pi_knows_it(host, 
     told = status(host)
     assert abs(told["laptop"]["proven"] - time.time()) < 120
     assert told["laptop"]["drill_failed"] == 0
+    assert [told[name]["drill_aborted"] for name in ("attic", "laptop")] == [0, 0]
     left = subprocess.run([PROJECT / "virtual/pi/pi.py", "list"], capture_output=True, text=True, check=True).stdout
     assert f"tig-drill-{hashlib.sha256(str(PROJECT).encode()).hexdigest()[:6]}" not in left
 

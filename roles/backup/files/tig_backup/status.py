@@ -30,7 +30,7 @@ def waiting(target: str, before: dict) -> dict:
     """The status of a target, also before its first backup."""
     start = {"target": target, "failed": 0, "problem": "", "text": "", "succeeded": 0, "since": int(time.time())}
     proof = {"proven": 0, "proven_archive": "", "drill_failed": 0, "drill_text": ""}
-    return start | proof | before
+    return start | proof | {"drill_aborted": 0, "drill_aborted_text": ""} | before
 
 
 def drilled(before: dict, archive: str, problem: Problem | None) -> dict:
@@ -39,6 +39,16 @@ def drilled(before: dict, archive: str, problem: Problem | None) -> dict:
         return {**before, "drill_failed": 1, "drill_text": str(problem)}
     proof = {"proven": int(time.time()), "proven_archive": archive}
     return {**before, **proof, "drill_failed": 0, "drill_text": ""}
+
+
+def drill_aborted(before: dict, problem: Problem) -> dict:
+    """After a drill that could not be carried out, which shows nothing about the archives."""
+    return {**before, "drill_aborted": 1, "drill_aborted_text": str(problem)}
+
+
+def drill_carried_out(before: dict) -> dict:
+    """After a drill with any result, with an archive of this target or of another one."""
+    return {**before, "drill_aborted": 0, "drill_aborted_text": ""}
 
 
 def succeeded(target: str, before: dict, result: dict, seconds: float) -> dict:
