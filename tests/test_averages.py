@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 import pytest
 from ansible_collections.tig_pi.stack.plugins.filter import averages
 from chain import ADDRESSES, SITE, TEMPLATES, render
@@ -20,9 +23,23 @@ def test_each_interval_has_a_policy_and_a_query_that_writes_to_it():
         "name": "averages_1h",
         "query": 'SELECT mean(*), min(*), max(*), count(*) INTO "iot"."averages_1h".:MEASUREMENT '
         'FROM "iot"."autogen"."m" WHERE "device" != \'probe\' GROUP BY time(1h), *',
-        "resample": "FOR 7200s",
+        "resample": "EVERY 3600s FOR 7200s",
         "backfill": True,
     }
+
+
+@pytest.mark.parametrize("interval", ["1s", "1m", "5m", "7m", "29m", "30m", "31m", "45m", "1h", "1d", "1w"])
+def test_a_reading_that_is_not_late_is_in_the_average_of_its_interval(interval):
+    """A run includes the whole intervals before it, as far as it looks back."""
+    (query,) = averages.averages_queries([{"interval": interval, "retention": "0s"}], "iot", "m", "probe")
+    length = averages._seconds({"interval": interval})
+    every, look_back = map(int, re.fullmatch(r"EVERY (\d+)s FOR (\d+)s", query["resample"]).groups())
+    assert every % length == look_back % length == 0
+    assert every <= max(1800, length)
+    for made in (0, length - 1, every - 1, 5 * length, 7 * every + 1):
+        stored = made + query["late"] + 30
+        run = math.ceil(stored / every) * every  # the next one at which its interval is over
+        assert run - look_back <= made // length * length, (made, run)
 
 
 @pytest.mark.parametrize(

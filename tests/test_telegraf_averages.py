@@ -93,7 +93,7 @@ def test_averages_include_readings_from_a_long_outage_of_the_database(tmp_path):
     """Telegraf had it at once, the database only after its continuous query had passed."""
     with running(
         tmp_path / "chain",
-        site={"site_averages_queries": [query | {"look_back": 6} for query in SITE["site_averages_queries"]]},
+        site={"site_averages_queries": [query | {"late": 3} for query in SITE["site_averages_queries"]]},
     ) as chain:
         now = int(time.time())
         bucket = now // 600 * 600

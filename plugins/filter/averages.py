@@ -7,7 +7,10 @@ from collections.abc import Mapping
 
 from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.influxql import nanoseconds
 
-HOUR, DAY = 3600, 86400
+DAY = 86400
+EVERY = 1800  # seconds between two runs of a continuous query, if its interval is not longer; each run is a write to the card
+LATE = 1800  # seconds for which a reading may be late and be included by the next run
+SLACK = 60  # to write readings and averages takes some seconds
 FUNCTIONS = ("mean", "min", "max", "count")
 
 
@@ -17,8 +20,8 @@ def averages_policies(averages: list[Mapping]) -> list[dict]:
 
 
 def averages_queries(averages: list[Mapping], database: str, measurement: str, probe: str) -> list[dict]:
-    """The query of each interval, in parts: name, select (which ends with a condition), group, and look_back: the seconds that
-    the continuous query computes again each time."""
+    """The query of each interval, in parts: name, select (which ends with a condition), group, late (how many seconds a reading
+    may be late for the continuous query), and resample (how often that query runs, and how far it looks back)."""
     select = (
         f"SELECT {', '.join(f'{function}(*)' for function in FUNCTIONS)} "
         f'INTO "{database}"."{{}}".:MEASUREMENT FROM "{database}"."autogen"."{measurement}" WHERE "device" != \'{probe}\''
@@ -28,7 +31,8 @@ def averages_queries(averages: list[Mapping], database: str, measurement: str, p
             "name": _policy(entry),
             "select": select.format(_policy(entry)),
             "group": f"time({entry['interval']}), *",
-            "look_back": max(HOUR, 2 * _seconds(entry)),
+            "late": LATE,
+            "resample": _resample(_seconds(entry)),
         }
         for entry in averages
     ]
@@ -39,7 +43,7 @@ def averages_continuous_queries(queries: list[Mapping]) -> list[dict]:
         {
             "name": query["name"],
             "query": f"{query['select']} GROUP BY {query['group']}",
-            "resample": f"FOR {query['look_back']}s",
+            "resample": query["resample"],
             "backfill": True,
         }
         for query in queries
@@ -54,6 +58,13 @@ def averages_span(averages: list[Mapping]) -> int:
 
 def _policy(entry: Mapping) -> str:
     return f"averages_{entry['interval']}"
+
+
+def _resample(interval: int) -> str:
+    """Both are whole intervals."""
+    every = max(1, EVERY // interval) * interval
+    look_back = math.ceil((every + LATE + SLACK) / interval) * interval
+    return f"EVERY {every}s FOR {look_back}s"
 
 
 def _seconds(entry: Mapping) -> int:
