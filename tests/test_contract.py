@@ -92,7 +92,7 @@ class Stub:
     def gaps(self):
         return []
 
-result = [json.loads(OFFLINE), json.loads(Status("a", "hard", Stub(), Stub(), Stub()).message())]
+result = [json.loads(OFFLINE), json.loads(Status("a", "hard", Stub(), Stub(), Stub(), 0).message())]
 """
     offline, online = evaluate(code)
     assert [offline["state"], online["state"]] == STATES
@@ -239,7 +239,7 @@ def test_the_limits_of_messages_are_documented():
 
 def test_defaults_and_the_minimum_of_the_watchdog_are_documented():
     table = dict(re.findall(r"^\| `(\w+)` \| (\d+) \| ", text_of("firmware/README.md"), re.MULTILINE))
-    for name in ("interval", "ring", "watchdog"):
+    for name in ("interval", "send_delay", "ring", "watchdog"):
         assert int(table[name]) == SETTINGS[name]["default"], name
     least = re.search(r"^\| `watchdog` .* from (\d+) ", text_of("firmware/README.md"), re.MULTILINE)
     assert int(least[1]) == SETTINGS["watchdog"]["smallest"]

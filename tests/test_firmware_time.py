@@ -281,12 +281,14 @@ sent = []
 settings = {
     "name": "node",
     "topic": "tig/node",
+    "interval": 3600,
+    "send_delay": 0,
     "broker": {"host": "127.0.0.1", "port": 1883, "user": "", "password": "", "keepalive": 60},
     "time": {"server": "127.0.0.1", "port": 123},
 }
 clock = Clock(time.ticks_ms, time.ticks_diff)
 ring = Ring(500, 1)
-status = Status("a", "power_on", clock, ring, Sampler())
+status = Status("a", "power_on", clock, ring, Sampler(), 0)
 way = link.Link(settings, Board(), Wifi(), clock, ring, status, lambda values, utc: b"reading")
 way._connection._client = Client()
 for hour in range(data * 24):

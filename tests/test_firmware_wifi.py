@@ -98,6 +98,7 @@ def problems(ssid, password):
         "mac": "",
         "topic": "tig/greenhouse",
         "interval": 15,
+        "send_delay": 30,
         "ring": 500,
         "watchdog": 120,
         "wifi_ssid": ssid,

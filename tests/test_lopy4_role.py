@@ -31,6 +31,7 @@ SETTINGS = {
     "mac": "",
     "topic": "tig/greenhouse",
     "interval": 15,
+    "send_delay": 30,
     "ring": 500,
     "watchdog": 120,
     "wifi_ssid": "my-network",

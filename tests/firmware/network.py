@@ -292,6 +292,7 @@ class Device:
             "name": NAME,
             "topic": f"tig/{NAME}",
             "interval": 15,
+            "send_delay": 0,
             "ring": 500,
             "watchdog": 120,
             "wifi": {"ssid": "home", "password": SECRETS[0]},

@@ -26,7 +26,7 @@ class Link:
         self._clock = clock
         self._status = status
         self._timekeeper = Timekeeper(settings["time"], clock, ring)
-        self._readings = Readings(ring, clock, encode)
+        self._readings = Readings(ring, clock, encode, settings["interval"], settings["send_delay"])
         self._replay = Replay(ring, encode, self._replayed)
         self._commands = Commands({"replay": self._replay.request})
         status.add(lambda: {"replaying": self._replay.names, "ignored": self._commands.ignored})

@@ -95,7 +95,9 @@ class Program:
         handover.load(self._ring, RING, self._sampler.fields, since if since < SETTLED_S else None)
         if self._ring.count:
             log.say("%d readings from before the reset" % self._ring.count)
-        self._status = Status(path[-1:], board.reset_cause(), self._clock, self._ring, self._sampler)
+        self._status = Status(
+            path[-1:], board.reset_cause(), self._clock, self._ring, self._sampler, conf["send_delay"]
+        )
         self._link = Link(
             conf,
             board,

@@ -15,6 +15,7 @@ _SCHEMA = (
     ("name", str, None, 1, 64),
     ("topic", str, None, 1, 200),
     ("interval", int, 15, 2, 86400),
+    ("send_delay", int, 30, 0, 60),
     ("ring", int, 100000, 1, 1000000),
     ("watchdog", int, 120, 90, 3600),
     ("wifi.ssid", str, None, 1, 32),

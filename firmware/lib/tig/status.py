@@ -8,7 +8,8 @@ from tig import VERSION
 
 OFFLINE = b'{"state":"offline"}'  # the last will
 PERIOD_MS = 60000
-EARLY_MS = 14500  # less than the interval of readings, 15 s, so that it is not sent with every third one
+OVERDUE_S = 10  # to send the readings takes some seconds
+EARLY_MS = 29500  # two transmissions of readings are seldom closer than what remains, 30.5 s
 
 
 class Status:
@@ -16,12 +17,14 @@ class Status:
     RETAINED = True
     REPEATABLE = False  # it is made for the moment at which it is sent
 
-    def __init__(self, slot, reset_cause, clock, ring, sampler):
+    def __init__(self, slot, reset_cause, clock, ring, sampler, send_delay):
+        """send_delay: seconds for which a reading may wait for later ones."""
         self._slot = slot
         self._reset = reset_cause
         self._clock = clock
         self._ring = ring
         self._sampler = sampler
+        self._delay = send_delay
         self._more = None
         self._sent = None  # its key when it was last sent on this connection
         self._sent_at = 0
@@ -56,6 +59,13 @@ class Status:
     def _key(self):
         return self.waiting_for, tuple(self.failed()), self._ring.dropped
 
+    def _held(self):
+        """Readings that could not be sent yet: none while the oldest one may wait for later ones."""
+        ring = self._ring
+        if ring.count and self._clock.uptime() - ring.uptime(ring.first) > self._delay + OVERDUE_S:
+            return ring.count
+        return 0
+
     def _text(self):
         status = {
             "state": "online",
@@ -66,7 +76,7 @@ class Status:
             "free": gc.mem_free(),
             "waiting_for": self.waiting_for,
             "failed": self.failed(),
-            "held": self._ring.count,
+            "held": self._held(),
             "dropped": self._ring.dropped,
         }
         status.update(self._more() if self._more else {})

@@ -18,7 +18,7 @@ HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,62})(\.[A-Za-z0-9]([A-Za-z0-9-]{0
 MAC = re.compile(r"[0-9A-Fa-f]{2}([:-]?[0-9A-Fa-f]{2}){5}")
 # What the program accepts: numbers, and bytes of texts.
 LIMITS = {name: (setting["smallest"], setting["largest"]) for name, setting in CONTRACT["settings"].items()}
-NUMBERS = ("interval", "ring", "watchdog", "broker_port", "broker_keepalive")
+NUMBERS = ("interval", "send_delay", "ring", "watchdog", "broker_port", "broker_keepalive")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 LOOK_UP_S = 70  # the name server, the time server and the broker may keep the program so long after a reading
 PING_S = 5  # a broker hears of the device so long after the sensors have been read
