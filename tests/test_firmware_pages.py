@@ -388,6 +388,48 @@ result = [[ring.time(n), ring.values(n)[0]] for n in range(ring.first, ring.end)
     assert found == [[time, time % 1000] for time in [*range(1150, 2200, 15), 3000, 3015, 3030]]
 
 
+@pytest.mark.parametrize("pause", [None, 5])
+def test_the_watchdog_is_fed_while_a_long_backlog_is_written_and_read(run, pause):
+    """Writing weeks of readings takes a LoPy4 longer than its watchdog waits."""
+    most, fed, waiting = run(f"""
+from tig.program import Program
+
+class Stub:
+    pass
+
+fed = [0, 0, 0]  # most records between two feedings, records since the last, feedings
+
+def feed():
+    fed[1] = 0
+    fed[2] += 1
+
+def counted(method):
+    def call(*arguments):
+        fed[1] += 1
+        fed[0] = max(fed[:2])
+        return method(*arguments)
+    return call
+
+ring = Ring(5000, 2)
+for number in range(5000):
+    ring.push(number, 1000000000 + number, [number, 1])
+ring.record = counted(ring.record)
+program = Stub()
+program._ring, program._pages = ring, None
+program._sampler, program._watchdog, program._clock = Stub(), Stub(), Stub()
+program._sampler.fields, program._watchdog.feed, program._clock.uptime = ["a", "b"], feed, lambda: 5000
+Program.keep(program, {pause})
+written = fed[2]
+again = Ring(5000, 2)
+again.push = counted(again.push)
+handover.load(again, "ring.bin", ["a", "b"], 3, feed)
+result = [fed[0], [written, fed[2] - written], again.count]
+""")
+    assert waiting == 5000
+    assert min(fed) > 5
+    assert most <= 500
+
+
 def test_too_many_names_are_only_logged(run):
     found = run("""
 life = Life(fields=["field-%d" % number for number in range(600)], capacity=10)

@@ -1,13 +1,21 @@
-"""Readings that wait, in a file for the program that starts next: after a crash, or when the previous program has to run again."""
+"""Readings that wait, in a file for the program that starts next: after a crash, or when the previous program has to run again.
+
+A long backlog takes longer to write or to read than the watchdog waits, so it is fed meanwhile.
+"""
 
 import os
 import struct
 
 _HEAD = struct.calcsize("<iI")
 _END = b"\x00whole\x00"
+_FEED_EVERY = 256  # records
 
 
-def save(ring, path, fields, reset=None, start=0):
+def _nothing():
+    pass
+
+
+def save(ring, path, fields, reset=None, start=0, feed=_nothing):
     """Write the records that wait, from the number `start` on. Those that do not know their time can have one only if the uptime at
     the coming reset is known (`reset`); else they count as dropped."""
     start = max(ring.first, start)
@@ -15,7 +23,7 @@ def save(ring, path, fields, reset=None, start=0):
         return
     try:
         with open(path, "wb") as f:
-            _write(f, ring, fields, reset, start)
+            _write(f, ring, fields, reset, start, feed)
     except OSError:
         try:
             os.remove(path)  # what was written takes the room that the others need
@@ -24,10 +32,12 @@ def save(ring, path, fields, reset=None, start=0):
         raise
 
 
-def _write(f, ring, fields, reset, start):
+def _write(f, ring, fields, reset, start, feed):
     f.write("\n".join(fields).encode() + b"\x00")
     dropped = ring.dropped
     for number in range(start, ring.end):
+        if number % _FEED_EVERY == 0:
+            feed()
         if ring.gone(number):
             continue
         if not ring.time(number) and reset is None:
@@ -39,7 +49,7 @@ def _write(f, ring, fields, reset, start):
     f.write(_END + struct.pack("<I", dropped))
 
 
-def load(ring, path, fields, since=None):
+def load(ring, path, fields, since=None, feed=_nothing):
     """Add the records of a file if it is complete, and remove it; fields are matched by name. True if any waits now.
 
     since: seconds from the reset to where the uptime of now begins; None: not known.
@@ -49,7 +59,7 @@ def load(ring, path, fields, since=None):
     except OSError:
         return False
     try:
-        return _read(f, ring, fields, since)
+        return _read(f, ring, fields, since, feed)
     except OSError:
         return False
     finally:
@@ -57,7 +67,7 @@ def load(ring, path, fields, since=None):
         os.remove(path)
 
 
-def _read(f, ring, fields, since):
+def _read(f, ring, fields, since, feed):
     end = f.seek(0, 2) - len(_END) - 4
     f.seek(max(0, end))
     if f.read(len(_END)) != _END:
@@ -75,7 +85,9 @@ def _read(f, ring, fields, since):
         return False
     places = [names.index(field) if field in names else None for field in map(str.encode, fields)]
     f.seek(start)
-    for _ in range((end - start) // size):
+    for number in range((end - start) // size):
+        if number % _FEED_EVERY == 0:
+            feed()
         record = f.read(size)  # not the whole file, for which there may be no memory
         uptime, time = struct.unpack_from("<iI", record, 0)
         kept = struct.unpack_from(form, record, _HEAD)

@@ -92,7 +92,7 @@ class Program:
             self._ring.attach(self._pages)
         self._stored_at = 0  # uptime of the last attempt
         since = time.ticks_ms() // 1000 - self._clock.uptime()  # the reset, where ticks begin with it
-        handover.load(self._ring, RING, self._sampler.fields, since if since < SETTLED_S else None)
+        handover.load(self._ring, RING, self._sampler.fields, since if since < SETTLED_S else None, self._watchdog.feed)
         if self._ring.count:
             log.say("%d readings from before the reset" % self._ring.count)
         self._status = Status(
@@ -155,23 +155,23 @@ class Program:
 
     def keep(self, pause=None):
         """Write the readings to the flash. pause: seconds until the reset, after which the previous program runs; None: this one does."""
-        ring, pages, fields = self._ring, self._pages, self._sampler.fields
+        ring, pages, fields, feed = self._ring, self._pages, self._sampler.fields, self._watchdog.feed
         start = 0
         if pages:
             ring.store()
             start = pages.end
         try:
             if pause is None:
-                handover.save(ring, RING, fields, None, start)
+                handover.save(ring, RING, fields, None, start, feed)
                 return
             reset = self._clock.uptime() + pause
             try:
                 # All of them: the previous program may not know of the pages.
-                handover.save(ring, RING, fields, reset)
+                handover.save(ring, RING, fields, reset, 0, feed)
                 if pages:
                     pages.delivered()
             except OSError:  # no room
-                handover.save(ring, RING, fields, reset, start)
+                handover.save(ring, RING, fields, reset, start, feed)
         except Exception as e:
             log.say("readings not kept: %s" % e)
 
