@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -214,9 +215,11 @@ echo "bin/play $*" >>{calls}
 case "$*" in *drill_prepare*)
   directory=$(expr "$*" : '.*drill_directory=\\([^ ]*\\)')
   mkdir -p "$directory/inventory/host_vars/pi" && echo '[1883]' >"$directory/ports.json" ;;
-  *drill_record*) cat "$(expr "$*" : '.*drill_directory=\\([^ ]*\\)')/problem" >>{calls} ;;
+  *drill_record*) cat "$(expr "$*" : '.*drill_directory=\\([^ ]*\\)')/result.json" >>{calls} ;;
 esac
-case "$*" in *"$FAIL"*) echo 'fatal: [pi]: FAILED! => {{"changed": false, "msg": "the reason"}}'; exit 2 ;; esac
+case "$*" in *"$FAIL"*)
+  echo 'fatal: [pi -> localhost]: FAILED! => {{"changed": false, "msg": "'"${{REASON-the reason}}"'"}}'; exit 2 ;;
+esac
 """
     UP, DOWN = "virtual/pi/pi.py up ", "virtual/pi/pi.py down "
 
@@ -241,18 +244,32 @@ case "$*" in *"$FAIL"*) echo 'fatal: [pi]: FAILED! => {{"changed": false, "msg":
 
     STEPS = ("drill_prepare", "site", "restore", "drill_compare", "verify", "drill_record")
 
-    @pytest.mark.parametrize("step", ["pi.py up", *(f"playbooks/{name}.yml" for name in STEPS[1:5])])
-    def test_whatever_fails_is_recorded_and_the_throwaway_pi_is_removed(self, copy, step):
-        done = copy.run("bin/drill", "mine", fail=step)
+    @pytest.mark.parametrize(
+        ("step", "reason", "is_aborted"),
+        [
+            ("drill_prepare", "There is no archive", True),
+            ("pi.py up", "", True),
+            ("playbooks/site.yml", "Failed to update apt cache", True),
+            ("pi.py isolate", "", True),
+            ("playbooks/restore.yml", "unreachable: attic: the target cannot be reached", True),
+            ("playbooks/restore.yml", "Failed to connect to the host via ssh: Connection refused", True),
+            ("playbooks/restore.yml", "damaged: attic: the repository is damaged", False),
+            ("playbooks/drill_compare.yml", "Grafana has no user me", False),
+            ("playbooks/verify.yml", "no reading arrives", False),
+        ],
+    )
+    def test_whatever_fails_is_recorded_and_the_throwaway_pi_is_removed(self, copy, step, reason, is_aborted):
+        done = copy.run("bin/drill", "mine", fail=step, REASON=reason)
         assert done.returncode == 1
-        *_, removed, recorded, problem = copy.calls
-        assert removed.startswith(self.DOWN)
+        assert ("the drill could not be carried out" in done.stdout) == is_aborted
+        *others, recorded, told = copy.calls
         assert "playbooks/drill_record.yml" in recorded
-        assert ("the reason" in problem) == step.startswith("playbooks/")
-
-    def test_without_an_archive_nothing_is_started(self, copy):
-        assert copy.run("bin/drill", "mine", fail="drill_prepare").returncode == 1
-        assert len(copy.calls) == 1
+        result = json.loads(told)
+        assert reason in result["problem"]
+        assert (result["aborted"], result["hosts"]) == (is_aborted, ["pi"] if reason else [])
+        assert others[-1].startswith(self.DOWN)
+        # Without an archive nothing is started.
+        assert any(call.startswith(self.UP) for call in others) == (step != "drill_prepare")
 
 
 class TestTimer:
