@@ -62,6 +62,7 @@ class Site:
             "name": NAME,
             "topic": f"tig/{NAME}",
             "interval": 15,
+            "send_delay": 0,
             "wifi": wifi or {"ssid": "home", "password": SECRETS[0]},
             "broker": {"host": "127.0.0.1", "port": port or self.broker.port, "user": NAME, "password": SECRETS[1]},
             "time": {"server": "127.0.0.1", "port": self.time.port, "zone": "CET-1CEST,M3.5.0,M10.5.0/3"},
