@@ -1,11 +1,14 @@
 """The card dies while everything is in use: `make rebuild` takes a blank Pi back to the same site, and no reading of a node is lost.
 
-REBUILD_SEED repeats a run with the same moments. `bench/rebuild` makes many runs.
+Environment variables choose the moments; `bench/rebuild` makes many runs.
+
+REBUILD_SEED    repeats a run with the same moments
+REBUILD_AFTER   least and most seconds between the backup and the end of the Pi
+REBUILD_KILL    the number of the step in which the rebuild is killed
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -15,8 +18,6 @@ import signal
 import subprocess
 import threading
 import time
-import urllib.error
-import warnings
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
@@ -31,6 +32,9 @@ LOSES_POWER, LOSES_WIFI = "cellar", "garage"
 LOSS = 600  # seconds; the most that a node may lose with its power
 LAG = 30  # seconds; a reading that was acknowledged longer ago is in the database
 HOLE = 9  # seconds; nodes send a reading every two seconds
+AFTER = "60-120"  # seconds between the backup and the end of the Pi
+# The steps of a rebuild, and within how many seconds it is killed in each.
+KILL = {1: 3, 2: 45, 3: 20, 4: 10, 5: 8, 6: 3}
 RATE = 100  # messages a second of another account
 INFLUX = "curl -sS -u admin:%s --data-urlencode db=iot --data-urlencode q=%s http://127.0.0.1:8086/query?epoch=ns"
 BAROMETER = json.dumps({"device": "barometer", "airpressure": 1013.25, "time": 1752331239})
@@ -112,7 +116,7 @@ class Sender(Client):
 
 
 class Rebuild:
-    """`make rebuild`, and when it began each of its steps."""
+    """`make rebuild`, and when it began each of its steps, by title."""
 
     def __init__(self, inventory: Path) -> None:
         self.begun, self.output = {}, ""
@@ -139,6 +143,14 @@ class Rebuild:
         code = self.process.wait(seconds)
         self._thread.join()
         return code
+
+    def kill_in(self, step: int, share: float) -> str:
+        """Kill it in a step; returns the title of the step."""
+        wait_until(lambda: len(self.begun) >= step or self.process.poll() is not None, f"step {step}", 600)
+        time.sleep(KILL[step] * share)
+        assert self.process.poll() is None, f"it has ended before it was killed in step {step}:\n{self.output}"
+        self.kill()
+        return [*self.begun][-1]
 
     def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
@@ -209,19 +221,15 @@ def personal(site):
     if OWN_TAB["id"] not in {each["id"] for each in site.flows()}:
         site.add_to_flows(OWN_TAB, OWN_NODE)
     site.publish("mats/test", BAROMETER, account="mats", retain=True)
-    has_users = "stand-in" not in json.dumps(site.grafana("/api/health"))
-    if has_users:
-        with contextlib.suppress(urllib.error.HTTPError):  # it has been there since an earlier run
-            site.grafana("/api/admin/users", OWN_USER)
-    else:
-        warnings.warn("Grafana is the stand-in, which has no users of its own: none was created.", stacklevel=1)
+    if OWN_USER["login"] not in {user["login"] for user in site.grafana("/api/users")}:
+        site.grafana("/api/admin/users", OWN_USER)
 
     def check() -> None:
         assert site.grafana("/api/dashboards/uid/own")["dashboard"]["title"] == "My own"
         assert {each["id"]: each for each in site.flows()}[OWN_NODE["id"]]["name"] == "made by hand"
         assert site.retained("mats/test") == BAROMETER
-        if has_users:
-            assert site.grafana(f"/api/users/lookup?loginOrEmail={OWN_USER['login']}")["name"] == OWN_USER["name"]
+        user = site.grafana("/api/user", login=(OWN_USER["login"], OWN_USER["password"]))
+        assert (user["name"], user["isGrafanaAdmin"]) == (OWN_USER["name"], False)
 
     return check
 
@@ -241,7 +249,7 @@ def test_no_reading_of_the_nodes_is_lost_and_everything_made_by_hand_is_back(
     ended = time.time()
 
     # Life goes on after the backup, with a loss of power here and of the Wi-Fi there.
-    destroyed = moments.uniform(20, 75)
+    destroyed = moments.uniform(*map(float, os.environ.get("REBUILD_AFTER", AFTER).split("-")))
     off, wifi_off = moments.uniform(2, destroyed - 5), moments.uniform(2, destroyed - 2)
     events = [(off, LOSES_POWER, "power-cut"), (off + 2, LOSES_POWER, "plug"), (wifi_off, LOSES_WIFI, "wifi", "down")]
     power_lost = 0.0
@@ -256,11 +264,10 @@ def test_no_reading_of_the_nodes_is_lost_and_everything_made_by_hand_is_back(
     threading.Timer(moments.uniform(0, 30), node, (LOSES_WIFI, "wifi", "up")).start()
 
     # Killed at a random moment, and started again.
+    step, share = moments.choice([*KILL]), moments.random()
     killed = Rebuild(inventory)
-    seconds = moments.uniform(1, 80)
-    time.sleep(seconds)
-    killed.kill()
-    print(f"REBUILD_SEED={seed}: killed after {seconds:.0f} s, at {[*killed.begun][-1:]}")
+    title = killed.kill_in(int(os.environ.get("REBUILD_KILL", step)), share)
+    print(f"REBUILD_SEED={seed}: destroyed {destroyed:.0f} s after the backup, rebuild killed in: {title}")
     rebuild = Rebuild(inventory)
     assert rebuild.wait() == 0, rebuild.output
     steps = ["Setting up the services", "Restoring the newest backup", "Getting later readings from the devices"]
@@ -302,7 +309,7 @@ def test_no_reading_of_the_nodes_is_lost_and_everything_made_by_hand_is_back(
     assert gone == list(range(gone[0], gone[-1] + 1))
     after_the_backup = {number for number, at in acknowledged_at.items() if ended < at < lost}
     assert after_the_backup <= set(gone)
-    listens = min(restored for step, restored in (killed.begun | rebuild.begun).items() if step.startswith("Restoring"))
+    listens = min(restored for step, restored in (rebuild.begun | killed.begun).items() if step.startswith("Restoring"))
     assert all(begun - LAG < acknowledged_at[number] < listens for number in gone)
 
 
