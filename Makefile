@@ -7,7 +7,7 @@ bin := .venv/bin
 play = bin/play $(if $(ASK),--ask-pass --ask-become-pass) --inventory $(INVENTORY)
 
 # Default inventory: for verbs that change something, your Pi's; for those that only read, the demo's while it runs.
-pi device flash format repair backup restore rebuild replay drill backup-timer drill-timer feed: INVENTORY ?= inventories/home
+pi device flash format repair backup restore rebuild replay drill backup-timer drill-timer feed card: INVENTORY ?= inventories/home
 status verify: INVENTORY ?= $(if $(wildcard $(demo)/.virtual/pi.json),$(demo),inventories/home)
 
 # Options of restore and rebuild.
@@ -29,7 +29,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONDONTWRITEBYTECODE :=
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help help-text demo pi device flash format repair backup restore rebuild replay drill backup-timer drill-timer recover status verify fault feed check test bench clean image demo-feed
+.PHONY: help help-text demo card pi device flash format repair backup restore rebuild replay drill backup-timer drill-timer recover status verify fault feed check test bench clean image demo-feed
 
 help:
 	@text="$$($(MAKE) --silent help-text)"; trap '' PIPE; echo "$$text" 2>/dev/null || : # no error with `make | head`
@@ -44,6 +44,12 @@ help-text:
 
 demo: ## run everything on this machine: a virtual Pi with a virtual LoPy4 (RELEASE=bookworm)
 	@bin/demo
+
+card: .venv/.controller ## write the card of a blank Pi (CARD=/dev/sdX IMAGE=….img.xz SHA256=…; only CARD: to one with Raspberry Pi OS; HOST=pi CONSENT=yes)
+	@bin/prerequisites card
+	@$(play) playbooks/card.yml --extra-vars "card_path='$(CARD)'" $(if $(IMAGE),--extra-vars "card_image='$(IMAGE)'") \
+	  $(if $(SHA256),--extra-vars card_image_sha256=$(SHA256)) $(if $(HOST),--limit $(HOST)) \
+	  $(if $(CONSENT),--extra-vars card_consent=$(CONSENT)) $(ARGS)
 
 pi: .venv/.controller ## set up a Pi, or apply changes in the inventory to it
 	@$(play) playbooks/site.yml $(ARGS)

@@ -96,7 +96,7 @@ class TestSudo:
         assert result.returncode == 1
         assert result.stderr == "podman must run as root, and sudo is not installed: run this as root.\n"
 
-    @pytest.mark.parametrize("verb", ["pi", "feed"])
+    @pytest.mark.parametrize("verb", ["pi", "card", "feed"])
     def test_is_not_needed_if_nothing_is_to_be_installed(self, machine, verb):
         assert machine.run(verb).returncode == 0
 
@@ -208,6 +208,20 @@ class TestVenv:
         result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert (result.returncode == 0) is is_accepted
         assert ("Python 3.11 or newer is needed" in result.stderr) is not is_accepted
+
+
+def test_cloud_init_never_runs_on_this_machine(machine):
+    """It is installed for its checks, and would otherwise set up the machine at its next start."""
+    (machine.root / "path/cloud-init").unlink()
+    log = machine.root / "log"
+    machine.add("sudo", f'echo "$*" >>{log}')
+    for name in ("apt-get", "chmod", "rm", "tail"):
+        machine.add(name)
+    machine.add("mktemp", f"echo {machine.root}/new")
+    assert machine.run("card").returncode == 1  # as nothing is really installed
+    calls = log.read_text().splitlines()
+    disabled = calls.index("touch /etc/cloud/cloud-init.disabled")
+    assert disabled < next(place for place, call in enumerate(calls) if "apt-get" in call and "install" in call)
 
 
 def test_packages_without_a_pinned_hash_are_not_installed(tmp_path):

@@ -347,7 +347,7 @@ def test_every_program_that_runs_on_this_machine_is_a_prerequisite():
     """A fresh machine has nothing else, although a developer's machine has most programs by chance."""
     needs = (REPOSITORY / "bin/prerequisites").read_text()
     listed = {line.split()[1] for line in re.findall(r"^[a-z0-9-]+ [a-z_-]+\b", needs, re.MULTILINE)} | {"ssh", "sudo"}
-    with_another = {"ssh-keygen": "ssh", "gpgconf": "gpg", "mosquitto_sub": "mosquitto_pub"}
+    with_another = {"mdir": "mcopy", "ssh-keygen": "ssh", "gpgconf": "gpg", "mosquitto_sub": "mosquitto_pub"}
     used = {
         name: path.relative_to(REPOSITORY)
         for folder in ("bin", "packaging", "virtual", "bench", "molecule", "tests")

@@ -134,6 +134,11 @@ class TestMakefile:
             ("pi ASK=1", "--ask-pass --ask-become-pass --inventory inventories/home playbooks/site.yml"),
             ("pi INVENTORY=mine", "--inventory mine playbooks/site.yml"),
             (
+                "card CARD=/dev/sdb IMAGE=a.img SHA256=1a HOST=pi CONSENT=yes",
+                "--inventory inventories/home playbooks/card.yml --extra-vars card_path='/dev/sdb' --extra-vars card_image='a.img'"
+                " --extra-vars card_image_sha256=1a --limit pi --extra-vars card_consent=yes",
+            ),
+            (
                 "device NAME=attic SENSORS=dht11,soil",
                 "--inventory inventories/home playbooks/device.yml --extra-vars device_name=attic"
                 " --extra-vars device_sensors=dht11,soil",
