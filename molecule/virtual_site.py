@@ -24,12 +24,12 @@ class Site:
     def pi(self) -> dict:
         return json.loads((self.state / "pi.json").read_text())
 
-    def replace_pi(self) -> None:
-        """Destroy the Pi, and create a blank one with its name and its published ports."""
+    def replace_pi(self, release: str = "") -> None:
+        """Destroy the Pi, and create a blank one with its name, its published ports, and its release or another one."""
         pi = self.pi
         subprocess.run([PROJECT / "virtual/pi/pi.py", "down", pi["name"]], check=True)
         publish = [f"--publish={port}:{guest}" for guest, port in pi["ports"].items() if guest != "22"]
-        options = ["--alias=pi", "--hostname=pi", f"--state={self.state}", f"--release={pi['release']}", *publish]
+        options = ["--alias=pi", "--hostname=pi", f"--state={self.state}", f"--release={release or pi['release']}", *publish]
         subprocess.run([PROJECT / "virtual/pi/pi.py", "up", pi["name"], *options], check=True)
 
     def publish(self, topic: str, *messages: str, account: str = "matslopy4", retain: bool = False) -> None:

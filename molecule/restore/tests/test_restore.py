@@ -78,7 +78,7 @@ def test_a_new_pi_gets_everything_back(site, playbook):
     assert "laptop: last backup" in backup.stdout
     site.publish("tig/matslopy4/reading", *(reading(*one) for one in of(AFTER, 20)))
 
-    site.replace_pi()
+    site.replace_pi("trixie")
     converge = playbook("site.yml")
     assert converge.returncode == 0, converge.stdout + converge.stderr
     site.publish("tig/matslopy4/reading", *(reading(*one) for one in of(MEANWHILE, 30)))
