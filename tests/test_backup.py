@@ -284,6 +284,60 @@ def test_a_rebuild_takes_the_last_archive_of_the_card_before(site, tmp_path):
     assert json.loads(run(new, "fetch", "--rebuild").stdout)["begun"] == pytest.approx(begun["new"], abs=0.99)
 
 
+def test_a_rebuild_uses_the_archive_that_was_copied_ahead(site, tmp_path):
+    assert run(site, "run").returncode == 0
+    ahead = run(site, "fetch", "--rebuild", "--ahead")
+    assert ahead.returncode == 0, ahead.stderr
+    unplugged = {**site, "targets": [site["targets"][0] | {"path": str(tmp_path / "unplugged")}]}
+    assert json.loads(run(unplugged, "fetch", "--rebuild").stdout) == json.loads(ahead.stdout)
+    # Only a rebuild, and only if it asks for the same archive.
+    for other in (["fetch"], ["fetch", "--rebuild", "--host=other"]):
+        assert run(unplugged, *other).returncode == 1
+        assert run(site, "fetch", "--rebuild", "--ahead").returncode == 0
+    waits = subprocess.Popen(program_of(site, "fetch", "--rebuild", "--wait"), stdout=subprocess.PIPE)
+    with MAIN.Backup(site).alone(wait=True):
+        time.sleep(1)
+        assert waits.poll() is None
+    assert waits.communicate(timeout=60)[0].decode() == ahead.stdout
+    assert run(site, "restore").returncode == 0
+    assert run(site, "fetch", "--rebuild", "--ahead").returncode == 0
+    assert not (Path(site["state"]) / "fetched").exists()  # a host is rebuilt once
+
+
+def test_files_are_restored_before_databases_and_nothing_is_restored_twice(site, tmp_path):
+    assert run(site, "run").returncode == 0
+    assert run(site, "fetch").returncode == 0
+    site["sources"].insert(0, {"name": "influxdb", "kind": "influxdb"})  # of which the archive has nothing
+    shutil.rmtree(tmp_path / "data")  # as before the first start of the service
+    restored = run(site, "restore", "--files")
+    assert restored.returncode == 0, restored.stderr
+    assert "influxdb" not in restored.stdout
+    assert (tmp_path / "data/flows.json").read_text() == "[1]"
+    (tmp_path / "data/flows.json").write_text("[3]")
+    assert not (Path(site["state"]) / "restored.json").exists()
+    whole = run(site, "restore")
+    assert whole.returncode == 0, whole.stderr
+    assert (tmp_path / "data/flows.json").read_text() == "[3]"
+    assert run(site, "restore", "--wait").stdout == whole.stdout  # of the program that it has waited for
+    assert whole.stdout.splitlines()[-1] == "influxdb: the archive has nothing of it"
+    assert run(site, "restore").returncode == 1
+
+
+def test_a_restoration_that_was_interrupted_begins_with_a_new_copy(site, tmp_path, monkeypatch):
+    assert run(site, "run").returncode == 0
+    assert run(site, "fetch").returncode == 0
+    monkeypatch.setattr(files.shutil, "move", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        MAIN.Backup(site).restore(files_only=False, wait=False)
+    interrupted = run(site, "restore")
+    assert interrupted.returncode == 1
+    assert interrupted.stderr.startswith(
+        "interrupted: the restoration of grafana was interrupted; run `tig-pi-backup fetch`"
+    )
+    assert run(site, "fetch").returncode == 0
+    assert run(site, "restore").returncode == 0
+
+
 def test_one_target_that_fails_does_not_keep_the_others_from_their_backup(site, disk):
     site["targets"].insert(0, {"name": "nas", "kind": "directory", "path": str(disk / "unplugged")})
     failed = run(site, "run")
@@ -621,7 +675,7 @@ def test_a_database_is_backed_up_while_points_arrive_and_added_to_another(databa
     about = manifest["sources"]["influxdb"]
     assert all(shard["steady"] for shard in about["shards"])
     assert len(about["shards"]) >= 3
-    archive.unpack(io.BytesIO(stream.getvalue()), tmp_path / "unpacked")
+    archive.unpack(io.BytesIO(stream.getvalue()), tmp_path / "unpacked", influxdb.is_shard)
 
     new = databases("new")
     new.query("CREATE DATABASE iot")
@@ -705,7 +759,7 @@ def test_a_restored_database_that_is_not_as_it_was_gives_way_to_the_present_one(
     old.query("CREATE DATABASE iot")
     old.write(old.now - 20000, "old")
     stream, about = saved(old, tmp_path)
-    archive.unpack(io.BytesIO(stream.getvalue()), tmp_path / "unpacked")
+    archive.unpack(io.BytesIO(stream.getvalue()), tmp_path / "unpacked", influxdb.is_shard)
     about["shards"][0]["contents"]["m"]["device=old"]["value"]["sum"] += 1
     new.query("CREATE DATABASE iot")
     new.query("CREATE RETENTION POLICY averages ON iot DURATION INF REPLICATION 1")
@@ -1003,7 +1057,7 @@ def test_a_restoration_that_was_killed_is_completed_by_the_next_one(databases, t
 
     monkeypatch.setattr(influxdb.Database, "query", killed)
     for number in (1, 2):
-        archive.unpack(io.BytesIO(stream.getvalue()), tmp_path / f"unpacked{number}")
+        archive.unpack(io.BytesIO(stream.getvalue()), tmp_path / f"unpacked{number}", influxdb.is_shard)
         aside = tmp_path / f"state/before-{number}/influxdb"
         with contextlib.suppress(Killed):
             influxdb.restore(

@@ -257,8 +257,9 @@ def test_no_message_has_a_secret():
 
 
 def test_every_play_of_the_site_stops_at_the_first_error():
-    for play in yaml.safe_load((REPOSITORY / "playbooks/site.yml").read_text()):
-        assert "ansible.builtin.import_playbook" in play or play["any_errors_fatal"] is True, play["name"]
+    for path in REPOSITORY.glob("playbooks/site*.yml"):
+        for play in yaml.safe_load(path.read_text()):
+            assert "ansible.builtin.import_playbook" in play or play["any_errors_fatal"] is True, play["name"]
 
 
 def test_the_tables_of_the_role_readmes_are_up_to_date():

@@ -64,7 +64,9 @@ def rendering(playbook: str, rendered: Path) -> list[dict]:
     """The plays of a playbook, which do no more than render the templates of their roles."""
     plays = []
     for play in yaml.safe_load((REPOSITORY / "playbooks" / playbook).read_text()):
-        if "hosts" not in play:  # it imports the validation
+        if "hosts" not in play:
+            imported = play["ansible.builtin.import_playbook"]
+            plays += rendering(imported, rendered) if imported.startswith("site_") else []
             continue
         work = []
         for role in [name.rpartition(".")[2] for name in roles_of(play)]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -230,7 +231,7 @@ esac
 
     @pytest.fixture(autouse=True)
     def drill(self, copy):
-        copy.take("bin/drill")
+        copy.take("bin/drill", "plugins/plugin_utils/steps.py")
         copy.replace("virtual/pi/pi.py")
         (copy.root / "bin/play").write_text(self.PLAY.format(calls=copy.calls_file))
         (copy.root / "bin/play").chmod(0o755)
@@ -313,33 +314,52 @@ class TestDemo:
 
 
 class TestRebuild:
-    def test_runs_its_steps_and_prints_their_durations(self, copy):
+    def test_runs_its_playbook(self, copy):
         copy.take("bin/rebuild")
         copy.replace("bin/play")
-        result = copy.run("bin/rebuild", "mine", "--extra-vars", "restore_from=stick")
-        assert result.returncode == 0
-        always = "--extra-vars restore_from=stick"
-        assert copy.calls == [
-            f"bin/play --inventory=mine playbooks/reach.yml {always}",
-            f"bin/play --inventory=mine playbooks/site.yml {always}",
-            f"bin/play --inventory=mine playbooks/restore.yml {always}"
-            " --extra-vars=restore_once=true --tags=restore,influxdb_run,grafana_run,node_red",
-            f"bin/play --inventory=mine playbooks/replay.yml {always}"
-            " --extra-vars=replay_required=false --extra-vars=replay_once=true",
-            f"bin/play --inventory=mine playbooks/verify.yml {always}",
-            f"bin/play --inventory=mine playbooks/flash.yml {always}",
-        ]
-        durations = [line for line in result.stdout.splitlines() if line.startswith("     0 s")]
-        assert len(durations) == 7
-        assert durations[2] == "     0 s  Restoring the newest backup"
+        assert copy.run("bin/rebuild", "mine", "--extra-vars", "restore_from=stick").returncode == 0
+        assert copy.calls == ["bin/play --inventory=mine playbooks/rebuild.yml --extra-vars restore_from=stick"]
+        assert copy.run("bin/rebuild", "mine", fail="playbooks/rebuild.yml").returncode == 3
 
-    def test_stops_at_the_first_step_that_fails(self, copy):
-        copy.take("bin/rebuild")
-        copy.replace("bin/play")
-        result = copy.run("bin/rebuild", "mine", fail="playbooks/restore.yml")
-        assert result.returncode == 3
-        assert copy.calls[-1].startswith("bin/play --inventory=mine playbooks/restore.yml")
-        assert "stopped at: Restoring the newest backup." in result.stderr
+
+class TestSteps:
+    """A playbook whose plays are steps, as those of a rebuild are."""
+
+    @pytest.fixture
+    def steps(self, tmp_path):
+        def run(*titles: str, fail: str = "") -> subprocess.CompletedProcess[str]:
+            (tmp_path / "imported.yml").write_text(
+                "- {name: One, hosts: localhost, gather_facts: false, tasks: []}\n"
+                "- name: Two\n  hosts: localhost\n  gather_facts: false\n  tasks:\n"
+                "    - ansible.builtin.assert: {that: step != fail}\n"
+            )
+            imports = [
+                f"- {{import_playbook: imported.yml, vars: {{step: {title}, fail: '{fail}'}}}}\n" for title in titles
+            ]
+            (tmp_path / "steps.yml").write_text("".join(imports))
+            environment = {**os.environ, "ANSIBLE_STDOUT_CALLBACK": "tig_pi.stack.steps", "ANSIBLE_NOCOLOR": "1"}
+            command = [REPOSITORY / "bin/play", tmp_path / "steps.yml"]
+            return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+
+        return run
+
+    def test_are_announced_and_their_durations_are_printed(self, steps):
+        result = steps("Reaching", "Restoring", "Restoring", "Verifying")
+        assert result.returncode == 0, result.stdout
+        announced = [line for line in result.stdout.splitlines() if line.startswith(("==>", "PLAY ["))]
+        assert [line.split(" *")[0] for line in announced] == [
+            *("==> Reaching", "PLAY [One]", "PLAY [Two]"),
+            *("==> Restoring", "PLAY [One]", "PLAY [Two]", "PLAY [One]", "PLAY [Two]"),
+            *("==> Verifying", "PLAY [One]", "PLAY [Two]"),
+        ]
+        durations = re.findall(r"^ *\d+ s  (.*)$", result.stdout, re.MULTILINE)
+        assert durations == ["Reaching", "Restoring", "Verifying", "together"]
+
+    def test_name_the_one_that_fails(self, steps):
+        result = steps("Reaching", "Restoring", "Verifying", fail="Restoring")
+        assert result.returncode == 2
+        assert "Stopped at: Restoring." in result.stdout
+        assert "Verifying" not in result.stdout
 
 
 class TestFault:

@@ -34,7 +34,7 @@ LAG = 30  # seconds; a reading that was acknowledged longer ago is in the databa
 HOLE = 9  # seconds; nodes send a reading every two seconds
 AFTER = "60-120"  # seconds between the backup and the end of the Pi
 # The steps of a rebuild, and within how many seconds it is killed in each.
-KILL = {1: 3, 2: 45, 3: 20, 4: 10, 5: 8, 6: 3}
+KILL = {1: 3, 2: 45, 3: 5, 4: 15, 5: 2, 6: 2, 7: 8, 8: 3, 9: 3}
 RATE = 100  # messages a second of another account
 INFLUX = "curl -sS -u admin:%s --data-urlencode db=iot --data-urlencode q=%s http://127.0.0.1:8086/query?epoch=ns"
 BAROMETER = json.dumps({"device": "barometer", "airpressure": 1013.25, "time": 1752331239})

@@ -6,6 +6,7 @@ and recognises what has not changed since the night before. An archive without a
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -18,6 +19,7 @@ from typing import BinaryIO
 from . import Problem
 
 MANIFEST = "manifest.json"
+GZIPPED = ".gz"
 FORMAT = 1
 BLOCK = 1 << 20
 
@@ -77,16 +79,21 @@ def hash_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def unpack(stream: BinaryIO, directory: Path) -> dict:
+def unpack(stream: BinaryIO, directory: Path, gzipped: Callable[[str], bool] = lambda name: False) -> dict:
     """Unpack an archive, and compare all its files with the manifest, which is returned.
+
+    Files for whose names `gzipped` is true are written in gzip's format, without compression, and get its suffix.
 
     Raises:
         Problem: `damaged`, with the file that is not as it was.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
+    def place_of(name: str) -> Path:
+        return directory / (f"{name}{GZIPPED}" if gzipped(name) else name)
+
     def write(member: tarfile.TarInfo, source: _Hashed | None) -> None:
-        path = directory / member.name
+        path = place_of(member.name)
         if not path.resolve().is_relative_to(directory.resolve()):
             raise Problem("damaged", f"the archive has a file outside of its directory: {member.name}")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -94,14 +101,14 @@ def unpack(stream: BinaryIO, directory: Path) -> dict:
         if source is None:
             path.symlink_to(member.linkname)
             return
-        with path.open("wb") as file:
+        with gzip.open(path, "wb", compresslevel=0) if gzipped(member.name) else path.open("wb") as file:
             while data := source.read(BLOCK):
                 file.write(data)
         path.chmod(member.mode)
 
     found, manifest = _read(stream, write)
     for name in found.keys() - manifest["files"].keys():  # a file that was removed from its source during the backup
-        (directory / name).unlink()
+        place_of(name).unlink()
     return manifest
 
 

@@ -108,6 +108,10 @@ def _is_excluded(path: Path, exclude: list[str]) -> bool:
 def restore_directory(directory: Path, about: dict, source: dict, scratch: Path, aside: Path) -> list[str]:
     """Put the archive's files in the place of those that are there, which are kept in `aside`."""
     root = Path(source["path"])
+    if not root.exists():  # the service has not been started yet
+        root.mkdir(mode=0o750, parents=True)
+        if "owner" in source:
+            shutil.chown(root, source["owner"], source["owner"])
     owner = root.stat()
     aside.mkdir(mode=0o700, parents=True)
     for path, _ in list(_files(root, source.get("exclude", []))):

@@ -22,12 +22,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import Problem
-from .archive import Writer
+from .archive import GZIPPED, Writer
 from .scratch import place_for, size_of
 
 INTERNAL = "_internal"
 # The database to which the present points are restored before they are added to those of the archive.
 PRESENT = "tig_pi_before_restore"
+# What the server knows of databases, policies and shards.
+META = "meta"
 NUMBERS = ("count", "sum", "first", "last")
 TEXTS = ("count", "first", "last")
 # A shard that is being written to is copied again so many times.
@@ -224,12 +226,12 @@ def save(archive: Writer, name: str, source: dict, scratch: Path) -> None:
         (entry,) = manifest["files"]
         with gzip.open(server.scratch / entry["fileName"]) as file:
             # Without the compression, which would hide from restic what has not changed.
-            archive.add(_member(name, shard), entry["size"], file)
+            archive.add(f"{name}/{_member(shard)}", entry["size"], file)
         # What the server knows of databases, policies and shards: the last copy knows all shards that were copied before.
         meta = {"file": (server.scratch / manifest["meta"]["fileName"]).read_bytes(), "size": manifest["meta"]["size"]}
         saved.append({**shard, "size": entry["size"], "until": begun, "contents": contents, "steady": is_steady})
     if meta:
-        archive.add_bytes(f"{name}/meta", meta["file"])
+        archive.add_bytes(f"{name}/{META}", meta["file"])
     shutil.rmtree(server.scratch, ignore_errors=True)
     archive.about["sources"][name] = {
         "kind": "influxdb",
@@ -263,9 +265,15 @@ def _copied(server: Database, shard: dict, until: int) -> tuple[dict, dict, bool
     return manifest, before, False
 
 
-def _member(name: str, shard: dict) -> str:
+def _member(shard: dict) -> str:
+    """The file of a shard, below the directory of its source."""
     quoted = [urllib.parse.quote(shard[key], safe="") for key in ("database", "policy")]
-    return f"{name}/{'/'.join(quoted)}/{shard['id']}.tar"
+    return f"{'/'.join(quoted)}/{shard['id']}.tar"
+
+
+def is_shard(member: str) -> bool:
+    """Whether a file of the archive, of this kind of source, is a shard, which `influxd restore` reads in gzip's format."""
+    return member.endswith(".tar")
 
 
 def counts(contents: dict) -> Iterator[int]:
@@ -311,8 +319,7 @@ def restore(directory: Path, about: dict, source: dict, scratch: Path, aside: Pa
     to `about` which points of the archive are the newest.
     """
     server = Database(source, scratch)
-    portable = scratch / "portable"
-    _pack(directory, about, portable)
+    _describe(directory, about)
     done = []
     for database in sorted({shard["database"] for shard in about["shards"]}):
         shards = [shard for shard in about["shards"] if shard["database"] == database]
@@ -329,7 +336,7 @@ def restore(directory: Path, about: dict, source: dict, scratch: Path, aside: Pa
             server.tool("backup", "-db", database, str(present))
             _marker(present).write_text(json.dumps(now))
         try:
-            _replace(server, database, portable, about.get("continuous_queries", {}).get(database, []))
+            _replace(server, database, directory, about.get("continuous_queries", {}).get(database, []))
             problems = _compare(server, shards)
             if problems:
                 raise Problem(
@@ -359,24 +366,14 @@ def _marker(present: Path) -> Path:
     return present.with_name(f"{present.name}.to-add")
 
 
-def _pack(directory: Path, about: dict, portable: Path) -> None:
-    """Make of the archive's files what `influxd restore -portable` reads."""
-    shutil.rmtree(portable, ignore_errors=True)
-    portable.mkdir(mode=0o700, parents=True)
-    stem = datetime.datetime.fromtimestamp(about["until"] // 10**9, datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+def _describe(directory: Path, about: dict) -> None:
+    """Write the manifest with which `influxd restore -portable` reads the archive's files where they are."""
     files = []
     for shard in about["shards"]:
-        name = f"{stem}.s{shard['id']}.tar.gz"
-        member = directory.parent / _member(directory.name, shard)
-        with member.open("rb") as file, gzip.open(portable / name, "wb", compresslevel=0) as packed:
-            shutil.copyfileobj(file, packed, 1 << 20)
-        member.unlink()  # not twice on the card
         entry = {"database": shard["database"], "policy": shard["policy"], "shardID": shard["id"]}
-        files.append({**entry, "fileName": name, "size": shard["size"], "lastModified": 0})
-    if files:
-        shutil.copy(directory / "meta", portable / f"{stem}.meta")
-    manifest = {"meta": {"fileName": f"{stem}.meta", "size": about["meta_size"]}, "limited": False, "files": files}
-    (portable / f"{stem}.manifest").write_text(json.dumps(manifest))
+        files.append({**entry, "fileName": f"{_member(shard)}{GZIPPED}", "size": shard["size"], "lastModified": 0})
+    manifest = {"meta": {"fileName": META, "size": about["meta_size"]}, "limited": False, "files": files}
+    (directory / "archive.manifest").write_text(json.dumps(manifest))
 
 
 def _replace(server: Database, database: str, portable: Path, queries: list[str]) -> None:
@@ -393,12 +390,13 @@ def _compare(server: Database, shards: list[dict]) -> list[str]:
     """
     end = time.monotonic() + SECONDS_TO_OPEN
     while True:
-        problems = []
-        for shard in shards:
-            found = _enabled(server, shard)
-            problems += differences(shard["contents"], found, at_least=not shard["steady"])
-        if not problems or time.monotonic() > end:
-            return problems
+        problems = {
+            number: differences(shard["contents"], _enabled(server, shard), at_least=not shard["steady"])
+            for number, shard in enumerate(shards)
+        }
+        shards = [shard for number, shard in enumerate(shards) if problems[number]]
+        if not shards or time.monotonic() > end:
+            return [problem for found in problems.values() for problem in found]
         server.forget()
         time.sleep(0.5)
 
