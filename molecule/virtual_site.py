@@ -29,7 +29,13 @@ class Site:
         pi = self.pi
         subprocess.run([PROJECT / "virtual/pi/pi.py", "down", pi["name"]], check=True)
         publish = [f"--publish={port}:{guest}" for guest, port in pi["ports"].items() if guest != "22"]
-        options = ["--alias=pi", "--hostname=pi", f"--state={self.state}", f"--release={release or pi['release']}", *publish]
+        options = [
+            "--alias=pi",
+            "--hostname=pi",
+            f"--state={self.state}",
+            f"--release={release or pi['release']}",
+            *publish,
+        ]
         subprocess.run([PROJECT / "virtual/pi/pi.py", "up", pi["name"], *options], check=True)
 
     def publish(self, topic: str, *messages: str, account: str = "matslopy4", retain: bool = False) -> None:
