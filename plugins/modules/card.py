@@ -101,6 +101,8 @@ class Card:
             self._check_directory(max_size)
         elif self.is_file:
             self.name, self.size = f"{self.path} ({size_text(os.path.getsize(self.path))})", os.path.getsize(self.path)
+        elif not mode and not self.path.startswith("/dev/"):
+            raise CardProblem(f"There is no {self.path} (card_path).")
         else:
             self._check_disk(max_size)
         if image:
