@@ -936,6 +936,26 @@ def test_a_drill_that_was_aborted_shows_nothing_about_an_archive_and_ends_with_t
     assert record(what="drill", target="other", time=moment) == {"stick": (1, 0), "other": (0, 0)}
 
 
+def test_devices_owe_their_readings_until_they_have_sent_them_or_something_else_is_restored(site):
+    def owing() -> list[str]:
+        return json.loads(run(site, "status").stdout)["owing"]
+
+    def replayed(done: list[str], owing: list[str]) -> None:
+        said = json.dumps({"done": done, "owing": owing})
+        subprocess.run(program_of(site, "replayed"), input=said, text=True, check=True)
+
+    state = Path(site["state"])
+    state.mkdir(parents=True, exist_ok=True)
+    (state / "restored.json").write_text('{"restored": 1000}')
+    assert owing() == []
+    replayed(["shed"], ["garage", "cellar"])
+    assert owing() == ["cellar", "garage"]
+    replayed(["garage"], [])
+    assert owing() == ["cellar"]
+    (state / "restored.json").write_text('{"restored": 2000}')
+    assert owing() == []
+
+
 def test_what_restores_have_replaced_is_removed_after_its_time(site):
     state = Path(site["state"])
     old, waiting, young = (state / f"before-restore-{number}" for number in range(3))

@@ -107,6 +107,13 @@ def test_the_notes_name_the_host():
     assert len(notes) == 3
 
 
+def test_the_notes_name_a_device_that_has_yet_to_send_its_readings_again():
+    told = json.dumps(json.loads(reported([{**GOOD, "proven": 1000}])) | {"owing": ["garage"]})
+    notes = backup_notes({"pi": {"rc": 0, "stdout": told}}, 1060, ["pi"])
+    assert "garage has not sent its readings" in notes[1]
+    assert "make replay DEVICE=garage" in notes[1]
+
+
 def test_the_notes_name_what_is_missing_around_the_backups():
     aside = {"directories": ["before-restore-20260101T000000"], "bytes": 5e6, "keep_days": 30}
     found = {"pi": {"rc": 0, "stdout": reported([GOOD], **aside)}}

@@ -7,7 +7,13 @@ import subprocess
 
 import pytest
 import yaml
-from ansible_collections.tig_pi.stack.plugins.filter.replay import missing_spans, moment, replay_line, replay_request
+from ansible_collections.tig_pi.stack.plugins.filter.replay import (
+    missing_spans,
+    moment,
+    replay_line,
+    replay_request,
+    replay_result,
+)
 from firmware.network import NAME, Broker, Device, TimeServer, until
 from project import CONTRACT, REPOSITORY
 
@@ -213,3 +219,14 @@ def test_a_request_that_makes_no_sense_is_refused_before_it_is_sent(house, varia
     assert code != 0
     assert problem in said
     assert "Request the readings" not in said
+
+
+def test_what_became_of_requests_is_recorded_by_device():
+    states = {
+        "one": {"state": "done"},
+        "two": {"state": "away"},
+        "three": {"msg": "no broker"},
+        "four": {"skipped": True},
+    }
+    hostvars = {name: {"__replayed": result} for name, result in states.items()}
+    assert replay_result(states, hostvars) == {"done": ["one"], "owing": ["two", "three"]}

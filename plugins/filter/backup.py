@@ -174,6 +174,10 @@ def backup_notes(found: Mapping[str, Mapping], now: float, collectors: list[str]
                 f"Backups of {host}: what was there before the last restores takes {aside['bytes'] / 1e6:.1f} MB of its disk"
                 f" ({', '.join(aside['directories'])}); it is removed after {aside['keep_days']} days."
             )
+        notes += [
+            f"{device} has not sent its readings since the backup that was restored: when it is online, run make replay DEVICE={device}."
+            for device in status.get("owing", [])
+        ]
         if host not in collectors:
             notes.append(
                 f"Backups of {host}: no alert reports a failed or late one, since Telegraf does not run there."

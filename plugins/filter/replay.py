@@ -108,10 +108,20 @@ def replay_lines(hosts: Iterable[str], hostvars: Mapping, zone: str, now: float,
     return [replay_line(host, result, zone, now, overlap) for host, result in results if not result.get("skipped")]
 
 
+def replay_result(hosts: Iterable[str], hostvars: Mapping) -> dict[str, list[str]]:
+    """The devices that have carried out a request, and those that still owe their readings, for `tig-pi-backup replayed`."""
+    results = {host: hostvars[host].get("__replayed", {}) for host in hosts}
+    states = {host: result.get("state") for host, result in results.items() if not result.get("skipped")}
+    return {
+        "done": [host for host, state in states.items() if state == "done"],
+        "owing": [host for host, state in states.items() if state != "done"],
+    }
+
+
 def _time(seconds: int, zone: str) -> str:
     return datetime.fromtimestamp(seconds, ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M:%S")
 
 
 class FilterModule:
     def filters(self) -> dict:
-        return {"replay_lines": replay_lines, "replay_request": replay_request}
+        return {"replay_lines": replay_lines, "replay_result": replay_result, "replay_request": replay_request}

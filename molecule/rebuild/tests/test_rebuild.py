@@ -235,7 +235,7 @@ def personal(site):
 
 
 def test_no_reading_of_the_nodes_is_lost_and_everything_made_by_hand_is_back(
-    site, inventory, playbook, stored, node, household, personal
+    host, site, inventory, playbook, stored, node, household, personal
 ):
     seed = int(os.environ.get("REBUILD_SEED") or random.randrange(10**6))
     moments = random.Random(seed)
@@ -275,6 +275,7 @@ def test_no_reading_of_the_nodes_is_lost_and_everything_made_by_hand_is_back(
         assert re.search(rf"^ *\d+ s  {step}$", rebuild.output, re.MULTILINE)
     for name in NODES:
         assert re.search(rf"{name}: sent \d+ readings again", " ".join(rebuild.output.split()))
+    assert json.loads(host.check_output("tig-pi-backup status"))["owing"] == []
     # The one that lost its ring is named, with the span of the hole.
     lacks = re.search(
         rf"{LOSES_POWER}: sent [^.]*; it has no readings of ([-\d]+ [:\d]+) to", " ".join(rebuild.output.split())

@@ -51,7 +51,7 @@ OWN_NODE = {
 DURING, AFTER, MEANWHILE = FIRST + 10**6, FIRST + 2 * 10**6, FIRST + 3 * 10**6
 
 
-def test_a_new_pi_gets_everything_back(site, playbook):
+def test_a_new_pi_gets_everything_back(host, site, playbook):
     site.publish("tig/matslopy4/reading", *(reading(*one) for one in of(FIRST, COUNT)))
     site.publish("tig/matslopy4/status", '{"state": "online", "uptime": 7}', retain=True)
     site.grafana("/api/dashboards/db", {"dashboard": {"uid": "own", "title": "Made by hand", "panels": []}})
@@ -92,6 +92,9 @@ def test_a_new_pi_gets_everything_back(site, playbook):
         "--extra-vars=restore_from=laptop",
     )
     assert restore.returncode == 0, restore.stdout + restore.stderr
+
+    # `make status` names the device that was away.
+    assert json.loads(host.check_output("tig-pi-backup status"))["owing"] == ["matslopy4"]
 
     assert site.readings(f"time < {FIRST + 10**6}s", COUNT) == of(FIRST, COUNT)
     assert site.readings(f"time >= {MEANWHILE}s", 30) == of(MEANWHILE, 30)
