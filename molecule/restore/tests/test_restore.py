@@ -52,6 +52,9 @@ DURING, AFTER, MEANWHILE = FIRST + 10**6, FIRST + 2 * 10**6, FIRST + 3 * 10**6
 
 
 def test_a_new_pi_gets_everything_back(host, site, playbook):
+    def archives() -> list[str]:
+        return host.check_output("tig-pi-backup list --from attic").splitlines()
+
     site.publish("tig/matslopy4/reading", *(reading(*one) for one in of(FIRST, COUNT)))
     site.publish("tig/matslopy4/status", '{"state": "online", "uptime": 7}', retain=True)
     site.grafana("/api/dashboards/db", {"dashboard": {"uid": "own", "title": "Made by hand", "panels": []}})
@@ -76,6 +79,7 @@ def test_a_new_pi_gets_everything_back(host, site, playbook):
     assert backup.returncode == 0, backup.stdout + backup.stderr
     assert "attic: last backup" in backup.stdout
     assert "laptop: last backup" in backup.stdout
+    made = status(host)["attic"]["succeeded"]
     site.publish("tig/matslopy4/reading", *(reading(*one) for one in of(AFTER, 20)))
 
     site.replace_pi("trixie")
@@ -83,6 +87,12 @@ def test_a_new_pi_gets_everything_back(host, site, playbook):
     assert converge.returncode == 0, converge.stdout + converge.stderr
     site.publish("tig/matslopy4/reading", *(reading(*one) for one in of(MEANWHILE, 30)))
     assert len(site.readings(f"time >= {MEANWHILE}s", 30)) == 30
+    # The new card makes a backup before anything was restored: it removes no archive of the card before, and a rebuild takes that one.
+    (old,) = archives()
+    assert host.run("systemctl start tig-pi-backup").rc == 0
+    assert archives()[1:] == [old]
+    fetched = host.check_output("tig-pi-backup fetch --from attic --rebuild")
+    assert int(json.loads(fetched)["begun"]) == made
     # There is no device that could send its readings again; scenario rebuild has one.
     # The archive that this computer keeps; scenario `rebuild` restores that of the other host.
     restore = playbook(
@@ -130,9 +140,10 @@ def test_a_drill_that_cannot_choose_an_archive_is_recorded(host, drill):
 
 
 def test_a_drill_restores_the_newest_backup_elsewhere_and_the_pi_knows_it(host, drill):
-    drill = drill()
-    assert drill.returncode == 0, drill.stdout + drill.stderr
-    (compared,) = re.findall(r"pi: (\d+) points, (\d+) dashboards, (\d+) users of Grafana, (\d+) nodes", drill.stdout)
+    # The newest one of the attic is of the new card, before anything was restored.
+    done = drill("--extra-vars=drill_from=laptop")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (compared,) = re.findall(r"pi: (\d+) points, (\d+) dashboards, (\d+) users of Grafana, (\d+) nodes", done.stdout)
     assert int(compared[0]) >= COUNT
     assert min(int(number) for number in compared) > 0
     told = status(host)
