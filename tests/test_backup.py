@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime
 import http.server
 import io
 import json
@@ -268,6 +269,14 @@ def test_the_newest_archive_of_all_targets_is_fetched(site, disk):
     site["targets"] = [stick, attic]
     assert json.loads(run(site, "fetch").stdout)["target"] == "attic"
     assert json.loads(run(site, "fetch", "--from=stick").stdout)["target"] == "stick"
+    # Another one, elsewhere, may be newer, whatever its time zone.
+    zone = datetime.timezone(datetime.timedelta(hours=-5))
+    hour = datetime.timedelta(hours=1)
+    before, after = (datetime.datetime.now(zone) + step for step in (-hour, hour))
+    assert json.loads(run(site, "fetch", f"--newer-than={before.isoformat()}").stdout)["target"] == "attic"
+    refused = run(site, "fetch", f"--newer-than={after.isoformat()}")
+    assert refused.returncode == 1
+    assert "older: attic: the newest archive is of" in refused.stderr
 
 
 def test_a_rebuild_takes_the_last_archive_of_the_card_before(site, tmp_path):
@@ -279,6 +288,15 @@ def test_a_rebuild_takes_the_last_archive_of_the_card_before(site, tmp_path):
         time.sleep(1)
     new = {**site, "machine_id": str(tmp_path / "machine-id")}
     assert json.loads(run(new, "fetch", "--rebuild").stdout)["begun"] == pytest.approx(begun["before"], abs=0.99)
+    # One of the new card gives way to any other one, also if it is newer.
+    elsewhere = ("fetch", "--newer-than=2001-01-01T00:00:00.123456789Z")
+    assert json.loads(run(new, *elsewhere).stdout)["begun"] == pytest.approx(begun["new"], abs=0.99)
+    for card, code in (("before", 1), ("third", 0)):
+        (tmp_path / "machine-id").write_text(card)
+        only = {**new, "name": "only"}
+        assert card != "before" or run(only, "run").returncode == 0
+        assert run(only, *elsewhere, "--rebuild").returncode == code
+    (tmp_path / "machine-id").write_text("new")
     assert json.loads(run(new, "fetch").stdout)["begun"] == pytest.approx(begun["new"], abs=0.99)
     (tmp_path / "machine-id").write_text("third")  # which the one in between was not restored to either
     assert json.loads(run(new, "fetch", "--rebuild").stdout)["begun"] == pytest.approx(begun["new"], abs=0.99)
@@ -290,6 +308,11 @@ def test_a_rebuild_uses_the_archive_that_was_copied_ahead(site, tmp_path):
     assert ahead.returncode == 0, ahead.stderr
     unplugged = {**site, "targets": [site["targets"][0] | {"path": str(tmp_path / "unplugged")}]}
     assert json.loads(run(unplugged, "fetch", "--rebuild").stdout) == json.loads(ahead.stdout)
+    (tmp_path / "machine-id").write_text("new")
+    for year, code in ((2001, 0), (2099, 1)):  # of another archive, which is elsewhere
+        new = {**unplugged, "machine_id": str(tmp_path / "machine-id")}
+        assert run(new, "fetch", "--rebuild", f"--newer-than={year}-01-01T00:00:00Z").returncode == code
+    assert run(site, "fetch", "--rebuild", "--ahead").returncode == 0
     # Only a rebuild, and only if it asks for the same archive.
     for other in (["fetch"], ["fetch", "--rebuild", "--host=other"]):
         assert run(unplugged, *other).returncode == 1

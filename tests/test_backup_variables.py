@@ -189,6 +189,7 @@ def test_the_newest_archive_that_was_checked_is_chosen_wherever_it_is():
         "target": "laptop",
         "archive": "cccc",
         "controller": True,
+        "machine": "here",
     }
     assert newest_archive(lines, {})["archive"] == "aaaa"
     assert newest_archive(lines, kept, "aaaa")["target"] == "stick"

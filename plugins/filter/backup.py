@@ -95,17 +95,18 @@ def newest_archive(lines: list[str], kept: Mapping[str, list], archive: str = ""
         kept: the archives on the controller, as `bin/archive list` prints them, by target.
 
     Returns:
-        time, target, archive, and whether it is on the controller; {} if there is none.
+        time, target, archive, whether it is on the controller, and of one there the machine that made it; {} if there is none.
     """
     found = []
     for line in lines:
         if parts := LISTED.fullmatch(line):
             target, identity, time = parts.groups()
-            found.append({"time": time, "target": target, "archive": identity, "controller": False})
+            found.append({"time": time, "target": target, "archive": identity, "controller": False, "machine": ""})
     for target, archives in kept.items():
         others = [one for one in archives if machine and one[2] != machine]
         found += [
-            {"time": time, "target": target, "archive": one, "controller": True} for time, one, _ in others or archives
+            {"time": time, "target": target, "archive": one, "controller": True, "machine": made_by}
+            for time, one, made_by in others or archives
         ]
     usable = [one for one in found if archive in ("", one["archive"])]
     return max(usable, key=lambda one: _moment(one["time"]), default={})

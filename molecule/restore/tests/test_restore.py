@@ -171,7 +171,7 @@ def test_a_damaged_archive_is_refused_before_anything_is_stopped(playbook, host)
     started = host.check_output(
         "systemctl show --property=ActiveEnterTimestamp grafana-server mosquitto node-red influxdb"
     )
-    refused = playbook("restore.yml", "--extra-vars=restore_consent=true")
+    refused = playbook("restore.yml", "--extra-vars=restore_consent=true", "--extra-vars=restore_from=attic")
     assert refused.returncode != 0
     assert "damaged" in refused.stdout
     assert "the one before it is" in " ".join(refused.stdout.split())
@@ -179,6 +179,10 @@ def test_a_damaged_archive_is_refused_before_anything_is_stopped(playbook, host)
         host.check_output("systemctl show --property=ActiveEnterTimestamp grafana-server mosquitto node-red influxdb")
         == started
     )
+    # Without FROM it is the newest one of all, which this computer keeps.
+    offered = " ".join(playbook("restore.yml").stdout.split())
+    assert "on this computer (laptop) is chosen. older: attic" in offered
+    assert "Nothing was restored" in offered
     failed = playbook("backup.yml")
     assert failed.returncode != 0
     assert "attic" in failed.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import json
 import os
 import re
@@ -59,6 +60,12 @@ EXPLANATIONS = {
     "no_repository": "there is no repository",
     "damaged": "the repository is damaged",
 }
+
+
+def moment(time: str) -> datetime.datetime:
+    """A time as restic prints it, in the time zone of the computer that made the snapshot."""
+    # With nanoseconds, of which Python before 3.11 reads six digits only.
+    return datetime.datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", time).replace("Z", "+00:00"))
 
 
 @dataclasses.dataclass
@@ -246,7 +253,7 @@ class Repository:
         of_host = ["--host", self.host] if self.host else []
         found = json.loads(self._run("snapshots", *of_host, "--json") or "null") or []
         result = []
-        for one in sorted(found, key=lambda one: one["time"], reverse=True):
+        for one in sorted(found, key=lambda one: moment(one["time"]), reverse=True):
             tags = one.get("tags") or []
             machine = next((tag.removeprefix(MACHINE) for tag in tags if tag.startswith(MACHINE)), "")
             result.append(Snapshot(one["short_id"], one["time"], CHECKED in tags, machine))
