@@ -495,7 +495,7 @@ def test_an_archive_of_a_newer_service_is_refused(site, monkeypatch):
     monkeypatch.setattr(MAIN, "packages", lambda: newer)
     backup = MAIN.Backup(site)
     with backup.alone(), pytest.raises(Problem) as refused:
-        backup.fetch_from(site["targets"][0], "", "", "", Path(site["state"]) / "fetched")
+        backup.fetch_from(site["targets"][0], MAIN.Wanted(), Path(site["state"]) / "fetched")
     assert refused.value.name == "older_package"
     assert "dpkg 0.1 is older than " in str(refused.value)
 
