@@ -9,15 +9,15 @@ class CardProblem(Exception):
     """Why a card cannot be written; the message says what to do."""
 
 
-def run(command: list[str], check: bool = True) -> str:
-    """Run a program and return its output. If it fails and `check` is set, raise a CardProblem with what it printed."""
+def run(command: list[str]) -> str:
+    """Run a program and return its output. If it fails, raise a CardProblem with what it printed."""
     try:
         result = subprocess.run(command, capture_output=True, check=False, env=ENVIRONMENT)
     except FileNotFoundError:
         raise CardProblem(
             f"The program {command[0]} is not installed on this computer: run bin/prerequisites card."
         ) from None
-    if check and result.returncode != 0:
+    if result.returncode != 0:
         said = result.stderr.decode(errors="replace").strip()
         raise CardProblem(f"{command[0]} failed: {said or result.returncode}.")
     return result.stdout.decode(errors="replace")
