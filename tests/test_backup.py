@@ -24,6 +24,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.tig_pi.stack.plugins.lookup import site_description
 from ansible_collections.tig_pi.stack.plugins.plugin_utils import recovery_key
+import restic_repository
 from chain import libraries, program, wait_until
 from project import REPOSITORY, load
 from state_services import Broker, Database
@@ -34,7 +35,7 @@ from tig_backup import status as status_module
 from tig_backup.repository import Repository
 
 os.environ["TIG_BACKUP_LIBRARY"] = str(REPOSITORY / "roles/backup/files")
-pytestmark = pytest.mark.slow  # restic derives a key at each start
+pytestmark = pytest.mark.slow
 
 MAIN = load("roles/backup/files/tig-pi-backup")
 
@@ -55,9 +56,19 @@ def disk():
         yield Path(directory)
 
 
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory):
+    """A new repository, the password of which is "right"."""
+    path = tmp_path_factory.mktemp("restic") / "repository"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{Path(program('restic', 'restic')).parent}:{os.environ['PATH']}")
+        restic_repository.create(path, "right")
+    return path
+
+
 @pytest.fixture
-def site(tmp_path, disk):
-    """A host with a database of SQLite and a directory of files, and one target."""
+def site(tmp_path, disk, repository):
+    """A host with a database of SQLite and a directory of files, and one target, the repository of which is new."""
     data = tmp_path / "data"
     data.mkdir()
     (data / "flows.json").write_text("[1]")
@@ -82,7 +93,7 @@ def site(tmp_path, disk):
             {"name": "node-red", "kind": "directory", "path": str(data), "exclude": [".cache"]},
         ],
     }
-    (disk / "stick").mkdir()
+    shutil.copytree(repository, disk / "stick/pi")
     return configuration
 
 
@@ -156,7 +167,8 @@ def test_an_archive_writes_nothing_outside_its_directory(tmp_path, name):
 # --- Backups and restorations ---
 
 
-def test_a_backup_is_restored_and_what_was_there_is_kept(site, tmp_path):
+def test_a_backup_is_restored_and_what_was_there_is_kept(site, tmp_path, disk):
+    shutil.rmtree(disk / "stick/pi")  # the backup creates the repository
     done = run(site, "run")
     assert done.returncode == 0, done.stderr
     with contextlib.closing(sqlite3.connect(tmp_path / "grafana.db")) as database:
@@ -259,8 +271,8 @@ def test_a_large_repository_is_read_in_fourteen_days(site, monkeypatch):
     assert subsets == {f"--read-data-subset={part}/14" for part in range(1, 15)}
 
 
-def test_the_newest_archive_of_all_targets_is_fetched(site, disk):
-    (disk / "attic").mkdir()
+def test_the_newest_archive_of_all_targets_is_fetched(site, disk, repository):
+    shutil.copytree(repository, disk / "attic/pi")
     stick, attic = site["targets"][0], {"name": "attic", "kind": "directory", "path": str(disk / "attic")}
     site["targets"] = [stick, attic]
     assert run(site, "run").returncode == 0
@@ -1044,6 +1056,7 @@ def test_the_inventory_comes_back_with_nothing_but_a_backup_and_the_recovery_key
     )
     Path(site["bundle"]).write_text(text)
     site["password"] = recovery_key.repository_password(bytes(20))
+    shutil.rmtree(disk / "stick/pi")  # its password is another one
     (tmp_path / "data/large").write_bytes(random.Random(1).randbytes(20 << 20))
     assert run(site, "run").returncode == 0
 
