@@ -22,9 +22,9 @@ import time
 from pathlib import Path
 
 import pytest
+import restic_repository
 from ansible_collections.tig_pi.stack.plugins.lookup import site_description
 from ansible_collections.tig_pi.stack.plugins.plugin_utils import recovery_key
-import restic_repository
 from chain import libraries, program, wait_until
 from project import REPOSITORY, load
 from state_services import Broker, Database
