@@ -54,6 +54,7 @@ def test_a_job_that_takes_too_long_is_ended_and_counts_as_failed(runner, monkeyp
     started = time.monotonic()
     assert runner.run("job", ["sleep", "60"]) == {"failed": 1}
     assert time.monotonic() - started < 30
+    assert runner.reasons("job") == ["job: ended because it took longer than 0 minutes"]
 
 
 def test_a_failed_test_has_a_line_with_its_reason(runner, tmp_path):
