@@ -1,10 +1,13 @@
-"""The path of the project, its contract, and how a test imports one of its programs."""
+"""The path of the project, its contract, and how a test imports one of its programs or runs one of its modules."""
 
 from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +29,19 @@ def load(path: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses look for it
     loader.exec_module(module)
     return module
+
+
+def run_module(name: str, **arguments) -> dict:
+    """The result of a module of the collection, which is run as Ansible does."""
+    result = subprocess.run(
+        [REPOSITORY / ".venv/bin/python", "-m", f"ansible_collections.tig_pi.stack.plugins.modules.{name}"],
+        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY / ".venv")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return json.loads(result.stdout)
 
 
 def argument_errors(role: str, **variables) -> list[str]:

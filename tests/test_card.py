@@ -19,7 +19,7 @@ import yaml
 from ansible_collections.tig_pi.stack.plugins.filter.card import card_hostname, card_problems
 from ansible_collections.tig_pi.stack.plugins.module_utils.card import disks
 from ansible_collections.tig_pi.stack.plugins.module_utils.card.programs import CardProblem
-from conftest import REPOSITORY
+from project import REPOSITORY, run_module
 
 GB = 10**9
 
@@ -197,15 +197,7 @@ def module(path: Path | str, check: bool = False, **more) -> dict:
         **{k: str(v) if isinstance(v, Path) else v for k, v in more.items()},
     }
     arguments |= {"_ansible_check_mode": check, "_ansible_diff": True}
-    result = subprocess.run(
-        [REPOSITORY / ".venv/bin/python", "-m", "ansible_collections.tig_pi.stack.plugins.modules.card"],
-        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY / ".venv")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return json.loads(result.stdout)
+    return run_module("card", **arguments)
 
 
 class TestFiles:

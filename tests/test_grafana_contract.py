@@ -14,10 +14,12 @@ import time
 from typing import Any
 
 import pytest
-from chain import wait_until
+from chain import free_port, wait_until
 from grafana_server import INI, Grafana, Influx, unpack
+from project import run_module
 
 pytestmark = pytest.mark.slow
+TEST_RULE = "/api/v1/rule/test/grafana"
 RULE_WAIT = 60  # seconds within which a rule with an interval of ten is evaluated
 SERIES = (
     'SELECT mean("outsidetemp") FROM "mqtt_consumer" WHERE $timeFilter GROUP BY time($__interval), "device" fill(none)'
@@ -728,6 +730,178 @@ def test_contact_points_and_policies(grafana):
     changed = {key: value for key, value in tree.items() if key != "provenance"} | {"group_wait": "2s"}
     assert grafana.call("PUT", "/api/v1/provisioning/policies", changed).status == 202
     assert grafana.get("/api/v1/provisioning/policies")["group_wait"] == "2s"
+
+
+# --- the test of a rule ---------------------------------------------------------------------------------------------
+
+
+def evaluate(grafana, rule_json: dict[str, Any], login: tuple[str, str] | None = ("admin", "")):
+    """Have Grafana evaluate a rule in the folder of a provisioned one, without keeping the result."""
+    folder = next(one["folderUID"] for one in provisioned(grafana) if one["uid"] == "high")
+    return grafana.call("POST", TEST_RULE, {"rule": rule_json, "folderUid": folder}, login)
+
+
+def provisioned(grafana) -> list[dict[str, Any]]:
+    return grafana.get("/api/v1/provisioning/alert-rules")
+
+
+def managed(*data: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A rule in the format of this request."""
+    one = rule("x", *data)
+    states = {"no_data_state": "NoData", "exec_err_state": "Error"}
+    return {"grafana_alert": {**{key: one[key] for key in ("title", "condition", "data")}, **states, **changes}}
+
+
+def test_a_rule_is_evaluated_at_once(grafana):
+    before = rules(grafana)["paused"]
+    (listed,) = [one for one in provisioned(grafana) if one["uid"] == "paused"]
+    answer = evaluate(grafana, managed(**{key: listed[key] for key in ("title", "condition", "data")}))
+    assert answer.status == 200
+    high, low = sorted(answer.json, key=lambda alert: alert["labels"]["device"])
+    assert high["labels"] == {
+        "__alert_rule_namespace_uid__": listed["folderUID"],
+        "__alert_rule_uid__": "",
+        "alertname": "Rule paused",
+        "device": "d0",
+        "grafana_folder": "tig-pi",
+    }
+    assert high["annotations"] == {
+        "__orgId__": "1",
+        "__value_string__": "[ var='B' labels={device=d0} value=20.5 ], [ var='C' labels={device=d0} value=1 ]",
+        "__values__": '{"B":20.5,"C":1}',
+    }
+    assert high["endsAt"] > high["startsAt"]
+    assert low["annotations"]["__values__"] == '{"B":10,"C":0}'
+    assert low["endsAt"] == low["startsAt"]
+    # Nothing of it is kept.
+    assert rules(grafana)["paused"] == before
+
+
+def test_a_tested_rule_has_its_labels_and_annotations(grafana):
+    whole = {**managed(), "for": "1h", "labels": {"at": "{{ $labels.device }}"}, "annotations": {"summary": SUMMARY}}
+    high, _ = sorted(evaluate(grafana, whole).json, key=lambda alert: alert["labels"]["device"])
+    assert high["labels"]["at"] == "d0"
+    assert high["annotations"]["summary"] == "d0: 20.5 (20.5) [no value]"
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (
+            query(text="SELEC 1"),
+            "[sse.dataQueryError] failed to execute query [A]: InfluxDB returned error: error parsing",
+        ),
+        (
+            query(uid="locked"),
+            "[sse.dataQueryError] failed to execute query [A]: InfluxDB returned error: authorization",
+        ),
+        (query(uid="down"), '[sse.dataQueryError] failed to execute query [A]: Post "http://127.0.0.1:1/query?'),
+        (query(uid="odd"), "[plugin.notRegistered] plugin not registered"),
+    ],
+)
+def test_a_tested_rule_whose_query_fails(grafana, data, error):
+    (alert,) = evaluate(grafana, managed(data, reduce("B", "A"), threshold("C", "B", "gt", 1))).json
+    assert alert["annotations"]["Error"].startswith(error)
+    assert (alert["labels"]["alertname"], alert["labels"]["rulename"]) == ("DatasourceError", "Rule x")
+
+
+@pytest.mark.parametrize("state", ["OK", "Alerting", "KeepLast", None])
+def test_a_tested_rule_has_its_error_in_every_state(grafana, state):
+    broken = managed(query(text="SELEC 1"), reduce("B", "A"), threshold("C", "B", "gt", 1), exec_err_state=state)
+    if state is None:
+        del broken["grafana_alert"]["exec_err_state"]
+    (alert,) = evaluate(grafana, broken).json
+    assert "found SELEC" in alert["annotations"]["Error"]
+    assert alert["annotations"]["grafana_state_reason"] == ("Error, KeepLast" if state == "KeepLast" else "Error")
+    assert alert["labels"]["alertname"] == "Rule x"
+
+
+def test_a_tested_rule_without_data(grafana):
+    nothing = SERIES.replace("outsidetemp", "nosuchfield")
+    data = [query(text=nothing), reduce("B", "A"), threshold("C", "B", "gt", 1)]
+    (alert,) = evaluate(grafana, managed(*data)).json
+    assert alert["annotations"] == {"__orgId__": "1"}
+    assert (alert["labels"]["alertname"], alert["labels"]["ref_id"]) == ("DatasourceNoData", "A")
+
+
+BUILD = "Failed to build evaluator for queries and expressions: "
+
+
+def without(entry: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": [query(uid="gone"), reduce("B", "A"), threshold("C", "B", "gt", 1)]}, f"{BUILD}failed to build query 'A': data source not found"),
+        ({"data": [query(), math("C", "$X > 1")]}, f"{BUILD}unable to find dependent node 'X'"),
+        ({"data": [query(), math("C", "$A > ")]}, f"{BUILD}[sse.parseError] failed to parse expression [C]: invalid math command: "),
+        ({"data": [without(query(), "datasourceUid")], "condition": "A"}, f"{BUILD}failed to build query 'A': can not get data source by uid, uid is empty"),
+        ({"data": [without(query(), "model")], "condition": "A"}, f"{BUILD}failed to get query model from 'A': failed to unmarshal query model: "),
+        ({"condition": "Z"}, "invalid alert rule: condition Z does not exist, must be one of [A,B,C]"),
+        ({"condition": ""}, "invalid alert rule: condition cannot be empty"),
+        ({"data": []}, "invalid alert rule: no queries or expressions are found"),
+        ({"data": [without(query(), "refId")]}, "invalid alert rule: refID is not specified for data query/expression at index 0"),
+        ({"data": [query(), query()]}, "invalid alert rule: refID 'A' is already used by query/expression at index 0"),
+        ({"title": ""}, "alert rule title cannot be empty"),
+        ({"no_data_state": "Bogus"}, "unknown NoData state option Bogus"),
+        ({"exec_err_state": "Bogus"}, "unknown Error state option Bogus"),
+        ({"data": 5}, "bad request data"),
+    ],
+)  # fmt: skip
+def test_a_rule_that_cannot_be_tested(grafana, changes, message):
+    answer = evaluate(grafana, managed(**changes))
+    assert answer.status == 400
+    assert answer.json["message"].startswith(message)
+
+
+def test_a_tested_rule_is_in_a_folder(grafana):
+    for body in ({"rule": managed(), "folderUid": "gone"}, {"rule": managed()}, {}):
+        answer = grafana.call("POST", TEST_RULE, body)
+        assert (answer.status, answer.json) == (403, {"message": "Access denied"})
+    for content in (b"nonsense", b"[]", b'{"rule":5}', b'{"rule":{}}', b'{"rule":{"grafana_alert":5}}'):
+        answer = grafana.call("POST", TEST_RULE, content)
+        assert (answer.status, answer.json) == (400, {"message": "bad request data"})
+
+
+def test_who_may_test_a_rule(grafana, visitor):
+    assert evaluate(grafana, managed(), login=VISITOR).status == 200
+    assert evaluate(grafana, managed(), login=None).status == 401
+    assert grafana.call("GET", TEST_RULE).status == 404
+
+
+def check_rules(grafana, *titles: str, **changes: Any) -> dict[str, Any]:
+    arguments = {"url": f"http://127.0.0.1:{grafana.port}", "username": "admin", "password": grafana.password}
+    return run_module("grafana_alert_rules", rules=titles, **{**arguments, **changes})
+
+
+def test_make_verify_reports_rules_that_fail_or_are_missing(grafana):
+    good = ("high", "pending", "nodata", "nodata-alerting", "paused")
+    bad = ("error", "error-ok", "no-source", "no-condition")  # the health of error-ok is always ok
+    result = check_rules(grafana, *(f"Rule {uid}" for uid in (*good, *bad)), "Another")
+    assert result["failed"]
+    problems = result["problems"]
+    assert set(problems) == {"Another", *(f"Rule {uid}" for uid in bad)}
+    assert problems["Another"] == "Grafana does not have this rule"
+    for uid in ("error", "error-ok"):
+        assert "InfluxDB returned error: error parsing query: found SELEC" in problems[f"Rule {uid}"]
+    assert "data source not found" in problems["Rule no-source"]
+    assert "condition Z does not exist" in problems["Rule no-condition"]
+    assert result["msg"].endswith("; Another: Grafana does not have this rule")
+
+
+def test_make_verify_finds_nothing_wrong_with_good_rules(grafana):
+    result = check_rules(grafana, "Rule high", "Rule nodata")
+    assert (result.get("failed"), result["changed"], result["problems"]) == (None, False, {})
+
+
+def test_make_verify_reports_why_it_cannot_ask_for_the_rules(grafana):
+    refused = check_rules(grafana, "Rule high", username="nobody")
+    assert refused["failed"]
+    assert refused["msg"] == "Grafana does not list its alert rules: HTTP 401: Invalid username or password"
+    gone = check_rules(grafana, "Rule high", url=f"http://127.0.0.1:{free_port()}")
+    assert "Connection refused" in gone["msg"]
 
 
 # --- reload and restart ---------------------------------------------------------------------------------------------

@@ -43,13 +43,6 @@ def test_a_long_response_is_truncated():
     assert len(verify.http_answer({"status": 200, "content": "x" * 10_000})) < 500
 
 
-def test_alert_rules_that_are_missing_or_fail_are_named():
-    failing = [{"name": "a is silent", "lastError": "no data source"}, {"name": "b is silent"}]
-    assert verify.rule_problems(["The disk is nearly full"], failing) == (
-        "The disk is nearly full is missing; a is silent: no data source; b is silent: not evaluated yet"
-    )
-
-
 def test_every_check_names_its_service_and_what_is_expected():
     (block,) = [task for play in PLAYBOOK for task in play.get("tasks", []) if "block" in task]
     checks = [task for task in block["block"] if task.get("tags") != ["quiet"]]

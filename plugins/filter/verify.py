@@ -17,12 +17,6 @@ def http_answer(result: Mapping) -> str:
     return f"HTTP {result['status']}: {body[:LENGTH]}" if body else f"HTTP {result['status']}"
 
 
-def rule_problems(missing: list[str], failing: list[Mapping]) -> str:
-    """Titles of alert rules that Grafana does not have, and the errors of those that it cannot evaluate."""
-    problems = [f"{title} is missing" for title in missing]
-    return "; ".join(problems + [f"{rule['name']}: {rule.get('lastError', 'not evaluated yet')}" for rule in failing])
-
-
 def failed_check(result: Mapping, expected: str, unit: str, host: str, messages: list[str]) -> str:
     """The report on a check. `unit` and `host` are those of the service that it depends on, `messages` the last of its journal."""
     found = f"Found: {http_answer(result) if 'status' in result else result.get('msg', result)}"
@@ -36,4 +30,4 @@ def failed_check(result: Mapping, expected: str, unit: str, host: str, messages:
 
 class FilterModule:
     def filters(self) -> dict:
-        return {"failed_check": failed_check, "http_answer": http_answer, "rule_problems": rule_problems}
+        return {"failed_check": failed_check, "http_answer": http_answer}

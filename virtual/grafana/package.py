@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-VERSION = "12.2.0~standin1"
+VERSION = "12.2.0~standin2"
 HERE = Path(__file__).resolve().parent
 PARTS = HERE / "package"
 PROGRAM = HERE / "grafana_stand_in"

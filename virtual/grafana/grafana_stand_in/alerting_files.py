@@ -44,8 +44,8 @@ _REQUIRED = {
     "sns": ("sigv4", "sigv4 is required"),
     "jira": ("api_url", "could not find api_url property in settings"),
 }
-_NO_DATA_STATES = ("Alerting", "NoData", "OK", "KeepLast")
-_ERROR_STATES = ("Alerting", "Error", "OK", "KeepLast")
+NO_DATA_STATES = ("Alerting", "NoData", "OK", "KeepLast")
+ERROR_STATES = ("Alerting", "Error", "OK", "KeepLast")
 
 
 def _list(document: dict, key: str) -> list[dict]:
@@ -107,8 +107,8 @@ def _rule(entry: dict) -> dict[str, Any]:
         raise StartError(f"rule '{title}' failed to parse: no UID set")
     states = {}
     for field, allowed, default, what in (
-        ("execErrState", _ERROR_STATES, "Alerting", "Error"),
-        ("noDataState", _NO_DATA_STATES, "NoData", "NoData"),
+        ("execErrState", ERROR_STATES, "Alerting", "Error"),
+        ("noDataState", NO_DATA_STATES, "NoData", "NoData"),
     ):
         state = text(entry.get(field)).strip() or default
         if state not in allowed:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from . import VERSION, dashboards, datasources, influxql, pages, policies, queries, users
+from . import VERSION, dashboards, datasources, influxql, pages, policies, queries, rule_test, users
 from .access import forbidden
 from .application import Application
 from .errors import ApiError, StartError, coded
@@ -53,6 +53,7 @@ def routes(application: Application) -> list[Route]:
         ("GET", "/api/v1/provisioning/policies", api.policies, ""),
         ("PUT", "/api/v1/provisioning/policies", api.put_policies, _PUT_POLICIES),
         ("GET", "/api/prometheus/grafana/api/v1/rules", api.rules, ""),
+        ("POST", "/api/v1/rule/test/grafana", api.test_rule, ""),
         (
             "POST",
             r"/api/admin/provisioning/(dashboards|datasources|alerting|plugins)/reload",
@@ -422,6 +423,10 @@ class Api:
 
     def rules(self, request: Request) -> Response:
         return Response(200, rules_response(self.app))
+
+    def test_rule(self, request: Request) -> Response:
+        body = request.json() if request.body else {}
+        return Response(200, rule_test.alerts(self.app, body))
 
     # --- reload ------------------------------------------------------------------------------------------------------
 

@@ -312,7 +312,12 @@ def check(model: dict[str, Any]) -> None:
     """Raise ExpressionError if an expression is invalid for any input."""
     if model.get("type") in ("reduce", "threshold") and not _input(model):
         raise ExpressionError("no variable specified to reference")
-    evaluate("", model, _Anything())
+    try:
+        evaluate("", model, _Anything())
+    except ExpressionError as error:
+        if model.get("type") == "math":
+            raise ExpressionError(f"invalid math command: {error}") from error
+        raise
 
 
 def needs(model: dict[str, Any]) -> list[str]:

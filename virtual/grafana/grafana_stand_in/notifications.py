@@ -55,16 +55,20 @@ class Group:
         return f"{{}}:{{{shown}}}"
 
 
+def datasource_labels(labels: dict[str, str], state: str) -> dict[str, str]:
+    """The labels of an alert; one about the data source in place of the rule's condition has another name."""
+    if state not in ("NoData", "Error"):
+        return dict(labels)
+    return {**labels, "rulename": labels["alertname"], "alertname": f"Datasource{state}"}
+
+
 def to_alert(instance: Instance) -> Alert | None:
     """The alert that the contact points are sent for an instance, or None."""
     resolved = instance.resolved is not None
     kind = instance.previous if resolved else instance.state
     if not resolved and instance.state not in ("Alerting", "NoData", "Error", "Recovering"):
         return None
-    labels = dict(instance.labels)
-    if kind in ("NoData", "Error"):
-        labels["rulename"] = labels["alertname"]
-        labels["alertname"] = f"Datasource{kind}"
+    labels = datasource_labels(instance.labels, kind)
     annotations = dict(instance.annotations)
     if instance.reason:
         annotations["grafana_state_reason"] = instance.reason
@@ -75,7 +79,7 @@ def _common(maps: list[dict[str, str]]) -> dict[str, str]:
     return {k: v for k, v in maps[0].items() if all(other.get(k) == v for other in maps[1:])} if maps else {}
 
 
-def _bare(value: float) -> float | int | None:
+def go_number(value: float) -> float | int | None:
     """A number as Go writes it in JSON; -1 stands for one that JSON cannot hold."""
     if not math.isfinite(value):
         return -1
@@ -218,7 +222,7 @@ class Notifier:
             "silenceURL": f"{root}alerting/silence/new?alertmanager=grafana&{query}&orgId=1",
             "dashboardURL": f"{root}d/{dashboard}?orgId=1" if dashboard else "",
             "panelURL": f"{root}d/{dashboard}?orgId=1&viewPanel={panel}" if dashboard and panel else "",
-            "values": {name: _bare(value) for name, value in alert.values.items()} or None,
+            "values": {name: go_number(value) for name, value in alert.values.items()} or None,
             "valueString": alert.text,
             "orgId": 1,
         }

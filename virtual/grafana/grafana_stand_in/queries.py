@@ -72,7 +72,7 @@ def order(queries: list[Query]) -> list[Query]:
         if query.is_expression:
             for name in expressions.needs(query.model):
                 if name not in known:
-                    raise BadPipeline(f"failed to build the pipeline: unable to find dependent node '{name}'")
+                    raise BadPipeline(f"unable to find dependent node '{name}'")
                 visit(known[name])
         visiting.discard(query.ref_id)
         done.append(query)

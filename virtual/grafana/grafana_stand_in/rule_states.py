@@ -6,9 +6,10 @@ from typing import Any
 
 from . import expressions, templates
 from .datasources import DataSources
+from .errors import ApiError
 from .influxql import TimeRange
 from .log import Logger
-from .queries import BadPipeline, Query, Result, SourceNotFound, run
+from .queries import BadExpression, BadPipeline, Query, Result, SourceNotFound, run
 from .settings import seconds
 
 _log = Logger("ngalert.scheduler")
@@ -80,6 +81,14 @@ def _captures(results: dict[str, Result], rule: dict[str, Any], labels: dict[str
 
 def evaluate(rule: dict[str, Any], sources: DataSources, now: float) -> list[Evaluation]:
     """Run the rule's queries and expressions."""
+    try:
+        return evaluate_or_raise(rule, sources, now)
+    except BadPipeline as error:
+        return [Evaluation("Error", error=str(error))]
+
+
+def evaluate_or_raise(rule: dict[str, Any], sources: DataSources, now: float) -> list[Evaluation]:
+    """Run the rule's queries and expressions. Raises BadPipeline if Grafana would not run any."""
     queries = []
     for query in rule["data"]:
         relative = query["relativeTimeRange"]
@@ -87,18 +96,21 @@ def evaluate(rule: dict[str, Any], sources: DataSources, now: float) -> list[Eva
         interval = query["model"].get("intervalMs") or 1000
         queries.append(Query(query["refId"], query["datasourceUid"], query["model"], range_, int(interval)))
     names = [query.ref_id for query in queries]
+    if rule["condition"] not in names:
+        raise BadPipeline(
+            "[alerting.alert-rule.conditionNotExist] "
+            f"Condition {rule['condition']} does not exist, must be one of [{' '.join(names)}]"
+        )
     try:
-        if rule["condition"] not in names:
-            raise BadPipeline(
-                "[alerting.alert-rule.conditionNotExist] "
-                f"Condition {rule['condition']} does not exist, must be one of [{' '.join(names)}]"
-            )
         results = run(queries, sources, for_rule=True)
     except SourceNotFound as error:
         culprit = next(q.ref_id for q in queries if not q.is_expression and sources.find(q.source_uid) is None)
-        return [Evaluation("Error", error=f"failed to build query '{culprit}': {error}")]
-    except BadPipeline as error:
-        return [Evaluation("Error", error=str(error))]
+        raise BadPipeline(f"failed to build query '{culprit}': {error}") from error
+    except BadExpression as error:
+        raise BadPipeline(f"[sse.parseError] {error}") from error
+    except ApiError as error:
+        # The text for a rule is that of the log, in lower case.
+        return [Evaluation("Error", error=f"[{error.body['messageId']}] {str(error).lower()}")]
     return _judge(rule, results)
 
 
