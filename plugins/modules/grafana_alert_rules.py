@@ -39,7 +39,7 @@ attributes:
 EXAMPLES = r"""
 - name: Check the alert rules
   tig_pi.stack.grafana_alert_rules:
-    url: http://raspberrypi.local:3000
+    url: "{{ grafana_url }}"
     username: admin
     password: "{{ grafana_admin_password }}"
     rules: [The disk is nearly full]
