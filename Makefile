@@ -4,7 +4,12 @@ RELEASE ?= trixie
 JOBS ?= 2
 demo := inventories/demo
 bin := .venv/bin
-play = bin/play $(if $(ASK),--ask-pass --ask-become-pass) --inventory $(INVENTORY)
+play = bin/play $(if $(ASK),--ask-pass --ask-become-pass) --inventory $(INVENTORY) $(offline)
+
+# Directory of the feed, also for bin/venv. Without FEED it is the one that `make feed` fills.
+feed = $(if $(FEED),$(shell realpath --canonicalize-missing "$(FEED)"),$(cache)/feed/$(notdir $(INVENTORY:/=)))
+cache = $(or $(TIG_PI_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tig-pi)
+offline = $(if $(OFFLINE),--extra-vars '{"site_offline": true}' --extra-vars "site_feed='$(feed)'")
 
 # Default inventory: for verbs that change something, your Pi's; for those that only read, the demo's while it runs.
 pi device flash format repair backup restore rebuild replay drill backup-timer drill-timer feed card: INVENTORY ?= inventories/home
@@ -41,6 +46,7 @@ help-text:
 	@echo '  INVENTORY  the inventory of the site'
 	@echo '  ARGS       more arguments for ansible-playbook, such as "--check --diff" or "--tags telegraf"'
 	@echo '  ASK=1      ask for the passwords of SSH and sudo'
+	@echo '  OFFLINE=1  use nothing from the internet, but what `make feed` has downloaded (FEED=/media/stick/feed: to there)'
 
 demo: ## run everything on this machine: a virtual Pi with a virtual LoPy4 (RELEASE=bookworm)
 	@bin/demo
@@ -81,7 +87,7 @@ restore: .venv/.controller ## restore the newest backup (FROM=target, ARCHIVE=id
 	@$(play) playbooks/restore.yml $(which_backup) $(ARGS)
 
 rebuild: .venv/.controller ## take a blank or wiped Pi back to what it was: pi, restore, replay, verify, flash (options of restore; HOST_KEY=SHA256:…)
-	@bin/rebuild $(INVENTORY) $(if $(ASK),--ask-pass --ask-become-pass) $(which_backup) \
+	@bin/rebuild $(INVENTORY) $(if $(ASK),--ask-pass --ask-become-pass) $(offline) $(which_backup) \
 	  $(if $(HOST_KEY),--extra-vars reach_host_key=$(HOST_KEY)) $(ARGS)
 
 replay: .venv/.controller ## have sensor nodes send readings again (SINCE=36h UNTIL="2026-07-12 14:40" DEVICE=matslopy4; default: all since the restored backup)
@@ -105,9 +111,9 @@ recover: .venv/.controller ## get the inventory back from a backup and the recov
 fault: .venv/.controller ## break something in the demo; repeat to repair it (WHAT=…; without it: list what can be broken)
 	@bin/fault $(WHAT) $(DEVICE)
 
-feed: .venv/.controller ## download all packages for a Pi that cannot reach the vendors
+feed: .venv/.controller ## download all that a Pi without internet is set up from (FEED=/media/stick/feed ARGS="-e feed_architecture=armhf")
 	@bin/prerequisites feed
-	@$(play) playbooks/feed.yml $(ARGS)
+	@$(play) playbooks/feed.yml $(if $(FEED),--extra-vars "feed_directory='$(feed)'") $(ARGS)
 
 check: .venv/.test ## run lint and quick unit tests, three minutes
 	@$(MAKE) --silent --keep-going --output-sync --jobs=$(JOBS) check-tests $(lints)
@@ -139,7 +145,7 @@ demo-feed: .venv/bin/python
 	@bin/venv
 
 .venv/.controller: requirements.txt | .venv/bin/python
-	@bin/venv requirements.txt
+	@$(if $(OFFLINE),TIG_PI_FEED="$(feed)") bin/venv requirements.txt
 	@touch $@
 
 .venv/.test: requirements-test.txt | .venv/bin/python

@@ -2,6 +2,7 @@
 """Fill a feed: a signed apt repository in a directory, from which a Pi installs the packages that Debian does not have.
 
     feed.py fill [--release trixie] [--architecture amd64] [--stand-ins] [--vendors FILE] [--directory DIR] [--refresh]
+                 [--complete [--package NAME]... [--status FILE]]
     feed.py path [--release trixie] [--architecture amd64]
     feed.py deb  [--architecture amd64]
 
@@ -9,6 +10,8 @@ Packages come from their vendors' signed repositories, and apt verifies them. Wi
 a vendor out of reach are replaced: Telegraf and InfluxDB are built from their Go modules, Grafana is the stand-in. If
 InfluxDB cannot be built, and always on armhf, it is Debian's. A .deb in <cache>/feed/drop-in takes precedence over all others.
 feed.lock.json lists the packages of the feed and their origins; their versions are kept until --refresh.
+With --complete the feed also has all packages of Debian that the roles install, with those that they depend on, and the Python
+packages of the controller and of esptool: a Pi can be set up from it without internet.
 
 vendors.json describes the vendors. --vendors names a JSON file with changes: {vendor: {setting: value}}.
 
@@ -31,7 +34,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -40,8 +43,9 @@ import influxdb
 import node_red
 import repository
 import telegraf
+import wheels
 from deb import FeedError, Package, newer, place, sha256
-from sources import OutOfReach, from_debian, from_vendor
+from sources import OutOfReach, from_debian, from_vendor, with_dependencies
 from tools import BuildFailed, CannotBuild, toolchain
 
 HERE = Path(__file__).resolve().parent
@@ -90,6 +94,18 @@ def fingerprint(paths: list[Path], *words: str) -> str:
     return digest.hexdigest()
 
 
+def debian_packages(architecture: str) -> list[str]:
+    """The packages that debian-packages.txt has for an architecture."""
+    lines = (line.partition("[") for line in (HERE / "debian-packages.txt").read_text().splitlines())
+    return [
+        name.strip()
+        for name, bracket, limit in lines
+        if name.strip()
+        and not name.startswith("#")
+        and (not bracket or (limit.rstrip("] ").removeprefix("!") == architecture) != limit.startswith("!"))
+    ]
+
+
 @dataclasses.dataclass
 class Feed:
     release: str
@@ -99,6 +115,9 @@ class Feed:
     stand_ins: bool
     vendors: dict[str, dict]
     refresh: bool = False
+    complete: bool = False  # with all that a Pi without internet needs
+    more: tuple[str, ...] = ()  # Debian's packages, beside those that the roles install
+    status: Path | None = None  # the packages of the Pi's image, as in its /var/lib/dpkg/status
     try_again: bool = False  # a build failed that may succeed in the next run
 
     @property
@@ -113,6 +132,9 @@ class Feed:
             files += grafana.inputs()
         description = [self.release, self.architecture, self.stand_ins, self.vendors, drop_ins]
         description.append(self.stand_ins and influxdb.obstacle(self.architecture))
+        if self.complete:
+            files += [*wheels.inputs(), HERE / "debian-packages.txt", *([self.status] if self.status else [])]
+            description.append(self.more)
         return fingerprint(files, json.dumps(description, sort_keys=True))
 
     def fill(self) -> dict:
@@ -123,9 +145,39 @@ class Feed:
         key = repository.SigningKey(self.cache / "feed/key")
         key.ensure()
         packages = self.collect()
+        if self.complete:
+            packages += self.dependencies(packages)
+            packages += [wheel for directory in wheels.LOCKS for wheel in self.wheels(directory)]
         if self.try_again:
             inputs = ""
         return repository.publish(self.directory, packages, key, self.release, self.architecture, inputs)
+
+    def dependencies(self, own: list[Package]) -> list[Package]:
+        """Debian's packages that the roles install, and all that they and the feed's `own` packages depend on."""
+        say(f"looking up the packages of Debian {self.release}, a minute the first time")
+        names = [*debian_packages(self.architecture), *self.more]
+        work = self.cache / f"apt/feed/{self.release}-{self.architecture}/complete"
+        keep = self.cache / f"debs/debian-{self.release}-{self.architecture}"
+        try:
+            return with_dependencies(names, own, self.release, self.architecture, keep, work, self.status)
+        except OutOfReach as error:
+            raise FeedError(f"Debian's packages cannot be downloaded: {error}") from error
+
+    def wheels(self, directory: str) -> list[wheels.Wheel]:
+        """The Python packages of a directory of the feed, kept in the cache under a hash of what determines them."""
+        targets = wheels.targets(directory, self.release, self.architecture, host_architecture())
+        kept = self.cache / "wheels" / f"{directory}-{fingerprint(wheels.inputs(), json.dumps(targets))[:16]}"
+        if targets and not kept.exists():
+            say(f"downloading the Python packages of {wheels.LOCKS[directory].name}")
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".get-", dir=kept.parent) as temporary:
+                got = Path(temporary) / "wheels"
+                wheels.download(wheels.LOCKS[directory], targets, got, self.cache / f"feed/logs/{directory}.log")
+                got.rename(kept)
+        if kept.exists():
+            kept.touch()
+            remove_unused(kept.parent.glob(f"{directory}-*"))
+        return [wheels.Wheel.of(path, directory) for path in sorted(kept.glob("*.whl"))]
 
     def collect(self) -> list[Package]:
         """Get all packages, several at a time; failures are reported when all have finished."""
@@ -259,13 +311,18 @@ class Feed:
         fields = dataclasses.asdict(package) | {"file": package.file_name}
         del fields["path"]
         record.write_text(json.dumps(fields))
-        for old in kept.parent.glob(f"{stem}-*"):
-            if time.time() - old.stat().st_mtime > 30 * 86400:
-                shutil.rmtree(old)
+        remove_unused(kept.parent.glob(f"{stem}-*"))
         return dataclasses.replace(package, path=kept / package.file_name)
 
     def node_red(self) -> Package:
         return self.cached_build("node-red", node_red.make, node_red.inputs())
+
+
+def remove_unused(kept: Iterable[Path]) -> None:
+    """Remove what was not used for a month from the cache."""
+    for path in kept:
+        if time.time() - path.stat().st_mtime > 30 * 86400:
+            shutil.rmtree(path)
 
 
 def read_vendors(changes: str | None) -> dict[str, dict]:
@@ -307,6 +364,16 @@ def main() -> int:
     parser.add_argument("--site", help="keep a separate feed for this site")
     parser.add_argument("--vendors", metavar="FILE", help="JSON file with changes to vendors.json; - is standard input")
     parser.add_argument("--stand-ins", action="store_true", help="replace packages whose vendor is out of reach")
+    parser.add_argument(
+        "--complete", action="store_true", help="add Debian's and Python's packages, for a Pi without internet"
+    )
+    parser.add_argument("--package", action="append", default=[], help="with --complete: one more package of Debian")
+    parser.add_argument(
+        "--status",
+        type=Path,
+        metavar="FILE",
+        help="with --complete: /var/lib/dpkg/status of the image, to include upgrades",
+    )
     parser.add_argument("--refresh", action="store_true", help="look for newer versions")
     arguments = parser.parse_args()
 
@@ -326,6 +393,9 @@ def main() -> int:
             arguments.stand_ins,
             read_vendors(arguments.vendors),
             arguments.refresh,
+            arguments.complete,
+            tuple(arguments.package),
+            arguments.status,
         )
         started = time.monotonic()
         with locked(cache):
@@ -333,8 +403,10 @@ def main() -> int:
                 print(feed.node_red().path)
                 return 0
             lock = feed.fill()
-        say(f"{directory} has {len(lock['packages'])} packages ({time.monotonic() - started:.1f} s)")
-        for entry in lock["packages"]:
+        size = sum(entry["size"] for entry in lock["packages"] + lock["python"]) / 1e6
+        say(f"{directory} has {len(lock['packages'])} packages, {size:.0f} MB ({time.monotonic() - started:.1f} s)")
+        print(directory)
+        for entry in lock["packages"] + lock["python"]:
             print(f"{entry['name']} {entry['version']} ({entry['origin']}: {entry['source']})")
     except FeedError as error:
         print(f"feed: ERROR: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Write a flat apt repository: packages, indexes, signature and lock file."""
+"""Write a flat apt repository: packages, indexes, signature and lock file. Wheels are in directories beside the packages."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 from deb import FeedError, Package, place, sha256
@@ -64,28 +65,41 @@ def is_complete(directory: Path, inputs: str) -> bool:
         return False
     return all(
         (directory / entry["file"]).exists() and (directory / entry["file"]).stat().st_size == entry["size"]
-        for entry in lock["packages"]
+        for entry in lock["packages"] + lock["python"]
     )
 
 
 def publish(directory: Path, packages: list[Package], key: SigningKey, release: str, arch: str, inputs: str) -> dict:
-    """Publish exactly `packages` in `directory`. A running Pi may have it mounted, so it is always consistent: packages are
-    added first, then the indexes are replaced, the signed one last, and packages that are no longer listed are removed.
+    """Publish exactly `packages`, and wheels, in `directory`. A running Pi may have it mounted, so it is always consistent: packages
+    are added first, then the indexes are replaced, the signed one last, and packages that are no longer listed are removed.
     """
     directory.mkdir(parents=True, exist_ok=True)
     packages = sorted(packages, key=lambda package: package.name)
+    debs = [package for package in packages if package.path.suffix == ".deb"]
+    wheels = [package for package in packages if package.path.suffix == ".whl"]
     for package in packages:
-        place(package.path, directory / package.file_name)
+        target = directory / package.file_name
+        target.parent.mkdir(exist_ok=True)
+        place(package.path, target)
 
     with tempfile.TemporaryDirectory(prefix=".index-", dir=directory) as temporary:
         work = Path(temporary)
-        for package in packages:
+        for package in debs:
             os.link(directory / package.file_name, work / package.file_name)
         index = _ftparchive(work, "packages", ".")
         (work / "Packages").write_bytes(index)
         (work / "Packages.gz").write_bytes(gzip.compress(index, mtime=0))
-        for package in packages:
+        for package in debs:
             (work / package.file_name).unlink()
+        lock = {
+            "release": release,
+            "architecture": arch,
+            "created": int(time.time()),
+            "inputs": inputs,
+            "packages": [_entry(directory, package) for package in debs],
+            "python": [_entry(directory, package) for package in wheels],
+        }
+        (work / LOCK).write_text(json.dumps(lock, indent=2) + "\n")
         options = {
             "Origin": "tig-pi",
             "Label": "tig-pi feed",
@@ -94,38 +108,35 @@ def publish(directory: Path, packages: list[Package], key: SigningKey, release: 
             "Architectures": arch,
         }
         flags = [f"-oAPT::FTPArchive::Release::{name}={value}" for name, value in options.items()]
+        # The signature covers the lock file, too, and with it all files of the feed.
+        flags += [f"-oAPT::FTPArchive::Release::Patterns::={name}" for name in ("Packages", "Packages.gz", LOCK)]
         release_file = _ftparchive(work, *flags, "release", ".")
         (work / "Release").write_bytes(release_file)
         key.sign(work / "Release", work / "InRelease")
         (work / "feed.asc").write_bytes(key.public())
-        lock = {
-            "release": release,
-            "architecture": arch,
-            "inputs": inputs,
-            "packages": [
-                {
-                    "name": package.name,
-                    "version": package.version,
-                    "architecture": package.architecture,
-                    "file": package.file_name,
-                    "size": (directory / package.file_name).stat().st_size,
-                    "sha256": sha256(directory / package.file_name),
-                    "origin": package.origin,
-                    "source": package.source,
-                }
-                for package in packages
-            ],
-        }
-        (work / LOCK).write_text(json.dumps(lock, indent=2) + "\n")
-        for name in ("feed.asc", "Packages", "Packages.gz", "Release", "InRelease", LOCK):
+        for name in ("feed.asc", "Packages", "Packages.gz", "Release", LOCK, "InRelease"):
             (work / name).chmod(0o644)
             (work / name).replace(directory / name)
 
     listed = {package.file_name for package in packages}
-    for path in directory.glob("*.deb"):
-        if path.name not in listed:
+    for path in (*directory.glob("*.deb"), *directory.glob("*/*.whl")):
+        if str(path.relative_to(directory)) not in listed:
             path.unlink()
     return lock
+
+
+def _entry(directory: Path, package: Package) -> dict:
+    path = directory / package.file_name
+    return {
+        "name": package.name,
+        "version": package.version,
+        "architecture": package.architecture,
+        "file": package.file_name,
+        "size": path.stat().st_size,
+        "sha256": sha256(path),
+        "origin": package.origin,
+        "source": package.source,
+    }
 
 
 def _ftparchive(directory: Path, *arguments: str) -> bytes:

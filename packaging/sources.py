@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from fnmatch import fnmatchcase
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from deb import FeedError, Package, sha256
 
@@ -27,6 +28,10 @@ DISTRUST = re.compile(
 )
 # apt's messages when the answer is not a repository, but the page of a captive portal or a proxy.
 NO_REPOSITORY = re.compile(r"NOSPLIT|NODATA")
+
+
+# apt's messages when packages are missing.
+MISSING = re.compile(r"Unable to locate package|has no installation candidate|unmet dependencies")
 
 
 class OutOfReach(FeedError):
@@ -92,15 +97,42 @@ class Apt:
         reason = " ".join(lines) or text.strip()
         if DISTRUST.search(text) and not NO_REPOSITORY.search(text):
             raise FeedError(f"apt refuses {self.uri}: {reason}")
+        if MISSING.search(text):
+            broken = [line.strip() for line in text.splitlines() if re.search(r" : \w+: ", line)]
+            raise FeedError(f"{self.uri} lacks packages for {self.architecture}: {' '.join(broken) or reason}")
         raise OutOfReach(f"{self.uri} is out of reach: {reason}")
 
-    def update(self, uri: str, suites: str, components: str, signed_by: Path) -> None:
+    def update(
+        self, uri: str, suites: str, components: str, signed_by: Path, more: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        """Read the index of a repository, and of others (URI, suites) with the same components and key."""
         self.uri = uri
-        fields = {"Types": "deb", "URIs": uri, "Suites": suites, "Components": components, "Signed-By": signed_by}
-        (self.root / "source.sources").write_text(
-            "".join(f"{key}: {value}\n" for key, value in fields.items() if value)
-        )
+        stanzas = []
+        for one, its_suites in ((uri, suites), *more):
+            fields = {
+                "Types": "deb",
+                "URIs": one,
+                "Suites": its_suites,
+                "Components": components,
+                "Signed-By": signed_by,
+            }
+            stanzas.append("".join(f"{key}: {value}\n" for key, value in fields.items() if value))
+        (self.root / "source.sources").write_text("\n".join(stanzas))
         self._run("apt-get", "update")
+
+    def install(self, names: list[str], keep: Path, status: Path) -> list[Path]:
+        """Download packages, names or paths, with all that they depend on and that `status` does not have, and verify them.
+
+        `keep` keeps them. Nothing is installed.
+        """
+        command = ["apt-get", "install", "--yes", "--no-install-recommends", f"-oDir::State::Status={status}"]
+        listed = self._run(*command, "--print-uris", *names)
+        found = re.findall(r"^'(\S+)' (\S+\.deb) \d+ ", listed, re.MULTILINE)
+        (keep / "partial").mkdir(parents=True, exist_ok=True)
+        self._run(*command, "--download-only", f"-oDir::Cache::Archives={keep}", *names)
+        # apt does not copy what is in a directory of this machine.
+        paths = [Path(unquote(urlsplit(uri).path)) if uri.startswith("file:") else keep / name for uri, name in found]
+        return [path for path in paths if str(path) not in names]
 
     def candidate(self, name: str, version: str = "") -> dict[str, str]:
         """The package's entry in the index: the newest version that matches `version`, a pattern with * such as 1.*."""
@@ -218,9 +250,33 @@ def debian_mirror() -> str:
     raise OutOfReach("apt on this machine has no mirror of Debian: set TIG_PI_DEBIAN_MIRROR to one.")
 
 
-def from_debian(names: list[str], release: str, architecture: str, keep: Path, work: Path) -> list[Package]:
+def require_keyring() -> None:
     if not DEBIAN_KEYRING.exists():
         raise FeedError("Debian's keys are not installed on this machine: install debian-archive-keyring.")
+
+
+def from_debian(names: list[str], release: str, architecture: str, keep: Path, work: Path) -> list[Package]:
+    require_keyring()
     apt = Apt(work, architecture)
     apt.update(debian_mirror(), release, "main", DEBIAN_KEYRING)
     return [Package.read(apt.download(name, "", keep), "debian", f"Debian {release}") for name in names]
+
+
+def with_dependencies(
+    names: list[str], own: list[Package], release: str, architecture: str, keep: Path, work: Path, status: Path | None
+) -> list[Package]:
+    """Debian's packages `names`, and those that they and the packages `own` depend on: all of them, and what an image with the
+    packages in `status` needs in addition, such as newer versions of packages that it has.
+    """
+    require_keyring()
+    apt = Apt(work, architecture)
+    mirror = debian_mirror()
+    security = re.sub(r"/debian/?$", "/debian-security", mirror)
+    more = ((security, f"{release}-security"),) if security != mirror else ()
+    apt.update(mirror, f"{release} {release}-updates", "main", DEBIAN_KEYRING, more)
+    wanted = [*names, *(str(package.path) for package in own)]
+    found = {path for state in (work / "status", status) if state for path in apt.install(wanted, keep, state)}
+    for path in keep.glob("*.deb"):
+        if path not in found:
+            path.unlink()
+    return [Package.read(path, "debian", f"Debian {release}") for path in sorted(found)]

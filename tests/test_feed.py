@@ -23,6 +23,7 @@ import repository
 import sources
 import telegraf
 import tools
+import wheels
 import yaml
 from project import REPOSITORY
 
@@ -251,6 +252,131 @@ def test_debian_s_keys_that_are_missing_are_named(monkeypatch, tmp_path):
         sources.from_debian(["influxdb"], "trixie", "amd64", tmp_path, tmp_path)
 
 
+@pytest.fixture
+def mirror(tmp_path, keys, monkeypatch):
+    """A mirror of Debian trixie with broker, which depends on its library and on openssl, and recommends a manual."""
+    for name in ("debian", "debian-security"):
+        (tmp_path / name / "pool").mkdir(parents=True)
+    pool = tmp_path / "debian/pool"
+    for made in (
+        make_deb(tmp_path, "broker", "2.0", Depends="libbroker (= 2.0), openssl", Recommends="broker-manual"),
+        make_deb(tmp_path, "libbroker", "2.0"),
+        make_deb(tmp_path, "broker-manual", "2.0"),
+        make_deb(tmp_path, "openssl", "3.0"),
+        make_deb(tmp_path, "nodejs", "20"),
+    ):
+        made.rename(pool / made.name)
+    secure = make_deb(tmp_path, "openssl", "3.1")
+    secure.rename(tmp_path / "debian-security/pool" / secure.name)
+    for name, suites in (("debian", ("trixie", "trixie-updates")), ("debian-security", ("trixie-security",))):
+        for suite in suites:
+            directory = tmp_path / name / "dists" / suite
+            (directory / "main/binary-amd64").mkdir(parents=True)
+            listed = "" if suite == "trixie-updates" else "pool"
+            index = subprocess.run(
+                ["apt-ftparchive", "packages", listed or directory],
+                cwd=tmp_path / name,
+                capture_output=True,
+                check=True,
+            )
+            (directory / "main/binary-amd64/Packages").write_bytes(index.stdout)
+            command = ["apt-ftparchive", f"-oAPT::FTPArchive::Release::Codename={suite}"]
+            command += [
+                "-oAPT::FTPArchive::Release::Architectures=amd64",
+                "-oAPT::FTPArchive::Release::Components=main",
+            ]
+            release = subprocess.run([*command, "release", "."], cwd=directory, capture_output=True, check=True)
+            (directory / "Release").write_bytes(release.stdout)
+            keys[0].sign(directory / "Release", directory / "InRelease")
+    (tmp_path / "debian.asc").write_bytes(keys[0].public())
+    monkeypatch.setattr(sources, "DEBIAN_KEYRING", tmp_path / "debian.asc")
+    monkeypatch.setenv("TIG_PI_DEBIAN_MIRROR", f"file://{tmp_path}/debian")
+
+
+@pytest.fixture
+def resolved(mirror, tmp_path):
+    """Name and version of Debian's packages that a feed gets."""
+
+    def resolve(*own: Path, status: str = "") -> dict[str, str]:
+        (tmp_path / "status").write_text(status)
+        packages = sources.with_dependencies(
+            ["broker"],
+            [deb.Package.read(path, "built", "test") for path in own],
+            "trixie",
+            "amd64",
+            tmp_path / "kept",
+            tmp_path / "work",
+            tmp_path / "status",
+        )
+        return {package.name: package.version for package in packages}
+
+    return resolve
+
+
+INSTALLED = (
+    "Package: {}\nVersion: {}\nArchitecture: amd64\nMaintainer: test\nDescription: test\nStatus: install ok installed\n"
+)
+
+
+def test_debian_s_packages_come_with_all_that_they_depend_on(resolved, tmp_path):
+    expected = {"broker": "2.0", "libbroker": "2.0", "openssl": "3.1"}
+    assert resolved() == expected
+    own = make_deb(tmp_path / "own", "node-red", Depends="nodejs (>= 18)")
+    assert resolved(own) == {**expected, "nodejs": "20"}
+
+
+def test_a_package_of_the_image_that_has_to_be_upgraded_is_in_the_feed(resolved, tmp_path):
+    """The library of the image is of another version than the manual beside it requires."""
+    status = (
+        INSTALLED.format("libbroker", "1.0")
+        + "\n"
+        + INSTALLED.format("broker-manual", "1.0")
+        + "Depends: libbroker (= 1.0)\n"
+    )
+    assert resolved(status=status)["broker-manual"] == "2.0"
+
+
+def test_a_package_that_debian_does_not_have_is_named(resolved, tmp_path):
+    with pytest.raises(deb.FeedError, match=r"lacks packages for amd64: node-red : Depends: nodejs \(>= 22\)"):
+        resolved(make_deb(tmp_path / "own", "node-red", Depends="nodejs (>= 22)"))
+
+
+def test_a_complete_feed_has_the_packages_that_the_roles_install():
+    """With both compilers of Mosquitto's plugin. Node.js comes with node-red, and the vendors' packages are in vendors.json."""
+    variables = {}
+    for role in ("base", "mosquitto", "backup"):
+        for part in ("defaults", "vars"):
+            variables |= yaml.safe_load((REPOSITORY / f"roles/{role}/{part}/main.yml").read_text())
+    tasks = [REPOSITORY / f"roles/lopy4/tasks/{name}.yml" for name in ("serial_host", "esptool")]
+    lopy4 = [task["ansible.builtin.apt"]["name"] for path in tasks for task in yaml.safe_load(path.read_text())[:1]]
+    wanted = {*variables["base_apt_packages"], *variables["backup_apt_packages"]}
+    wanted |= {name for names in lopy4 for name in ([names] if isinstance(names, str) else names)}
+    wanted |= {"mosquitto", *re.findall(r"'(gcc|tcc)'", variables["mosquitto_apt_packages"])}
+    assert {*feed.debian_packages("arm64"), *feed.debian_packages("armhf")} == wanted
+    assert "gcc" not in feed.debian_packages("arm64")
+    assert "tcc" not in feed.debian_packages("armhf")
+
+
+# Python packages
+
+
+def test_wheels_are_for_the_pi_and_for_computers_like_this_one():
+    assert wheels.targets("esptool", "bookworm", "arm64", "amd64") == [("aarch64", "3.11")]
+    controller = wheels.targets("python", "bookworm", "arm64", "amd64")
+    assert {machine for machine, _ in controller} == {"aarch64", "x86_64"}
+    assert ("x86_64", f"{sys.version_info[0]}.{sys.version_info[1]}") in controller
+    assert {machine for machine, _ in wheels.targets("python", "bookworm", "armhf", "amd64")} == {"x86_64"}
+
+
+def test_every_python_package_is_pinned_by_hash():
+    for lock in wheels.LOCKS.values():
+        entries = [entry for entry in re.split(r"\n(?=[a-z])", lock.read_text()) if not entry.startswith("#")]
+        assert all("--hash=sha256:" in entry for entry in entries)
+        assert {entry.partition("==")[0] for entry in entries} & set(wheels.BUILT) == (
+            set(wheels.BUILT) if "esptool" in lock.name else set()
+        )
+
+
 # Packages that are built here
 
 
@@ -444,6 +570,31 @@ def test_locked_version_is_kept_until_refresh(new_feed, vendor, tmp_path):
     assert lock["other"]["origin"] == "drop-in"
     assert by_name(new_feed(refresh=True).fill())["grafana"]["version"] == "12.3.0"
     assert [path.name for path in (tmp_path / "feed").glob("grafana*")] == ["grafana_12.3.0_amd64.deb"]
+
+
+def test_a_complete_feed_lists_wheels_and_debian_s_packages(new_feed, tmp_path, monkeypatch):
+    def download(lock, targets, directory, log):
+        directory.mkdir()
+        (directory / f"{lock.stem}-1.0-py3-none-any.whl").write_text("wheel")
+
+    def with_dependencies(names, own, *_):
+        assert {"chrony", "mine"} <= set(names)
+        assert {package.name for package in own} == {"grafana", "node-red"}
+        return [deb.Package.read(make_deb(tmp_path, name), "debian", "test") for name in ("chrony", "libchrony")]
+
+    monkeypatch.setattr(wheels, "download", download)
+    monkeypatch.setattr(feed, "with_dependencies", with_dependencies)
+    filling = new_feed()
+    filling.complete, filling.more = True, ("mine",)
+    lock = filling.fill()
+    assert set(by_name(lock)) == {"grafana", "node-red", "chrony", "libchrony"}
+    assert {entry["file"].split("/")[0] for entry in lock["python"]} == {"python", "esptool"}
+    for entry in lock["packages"] + lock["python"]:
+        assert entry["sha256"] == deb.sha256(tmp_path / "feed" / entry["file"])
+    assert "feed.lock.json" in (tmp_path / "feed/InRelease").read_text()
+    lock = new_feed().fill()
+    assert lock["python"] == []
+    assert not list((tmp_path / "feed").glob("*/*.whl"))
 
 
 def test_a_second_run_changes_nothing(new_feed, tmp_path, monkeypatch):

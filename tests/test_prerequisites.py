@@ -224,22 +224,53 @@ def test_cloud_init_never_runs_on_this_machine(machine):
     assert disabled < next(place for place, call in enumerate(calls) if "apt-get" in call and "install" in call)
 
 
-def test_packages_without_a_pinned_hash_are_not_installed(tmp_path):
-    (tmp_path / "bin").mkdir()
-    shutil.copy(REPOSITORY / "bin/venv", tmp_path / "bin")
-    wheel = tmp_path / "sample-1-py3-none-any.whl"
+def sample_wheel(directory) -> str:
+    """Write a wheel of package sample, and return its hash."""
     metadata = {"METADATA": "Metadata-Version: 2.1\nName: sample\nVersion: 1\n", "RECORD": ""}
     metadata["WHEEL"] = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    wheel = directory / "sample-1-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         for name, text in metadata.items():
             archive.writestr(f"sample-1.dist-info/{name}", text)
+    return sha256(wheel.read_bytes()).hexdigest()
 
-    def install(options: str) -> subprocess.CompletedProcess[str]:
-        (tmp_path / "lock.txt").write_text(f"sample @ file://{wheel} {options}\n")
-        environment = {**os.environ, "PYTHON": sys.executable}
+
+@pytest.fixture
+def install(tmp_path):
+    """Install the packages of a lock file into a new .venv."""
+
+    def run(lock: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        shutil.copy(REPOSITORY / "bin/venv", tmp_path / "bin")
+        (tmp_path / "lock.txt").write_text(f"{lock}\n")
+        environment = {**os.environ, "PYTHON": sys.executable, **variables}
         command = [tmp_path / "bin/venv", "lock.txt"]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
-    assert "Hashes are required" in install("").stderr
-    assert "DO NOT MATCH" in install(f"--hash=sha256:{'0' * 64}").stderr
-    assert install(f"--hash=sha256:{sha256(wheel.read_bytes()).hexdigest()}").returncode == 0
+    return run
+
+
+def test_packages_without_a_pinned_hash_are_not_installed(install, tmp_path):
+    digest = sample_wheel(tmp_path)
+    sample = f"sample @ file://{tmp_path}/sample-1-py3-none-any.whl"
+    assert "Hashes are required" in install(sample).stderr
+    assert "DO NOT MATCH" in install(f"{sample} --hash=sha256:{'0' * 64}").stderr
+    assert install(f"{sample} --hash=sha256:{digest}").returncode == 0
+
+
+@pytest.mark.parametrize("place", ["my feed/python", "feeds/trixie-arm64/python"])
+def test_packages_come_from_a_feed_without_internet(install, tmp_path, place):
+    (tmp_path / place).mkdir(parents=True)
+    lock = f"sample==1 --hash=sha256:{sample_wheel(tmp_path / place)}"
+    feed = {"TIG_PI_FEED": str(tmp_path / place.split("/")[0])}
+    assert install(lock, **feed).returncode == 0
+    # No index is asked.
+    missing = install(f"pip==1.0 --hash=sha256:{'0' * 64}", PIP_INDEX_URL="http://127.0.0.1:9/", **feed)
+    assert missing.returncode
+    assert "127.0.0.1" not in missing.stderr
+
+
+def test_a_feed_without_python_packages_is_named(install, tmp_path):
+    result = install("sample==1", TIG_PI_FEED=str(tmp_path / "none"))
+    assert result.returncode == 1
+    assert f"There is no feed with Python packages in {tmp_path}/none. Fill one with `make feed`" in result.stderr

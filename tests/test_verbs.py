@@ -158,6 +158,20 @@ class TestMakefile:
                 " --extra-vars replay_device='attic' replay_since='2026-07-12T14:40' replay_until=''",
             ),
             ("feed", "--inventory inventories/home playbooks/feed.yml"),
+            (
+                "feed FEED=/stick/feed",
+                "--inventory inventories/home playbooks/feed.yml --extra-vars feed_directory='/stick/feed'",
+            ),
+            (
+                "pi OFFLINE=1 INVENTORY=inventories/mine/ TIG_PI_CACHE=/cache",
+                "--inventory inventories/mine/ --extra-vars {\"site_offline\": true} --extra-vars site_feed='/cache/feed/mine'"
+                " playbooks/site.yml",
+            ),
+            (
+                "flash OFFLINE=1 FEED=/stick/feed",
+                "--inventory inventories/home --extra-vars {\"site_offline\": true} --extra-vars site_feed='/stick/feed'"
+                " playbooks/flash.yml",
+            ),
         ],
     )
     def test_a_verb_runs_its_playbook(self, copy, verb, arguments):

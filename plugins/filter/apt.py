@@ -5,7 +5,7 @@ from __future__ import annotations
 CHOSEN = "`apt upgrade` keeps to the version that the site has chosen."
 
 
-def apt_source(uri: str, suites: str, components: str, key: str) -> str:
+def apt_source(uri: str, suites: str, components: str, key: str, options: dict[str, str] | None = None) -> str:
     """The text of a file in /etc/apt/sources.list.d (sources.list(5), deb822-style format), with its own key.
 
     deb822_repository is not used, since it needs python3-debian on the host: check mode on an empty host could not show the
@@ -16,8 +16,9 @@ def apt_source(uri: str, suites: str, components: str, key: str) -> str:
         suites: separated by blanks; a path that ends in / for a flat repository.
         components: separated by blanks; "" for a flat repository.
         key: ASCII-armoured block of the one key that may sign it.
+        options: more fields, such as {"Check-Valid-Until": "no"}.
     """
-    fields = {"Types": "deb", "URIs": uri, "Suites": suites, "Components": components}
+    fields = {"Types": "deb", "URIs": uri, "Suites": suites, "Components": components} | (options or {})
     lines = [f"{name}: {value}" for name, value in fields.items() if value]
     # In a field of several lines, an empty one is a dot.
     lines += ["Signed-By:", *(f" {line or '.'}" for line in key.strip().splitlines())]

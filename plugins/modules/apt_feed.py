@@ -1,0 +1,179 @@
+#!/usr/bin/python
+"""Keep a copy of a feed on a host, and check that apt can install from it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: apt_feed
+short_description: Copy a feed, a signed apt repository in a directory, to a host without internet
+description:
+  - Before anything is copied, the feed is checked on the controller. It must be for the release and architecture of the host, its key must
+    have the recorded fingerprint, its files must be those that are listed in its signed index, and it must have the wanted packages.
+  - Then missing files are copied to the host. There apt verifies the signature, and simulates the installation of the wanted packages
+    from the feed alone. So a feed that lacks a package that another one depends on is refused before anything is changed.
+options:
+  src:
+    description: Directory of the feed on the controller, or the one above it, whose subdirectories are C(<release>-<architecture>).
+    type: str
+    required: true
+  dest:
+    description: Directory of the copy on the host. Packages that the feed does not list are removed from it.
+    type: str
+    required: true
+  fingerprint:
+    description: Fingerprint of the key that signs the feed, in hexadecimal; spaces are ignored.
+    type: str
+    required: true
+  release:
+    description: Code name of the host's Debian release.
+    type: str
+    required: true
+  architecture:
+    description: The host's architecture, with dpkg's name.
+    type: str
+    required: true
+  name:
+    description: Packages to install from the feed, in the syntax of apt-get install. Those that are installed already need not be in it.
+    type: list
+    elements: str
+    required: true
+attributes:
+  check_mode:
+    support: partial
+    description: Nothing is copied, so the signature is not verified and the installation not simulated.
+"""
+
+EXAMPLES = r"""
+- name: Copy the feed
+  tig_pi.stack.apt_feed:
+    src: /media/stick/feed
+    dest: /var/lib/tig-pi/feed
+    fingerprint: 0A1B2C3D4E5F60718293A4B5C6D7E8F901234567
+    release: trixie
+    architecture: arm64
+    name: [telegraf=1.39.3*, restic]
+  register: feed
+"""
+
+RETURN = r"""
+missing:
+  description: Files that were copied, or would be in check mode.
+  type: list
+  elements: str
+  returned: success
+source:
+  description: The apt source of the copy, as the text of a file in C(/etc/apt/sources.list.d). It ignores dates.
+  type: str
+  returned: success
+created:
+  description: When the feed was filled, in seconds since 1970.
+  type: int
+  returned: success
+"""
+
+import tarfile
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+class Copy:
+    """The copy of a feed on this host."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.path = Path(module.params["path"])
+        self.sizes: dict[str, int] = module.params["sizes"]
+
+    def missing(self) -> list[str]:
+        """Files that are not there, or in another size. All of the index if it is another one."""
+        signed = self.path / "InRelease"
+        is_same = signed.is_file() and signed.read_text(encoding="utf-8") == self.module.params["signature"]
+        index = [] if is_same else [name for name in self.sizes if not name.endswith((".deb", ".whl"))]
+        return [name for name, size in self.sizes.items() if name in index or not self.has(name, size)]
+
+    def has(self, name: str, size: int) -> bool:
+        path = self.path / name
+        return path.is_file() and path.stat().st_size == size
+
+    def extract(self, archive: str) -> None:
+        self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                if member.name not in self.sizes or not member.isfile():
+                    raise ValueError(f"the archive has {member.name}, which is no file of the feed")
+                target = self.path / member.name
+                target.parent.mkdir(mode=0o755, exist_ok=True)
+                part = target.with_name(f".{target.name}.new")
+                with part.open("wb") as file:
+                    source = tar.extractfile(member)
+                    while block := source.read(1 << 20):
+                        file.write(block)
+                part.chmod(0o644)
+                part.replace(target)
+        for path in (*self.path.glob("*.deb"), *self.path.glob("*/*.whl")):
+            if str(path.relative_to(self.path)) not in self.sizes:
+                path.unlink()
+
+    def check(self) -> None:
+        """Have apt verify the signature, and simulate the installation with the feed as its only source."""
+        work = Path(self.module.tmpdir) / "apt"
+        (work / "lists/partial").mkdir(parents=True)
+        (work / "feed.sources").write_text(self.module.params["source"], encoding="utf-8")
+        apt = [
+            "apt-get",
+            "--quiet",
+            f"--option=Dir::Etc::SourceList={work}/feed.sources",
+            "--option=Dir::Etc::SourceParts=-",
+            f"--option=Dir::State::Lists={work}/lists",
+            f"--option=Dir::Cache={work}",
+            "--option=APT::Update::Error-Mode=any",
+            "--option=APT::Sandbox::User=root",
+            "--option=DPkg::Lock::Timeout=300",
+        ]
+        self.run([*apt, "update"], "apt refuses the feed")
+        if self.module.params["name"]:
+            command = [*apt, "install", "--simulate", "--no-install-recommends", *self.module.params["name"]]
+            self.run(command, "apt cannot install all packages from the feed. It may lack some; fill it again")
+
+    def run(self, command: list[str], problem: str) -> None:
+        code, out, err = self.module.run_command(
+            command, environ_update={"LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+        )
+        if code:
+            (self.path / "InRelease").unlink()  # so that the next run checks it again
+            # apt explains broken dependencies on its output, and ends with the error.
+            details = [line.strip() for line in out.splitlines() if " : " in line or line.startswith("   ")]
+            self.module.fail_json(msg=f"{problem}: {' '.join([*details, err.strip()])}")
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "sizes": {"type": "dict", "required": True},
+            "signature": {"type": "str", "required": True},
+            "source": {"type": "str", "required": True},
+            "name": {"type": "list", "elements": "str", "required": True},
+            "archive": {"type": "path"},
+        },
+        supports_check_mode=True,
+    )
+    copy = Copy(module)
+    missing = copy.missing()
+    if module.check_mode or (missing and not module.params["archive"]):
+        module.exit_json(changed=bool(missing), missing=missing)
+    if module.params["archive"]:
+        try:
+            copy.extract(module.params["archive"])
+        except (OSError, ValueError, tarfile.TarError) as error:
+            module.fail_json(msg=f"The feed cannot be copied to {copy.path}: {error}")
+        if left := copy.missing():
+            module.fail_json(msg=f"The feed was not copied completely to {copy.path}: {', '.join(left)}")
+    if missing or module.params["name"]:
+        copy.check()
+    module.exit_json(changed=bool(missing), missing=missing)
+
+
+if __name__ == "__main__":
+    main()

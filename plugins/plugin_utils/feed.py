@@ -1,0 +1,120 @@
+"""A feed on the controller: whether it is complete, unchanged, and for a host. packaging/ fills it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from ansible.errors import AnsibleError
+from ansible_collections.tig_pi.stack.plugins.filter.openpgp import openpgp_keys
+
+LOCK = "feed.lock.json"
+# The files beside the packages, the signed one last.
+INDEX = ("feed.asc", "Packages", "Packages.gz", "Release", LOCK, "InRelease")
+# The directory with the packages of the controller, which a host does not need.
+CONTROLLER = "python/"
+
+
+class Feed:
+    """The feed in a directory, or in its subdirectory <release>-<architecture>."""
+
+    def __init__(self, directory: str, release: str, architecture: str) -> None:
+        above = Path(directory).expanduser()
+        self.directory = next(
+            path for path in (above / f"{release}-{architecture}", above) if path == above or path.is_dir()
+        )
+        self.release, self.architecture = release, architecture
+        try:
+            self.lock = json.loads((self.directory / LOCK).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise AnsibleError(
+                f"There is no feed for {release} on {architecture} in {above}. Fill one with "
+                f"`{self.command}`, and name its directory if it is elsewhere: FEED=/media/stick/feed."
+            ) from None
+        except (OSError, ValueError) as error:
+            raise AnsibleError(f"{self.directory / LOCK} cannot be read: {error}.") from error
+
+    @property
+    def command(self) -> str:
+        return f'make feed ARGS="-e feed_release={self.release} -e feed_architecture={self.architecture}"'
+
+    @property
+    def files(self) -> dict[str, dict]:
+        """The packages and wheels, by their paths in the feed."""
+        return {entry["file"]: entry for entry in self.lock["packages"] + self.lock.get("python", [])}
+
+    def verified(self, fingerprint: str) -> str:
+        """The key of the feed, after everything but its signature was verified, which apt does on the host."""
+        kind = (self.lock["release"], self.lock["architecture"])
+        if kind != (self.release, self.architecture):
+            raise AnsibleError(
+                f"The feed {self.directory} is for {' on '.join(kind)}, and the host has {self.release} on "
+                f"{self.architecture}. Fill one for it: {self.command}"
+            )
+        key = self._key(fingerprint)
+        signed = self._signed()
+        for name, (size, digest) in signed.items():
+            self._verify(name, size, digest)
+        for name, entry in self.files.items():
+            self._verify(name, entry["size"], entry["sha256"])
+        return key
+
+    def require(self, packages: list[str]) -> None:
+        """Fail if it lacks one of the packages, which are given as for apt: `name`, or `name=version` with * for the rest."""
+        versions: dict[str, list[str]] = {}
+        for entry in self.lock["packages"]:
+            versions.setdefault(entry["name"], []).append(entry["version"])
+        lacking = []
+        for package in packages:
+            name, _, pattern = package.partition("=")
+            if not any(fnmatchcase(version, pattern or "*") for version in versions.get(name, [])):
+                lacking.append(package + (f" (it has {', '.join(versions[name])})" if name in versions else ""))
+        if lacking:
+            raise AnsibleError(f"The feed {self.directory} lacks {', '.join(lacking)}. Fill it again: {self.command}")
+
+    def _key(self, fingerprint: str) -> str:
+        wanted = "".join(fingerprint.split()).upper()
+        keys = openpgp_keys(self._read("feed.asc"))
+        if wanted not in keys:
+            raise AnsibleError(
+                f"The feed {self.directory} is signed by the key {' and '.join(keys)}, and {wanted or 'none'} is expected. If you have "
+                "filled it with another computer, and the fingerprint is the one that `make feed` printed there, write it to "
+                "secrets/feed_fingerprint."
+            )
+        return keys[wanted]
+
+    def _signed(self) -> dict[str, tuple[int, str]]:
+        """Size and hash of the files that the signature covers."""
+        _, _, hashes = self._read("InRelease").partition("\nSHA256:\n")
+        lines = re.match(r"(?: .*\n)*", hashes)[0].splitlines()
+        found = {name: (int(size), digest) for digest, size, name in (line.split() for line in lines)}
+        if missing := {"Packages", LOCK} - set(found):
+            raise AnsibleError(
+                f"The signature of the feed {self.directory} does not cover {', '.join(sorted(missing))}. {self._again}"
+            )
+        return found
+
+    @property
+    def _again(self) -> str:
+        return f"Copy the feed again, or fill it again: {self.command}"
+
+    def _read(self, name: str) -> str:
+        try:
+            return (self.directory / name).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise AnsibleError(f"{name} of the feed {self.directory} cannot be read: {error}. {self._again}") from error
+
+    def _verify(self, name: str, size: int, digest: str) -> None:
+        path = self.directory / name
+        try:
+            with path.open("rb") as file:
+                same = path.stat().st_size == size and hashlib.file_digest(file, "sha256").hexdigest() == digest
+        except FileNotFoundError:
+            raise AnsibleError(f"The feed {self.directory} lacks the file {name}. {self._again}") from None
+        except OSError as error:
+            raise AnsibleError(f"{path} cannot be read: {error.strerror}. {self._again}") from error
+        if not same:
+            raise AnsibleError(f"{name} in the feed {self.directory} was changed after it was signed. {self._again}")

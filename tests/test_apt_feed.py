@@ -1,0 +1,196 @@
+"""A feed for a Pi without internet is checked on the controller, copied, and checked by apt before anything is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import deb
+import pytest
+import repository
+from ansible.errors import AnsibleError
+from ansible_collections.tig_pi.stack.plugins.filter.apt import apt_source
+from ansible_collections.tig_pi.stack.plugins.filter.openpgp import openpgp_fingerprint
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.feed import CONTROLLER, INDEX, Feed
+from project import REPOSITORY
+from test_feed import make_deb
+from wheels import Wheel
+
+NO_DATES = {"Check-Valid-Until": "no", "Check-Date": "no"}
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory) -> repository.SigningKey:
+    key = repository.SigningKey(tmp_path_factory.mktemp("key"))
+    key.ensure()
+    return key
+
+
+@pytest.fixture
+def published(tmp_path, key) -> Path:
+    """The directory of a feed: server, which depends on library, and wheels of the controller and of esptool."""
+    made = [make_deb(tmp_path, "server", "2.1", Depends="library"), make_deb(tmp_path, "library")]
+    packages = [deb.Package.read(path, "built", "test") for path in made]
+    for directory in ("python", "esptool"):
+        wheel = tmp_path / f"one-1.0-py3-none-{directory}.whl"
+        wheel.write_text(directory)
+        packages.append(Wheel.of(wheel, directory))
+    repository.publish(tmp_path / "feed", packages, key, "trixie", "amd64", "")
+    return tmp_path / "feed"
+
+
+@pytest.fixture
+def fingerprint(published) -> str:
+    return openpgp_fingerprint((published / "feed.asc").read_text())
+
+
+def opened(published: Path, release: str = "trixie", architecture: str = "amd64") -> Feed:
+    return Feed(str(published), release, architecture)
+
+
+# On the controller
+
+
+def test_a_good_feed_is_accepted(published, fingerprint):
+    feed = opened(published)
+    assert openpgp_fingerprint(feed.verified(fingerprint)) == fingerprint
+    feed.require(["server", "server=2.*", "library=*"])
+
+
+def test_feeds_for_several_kinds_of_pi_in_one_directory(published, fingerprint, tmp_path):
+    (tmp_path / "stick").mkdir()
+    published.rename(tmp_path / "stick/trixie-amd64")
+    opened(tmp_path / "stick").verified(fingerprint)
+    with pytest.raises(AnsibleError, match="no feed for bookworm on armhf"):
+        opened(tmp_path / "stick", "bookworm", "armhf")
+
+
+@pytest.mark.parametrize(("release", "architecture"), [("bookworm", "amd64"), ("trixie", "arm64")])
+def test_a_feed_for_another_host_is_refused(published, fingerprint, release, architecture):
+    message = f"is for trixie on amd64, and the host has {release} on {architecture}.*feed_architecture={architecture}"
+    with pytest.raises(AnsibleError, match=message):
+        opened(published, release, architecture).verified(fingerprint)
+
+
+@pytest.mark.parametrize(
+    "name", ["server_2.1_amd64.deb", "python/one-1.0-py3-none-python.whl", "Packages", "feed.lock.json"]
+)
+def test_a_changed_file_is_named(published, fingerprint, name):
+    content = (published / name).read_bytes()
+    (published / name).unlink()  # it may be a hard link
+    (published / name).write_bytes(
+        content.replace(b'"2.1"', b'"2.2"') if name.endswith("json") else content[:-1] + b"!"
+    )
+    with pytest.raises(AnsibleError, match=f"{re.escape(name)} in the feed .* was changed after it was signed"):
+        opened(published).verified(fingerprint)
+
+
+def test_a_missing_file_is_named(published, fingerprint):
+    (published / "library_1.0_amd64.deb").unlink()
+    with pytest.raises(AnsibleError, match=r"lacks the file library_1\.0_amd64\.deb"):
+        opened(published).verified(fingerprint)
+
+
+@pytest.mark.parametrize("expected", ["", "AB" * 20])
+def test_a_feed_that_somebody_else_signed_is_refused(published, expected):
+    with pytest.raises(AnsibleError, match=f"is signed by the key .*, and {expected or 'none'} is expected"):
+        opened(published).verified(expected)
+
+
+def test_missing_packages_and_versions_are_named(published):
+    with pytest.raises(AnsibleError, match=r"lacks restic, server=3\.\* \(it has 2\.1\)\. Fill it again: make feed"):
+        opened(published).require(["restic", "server=3.*", "library"])
+
+
+# On the host, with its apt
+
+
+@pytest.fixture
+def copied(published, tmp_path, fingerprint):
+    """Run the module as the action does, on this machine: missing files are in a tar file."""
+
+    def run(*names: str, sent: tuple[str, ...] | None = None, check: bool = False) -> dict:
+        target = tmp_path / "copy"
+        files = [name for name in opened(published).files if not name.startswith(CONTROLLER)] + list(INDEX)
+        with tarfile.open(tmp_path / "feed.tar", "w") as tar:
+            for name in files if sent is None else sent:
+                tar.add(published / name, arcname=name)
+        key = opened(published).verified(fingerprint) if sent is None else (published / "feed.asc").read_text()
+        arguments = {
+            "path": str(target),
+            "sizes": {name: (published / name).stat().st_size for name in files},
+            "signature": (published / "InRelease").read_text(),
+            "source": apt_source(f"file://{target}", "./", "", key, NO_DATES),
+            "name": names,
+            "archive": str(tmp_path / "feed.tar"),
+            "_ansible_check_mode": check,
+            "_ansible_remote_tmp": str(tmp_path),
+        }
+        result = subprocess.run(
+            [sys.executable, REPOSITORY / "plugins/modules/apt_feed.py"],
+            input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
+            env=os.environ | {"_ANSIBLE_PROFILE": "legacy"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.stdout, result.stderr
+        return json.loads(result.stdout)
+
+    return run
+
+
+def test_a_feed_is_copied_once_without_what_only_the_controller_needs(copied, tmp_path):
+    result = copied("server=2.*")
+    assert result["changed"], result
+    assert (tmp_path / "copy/esptool/one-1.0-py3-none-esptool.whl").exists()
+    assert not (tmp_path / "copy/python").exists()
+    assert copied("server")["changed"] is False
+    (tmp_path / "copy/library_1.0_amd64.deb").unlink()
+    assert copied("server")["missing"] == ["library_1.0_amd64.deb"]
+
+
+def test_check_mode_copies_nothing(copied, tmp_path):
+    assert copied("server", check=True)["changed"]
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_feed_that_lacks_a_dependency_is_refused_before_anything_is_installed(copied, published, tmp_path, key):
+    server = deb.Package.read(published / "server_2.1_amd64.deb", "built", "test")
+    repository.publish(published, [server], key, "trixie", "amd64", "")
+    result = copied("server")
+    assert result["failed"]
+    assert re.search(
+        r"It may lack some; fill it again: .*server : Depends: library but it is not installable", result["msg"]
+    )
+    # It is checked again, although nothing has to be copied any more.
+    assert copied("server")["failed"]
+
+
+def test_a_feed_with_an_invalid_signature_is_refused(copied, published):
+    release = published / "InRelease"
+    release.write_text(release.read_text().replace("Label: tig-pi feed", "Label: tig-pi food"))
+    for _ in range(2):
+        result = copied()
+        assert result["failed"]
+        assert "apt refuses the feed" in result["msg"]
+
+
+def test_a_copy_has_no_other_files(copied, published, tmp_path):
+    (published / "evil").write_text("x")
+    result = copied("server", sent=("evil",))
+    assert "the archive has evil, which is no file of the feed" in result["msg"]
+    assert not (tmp_path / "copy/evil").exists()
+
+
+def test_packages_that_the_feed_no_longer_has_are_removed_from_the_copy(copied, published, tmp_path, key):
+    copied("server")
+    kept = deb.Package.read(published / "library_1.0_amd64.deb", "built", "test")
+    repository.publish(published, [kept], key, "trixie", "amd64", "")
+    assert copied("library")["changed"]
+    assert [path.name for path in (tmp_path / "copy").glob("*.deb")] == ["library_1.0_amd64.deb"]
