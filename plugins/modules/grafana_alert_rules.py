@@ -89,7 +89,6 @@ class Grafana:
         if rule is None:
             return "Grafana does not have this rule"
         own = {key: rule[key] for key in ("title", "condition", "data")}
-        own |= {"no_data_state": "NoData", "exec_err_state": "Error"}
         body = {"rule": {"grafana_alert": own}, "folderUid": rule["folderUID"]}
         try:
             alerts = self.request("/api/v1/rule/test/grafana", body)
