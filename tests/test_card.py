@@ -126,6 +126,8 @@ GOOD = {
     "authorized_keys": [KEY],
     "wifi": {"ssid": "home", "country": "SE"},
     "wifi_password": "long enough",
+    "release": "trixie",
+    "user_data": {},
 }
 
 
@@ -157,6 +159,10 @@ class TestVariables:
             ({"wifi": {"ssid": "x", "country": "Sweden"}}, "card_wifi.country"),
             ({"wifi_password": "short"}, "card_wifi_password has 5 characters"),
             ({"wifi_password": "x" * 64}, "card_wifi_password has 64 characters"),
+            (
+                {"release": "bookworm", "user_data": {"keyboard": {}}},
+                "card_user_data is for cloud-init, which bookworm",
+            ),
         ],
     )
     def test_that_are_wrong_are_named_without_secrets(self, wrong, words):
@@ -232,6 +238,15 @@ class TestFiles:
         assert failed["msg"] == "The card has no file user-data on its boot partition: use a newer image."
         assert sha256(old) == before
 
+    def test_parameters_of_the_kernel_are_added_or_replaced(self, card):
+        before = blank_card.FILES["cmdline.txt"].strip()
+        assert module(card, kernel_parameters=["systemd.run=/a", "x.y=SE"])["changed"]
+        done = module(card, kernel_parameters=["systemd.run=/b"])
+        assert blank_card.read(card)["cmdline.txt"].decode() == f"{before} x.y=SE systemd.run=/b\n"
+        (diff,) = done["diff"]
+        assert diff["after"] == f"{before} x.y=SE systemd.run=/b\n"
+        assert not module(card, kernel_parameters=["systemd.run=/b"])["changed"]
+
     def test_that_are_not_valid_are_refused(self, card):
         before = sha256(card)
         schema = {
@@ -286,10 +301,12 @@ class TestImage:
         planned = module(target, image=compressed, image_sha256=sha256(compressed), check=True)
         assert planned["overwrites"][0] == f"Everything on {target} (58.7 MB):"
         assert target.read_bytes()[:6] == b"photos"
-        assert module(target, image=compressed, image_sha256=sha256(compressed))["changed"]
+        done = module(target, image=compressed, image_sha256=sha256(compressed), kernel_parameters=["quiet"])
+        assert done["changed"]
         there = blank_card.read(target)
         assert there["user-data"].decode() == FILES["user-data"]
         assert there["config.txt"].decode() == blank_card.FILES["config.txt"]
+        assert there["cmdline.txt"].decode() == blank_card.FILES["cmdline.txt"].replace("\n", " quiet\n")
 
     def test_that_is_not_compressed_is_written_too(self, blank, target):
         assert module(target, image=blank, image_sha256=sha256(blank).upper())["changed"]
@@ -391,6 +408,24 @@ class TestPlaybook:
             check=True,
         ).stdout.strip()
         assert (inventory.parent / "known_hosts").read_text() == f"raspberrypi.local {public}\n"
+
+    def test_writes_a_script_instead_for_bookworm(self, inventory, card):
+        wifi = {"ssid": "Mats’ nät", "country": "SE"}
+        variables = {"card_path": str(card), "card_consent": True, "card_release": "bookworm", "card_wifi": wifi}
+        variables |= {"card_wifi_password": " back\\slash 'quote'"}
+        done = self.play(inventory, **variables)
+        assert done.returncode == 0, done.stdout
+        assert "slash" not in done.stdout
+        there = {name: content.decode() for name, content in blank_card.read(card).items()}
+        assert there["user-data"] == blank_card.FILES["user-data"]
+        script = there["firstrun.sh"]
+        assert f"\n{KEY}\n" in script
+        assert f"ssid={';'.join(str(byte) for byte in wifi['ssid'].encode())};\n" in script
+        assert "psk=\\sback\\\\slash 'quote'\n" in script
+        words = there["cmdline.txt"].split()
+        assert words[: len(blank_card.FILES["cmdline.txt"].split())] == blank_card.FILES["cmdline.txt"].split()
+        assert {"systemd.run=/boot/firmware/firstrun.sh", "cfg80211.ieee80211_regdom=SE"} <= set(words)
+        assert "changed=0" in self.play(inventory, **variables).stdout
 
     def test_names_a_host_that_the_inventory_does_not_have(self, inventory, card):
         failed = self.play(inventory, "--limit=attic", card_path=str(card), card_consent=True)

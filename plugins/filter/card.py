@@ -85,7 +85,12 @@ def _wifi(card: Mapping) -> Iterable[str]:
         )
 
 
-CHECKS = (_path, _host, _account, _wifi)
+def _release(card: Mapping) -> Iterable[str]:
+    if card["release"] != "trixie" and card["user_data"]:
+        yield f"card_user_data is for cloud-init, which {card['release']} does not have: remove it, or use trixie (card_release)."
+
+
+CHECKS = (_path, _host, _account, _wifi, _release)
 
 
 def card_hostname(address: str, name: str) -> str:

@@ -40,6 +40,11 @@ options:
     description: Files that the boot partition must have already, by name, with what it means if one is missing.
     type: dict
     default: {}
+  kernel_parameters:
+    description: Parameters of the kernel in C(cmdline.txt), which keeps its other ones.
+    type: list
+    elements: str
+    default: []
   max_size_gb:
     description: Size of the largest disk that is taken for a card.
     type: int
@@ -83,6 +88,7 @@ from ansible_collections.tig_pi.stack.plugins.module_utils.card.image import Ima
 from ansible_collections.tig_pi.stack.plugins.module_utils.card.programs import CardProblem, size_text
 
 GB = 10**9
+COMMAND_LINE = "cmdline.txt"
 
 
 class Card:
@@ -178,6 +184,16 @@ def validate(files: dict[str, str], commands: dict[str, str], secret: Iterable[s
                 raise CardProblem(f"{name} is not valid: {reason}") from None
 
 
+def with_parameters(partition, files: dict[str, str], parameters: list[str]) -> dict[str, str]:
+    """The files, and the kernel's command line if it gets parameters."""
+    if not parameters:
+        return files
+    names = {parameter.partition("=")[0] for parameter in parameters}
+    present = text(partition.read(COMMAND_LINE)).split()
+    kept = [word for word in present if word.partition("=")[0] not in names]
+    return {**files, COMMAND_LINE: " ".join([*kept, *parameters]) + "\n"}
+
+
 def text(content: bytes | None) -> str:
     return "" if content is None else content.decode(errors="replace")
 
@@ -188,10 +204,11 @@ def differences(partition, files: dict[str, str]) -> dict[str, bytes | None]:
     return {name: present[name] for name, content in files.items() if present[name] != content.encode()}
 
 
-def write_files(card: Card, files: dict[str, str], required: dict[str, str]) -> None:
+def write_files(card: Card, files: dict[str, str], wanted: dict) -> None:
     """Write the files, then read them back and compare."""
     partition = card.boot_partition()
-    check_required(partition, required)
+    check_required(partition, wanted["required_files"])
+    files = with_parameters(partition, files, wanted["kernel_parameters"])
     for name in differences(partition, files):
         partition.write(name, files[name].encode())
     if wrong := differences(card.boot_partition(), files):
@@ -212,6 +229,7 @@ def run(module: AnsibleModule) -> dict:
     else:
         partition = card.boot_partition()
         check_required(partition, wanted["required_files"])
+        files = with_parameters(partition, files, wanted["kernel_parameters"])
         overwrites = []
     differing = differences(partition, files)
     if differing:
@@ -220,16 +238,16 @@ def run(module: AnsibleModule) -> dict:
         )
     if not module.check_mode and (image or differing):
         if card.is_directory:
-            write_files(card, files, wanted["required_files"])
+            write_files(card, files, wanted)
         else:
             with card.claimed() as file:
                 if image:
                     image.write(file)
-                write_files(card, files, wanted["required_files"])
+                write_files(card, files, wanted)
     shown = [
-        {"before_header": name, "after_header": name, "before": text(differing[name]), "after": wanted["files"][name]}
+        {"before_header": name, "after_header": name, "before": text(differing[name]), "after": files[name]}
         for name in differing
-        if name in wanted["files"]
+        if name not in wanted["secret_files"]
     ]
     return {"changed": bool(image or differing), "overwrites": overwrites, "diff": shown}
 
@@ -244,6 +262,7 @@ def main() -> None:
             "secret_files": {"type": "dict", "default": {}, "no_log": True},
             "validate": {"type": "dict", "default": {}},
             "required_files": {"type": "dict", "default": {}},
+            "kernel_parameters": {"type": "list", "elements": "str", "default": []},
             "max_size_gb": {"type": "int", "default": 300},
         },
         required_by={"image": ["image_sha256"]},

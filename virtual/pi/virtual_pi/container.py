@@ -27,6 +27,10 @@ FEED_FILES = {"feed.asc": "feed.asc", "feed.lock": "feed.lock.json"}  # file in 
 # Others are what root can do on a Pi: firewall, ping, audit, reading the memory map of a process.
 # Not SYS_TIME, because containers share this machine's clock.
 CAPABILITIES = "SYS_ADMIN,NET_ADMIN,NET_RAW,SYS_PTRACE,SYS_NICE,IPC_LOCK,AUDIT_WRITE"
+# As the boot loader does: systemd gets the kernel parameters of the boot partition, and starts.
+INIT = """if [ -s /boot/firmware/cmdline.txt ]; then export SYSTEMD_PROC_CMDLINE="$(cat /boot/firmware/cmdline.txt)"; fi
+exec /sbin/init"""
+REBOOTS = 3  # how often it may reboot itself while it boots
 
 
 class Pi:
@@ -90,6 +94,9 @@ class Pi:
             *[f"--label={LABEL}.{key}={value}" for key, value in labels.items()],
             *[f"--publish=127.0.0.1:{here}:{guest}" for guest, here in ports.items()],
             image.tag,
+            "sh",
+            "-c",
+            INIT,
         )
         self.podman.run("cp", "-", f"{self.name}:/", data=self.ssh.identity())
         description = {
@@ -121,19 +128,28 @@ class Pi:
         return not ((self.state / f"{self.alias}.json").is_file() and self.ssh.has_keys)
 
     def start(self, timeout: float) -> None:
-        """Start the container and wait until it has booted."""
+        """Start the container and wait until it has booted. If it reboots itself meanwhile, start it again."""
+        for _ in range(1 + REBOOTS):
+            if self._boots(timeout):
+                return
+            if (
+                self.podman.run("inspect", "--format={{.State.Status}} {{.State.ExitCode}}", self.name).strip()
+                != "exited 0"
+            ):
+                break
+        jobs = self.podman.run("exec", self.name, "systemctl", "list-jobs", "--no-legend", check=False).strip()
+        logs = self.podman.run("logs", "--tail=20", self.name, check=False).strip()
+        why = f"pending jobs: {jobs}" if jobs else "the container has stopped"
+        raise Failure(f"{self.name} has not booted within {timeout:.0f} s; {why}\n{logs}".rstrip())
+
+    def _boots(self, timeout: float) -> bool:
         with Boot(self.boot_folder) as boot:
             self.podman.run("start", self.name)
             watch = [*self.podman.prefix, "podman", "wait", self.name]
             with subprocess.Popen(watch, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as watcher:
                 booted = boot.wait(timeout, watcher.stdout)
                 watcher.terminate()
-        if booted:
-            return
-        jobs = self.podman.run("exec", self.name, "systemctl", "list-jobs", "--no-legend", check=False).strip()
-        logs = self.podman.run("logs", "--tail=20", self.name, check=False).strip()
-        why = f"pending jobs: {jobs}" if jobs else "the container has stopped"
-        raise Failure(f"{self.name} has not booted within {timeout:.0f} s; {why}\n{logs}".rstrip())
+        return booted
 
     def reboot(self, timeout: float) -> None:
         self.ssh.hang_up(self.name)
