@@ -12,7 +12,7 @@ cache = $(or $(TIG_PI_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tig-pi)
 offline = $(if $(OFFLINE),--extra-vars '{"site_offline": true}' --extra-vars "site_feed='$(feed)'")
 
 # Default inventory: for verbs that change something, your Pi's; for those that only read, the demo's while it runs.
-pi device flash format repair backup restore rebuild replay drill backup-timer drill-timer feed card: INVENTORY ?= inventories/home
+pi device flash format repair backup restore rebuild upgrade replay drill backup-timer drill-timer feed card: INVENTORY ?= inventories/home
 status verify: INVENTORY ?= $(if $(wildcard $(demo)/.virtual/pi.json),$(demo),inventories/home)
 
 # Options of restore and rebuild.
@@ -34,7 +34,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONDONTWRITEBYTECODE :=
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help help-text demo card pi device flash format repair backup restore rebuild replay drill backup-timer drill-timer recover status verify fault feed check test bench clean image demo-feed
+.PHONY: help help-text demo card pi device flash format repair backup restore rebuild upgrade replay drill backup-timer drill-timer recover status verify fault feed check test bench clean image demo-feed
 
 help:
 	@text="$$($(MAKE) --silent help-text)"; trap '' PIPE; echo "$$text" 2>/dev/null || : # no error with `make | head`
@@ -89,6 +89,9 @@ restore: .venv/.controller ## restore the newest backup (FROM=target, ARCHIVE=id
 rebuild: .venv/.controller ## take a blank or wiped Pi back to what it was: pi, restore, replay, verify, flash (options of restore; HOST_KEY=SHA256:…)
 	@bin/rebuild $(INVENTORY) $(if $(ASK),--ask-pass --ask-become-pass) $(offline) $(which_backup) \
 	  $(if $(HOST_KEY),--extra-vars reach_host_key=$(HOST_KEY)) $(ARGS)
+
+upgrade: .venv/.controller ## back up, apply new versions and settings, verify; if anything fails, go back to the old ones with the data of before
+	@bin/upgrade $(INVENTORY) $(if $(ASK),--ask-pass --ask-become-pass) $(offline) $(ARGS)
 
 replay: .venv/.controller ## have sensor nodes send readings again (SINCE=36h UNTIL="2026-07-12 14:40" DEVICE=matslopy4; default: all since the restored backup)
 	@$(play) playbooks/replay.yml --extra-vars "replay_device='$(DEVICE)' replay_since='$(SINCE)' replay_until='$(UNTIL)'" $(ARGS)

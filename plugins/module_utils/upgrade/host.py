@@ -1,0 +1,263 @@
+"""The state of an upgrade on this host, so that it can be completed or undone whenever it was interrupted.
+
+    begun ──▶ verified
+      └─────▶ reverting ──▶ reverted
+
+Each step may be repeated, and is recorded once all of it is on the card.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.client import NO_PROXY
+from ansible_collections.tig_pi.stack.plugins.module_utils.upgrade import files, packages, points
+from ansible_collections.tig_pi.stack.plugins.module_utils.upgrade.packages import Failure, run
+
+STATE = Path("/var/lib/tig-pi/upgrade")
+HOOK = Path("/etc/apt/apt.conf.d/90tig-pi-upgrade")
+# Bytes that stay free on the card.
+RESERVE = 200 * 10**6
+# A database with years of data takes minutes to open.
+SECONDS_TO_ANSWER = 900
+
+
+class Upgrade:
+    """The way back of an upgrade, and how far it is."""
+
+    def __init__(self) -> None:
+        self.kept, self.points = STATE / "kept", STATE / "points"
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """After a call that still runs, since its controller was killed."""
+        STATE.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (STATE / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    @staticmethod
+    def read() -> dict:
+        with contextlib.suppress(OSError, ValueError):
+            return json.loads((STATE / "upgrade.json").read_bytes())
+        return {"state": "none", "id": ""}
+
+    @staticmethod
+    def write(about: dict) -> dict:
+        os.sync()
+        staged = STATE / ".upgrade.json"
+        with staged.open("w") as file:
+            json.dump(about, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(staged, STATE / "upgrade.json")
+        os.sync()
+        return about
+
+    def begin(self, identifier: str, services: list[dict], unmanaged: list[str]) -> dict:
+        """Keep settings, data, for which the services pause, and packages: those that are installed without apt now, others by apt.
+
+        An upgrade that was interrupted goes on.
+
+        Args:
+            services: each with its `unit` and its directories `data`, and `package` if its data is to be put back only with that package.
+        """
+        about = self.read()
+        if about["state"] == "reverting":
+            raise Failure("going back from an earlier upgrade was interrupted")
+        if about["state"] == "begun":
+            packages.complete()
+            self._start(about["services"])
+            return about
+        directories = [path for one in services for path in map(Path, one["data"]) if path.is_dir()]
+        self._forget()
+        for replaced in STATE.glob("replaced-*"):
+            shutil.rmtree(replaced)
+        self._require_room(directories)
+        try:
+            return self.write(self._keep(identifier, services, unmanaged, directories))
+        except BaseException:
+            self._forget()
+            raise
+        finally:
+            self._start(services)
+
+    def _keep(self, identifier: str, services: list[dict], unmanaged: list[str], directories: list[Path]) -> dict:
+        self.kept.mkdir()
+        before = packages.installed()
+        for name in before:
+            if name.split(":")[0] in unmanaged:
+                packages.keep(name, self.kept / packages.KEPT)
+        files.keep_settings(self.kept / "settings")
+        self._have_apt_keep_packages()
+        begun = time.time() - 1
+        self._stop(services)
+        for directory in directories:
+            files.copy(directory, self._kept(directory))
+        return {"id": identifier, "state": "begun", "begun": begun, "packages": before, "services": services}
+
+    def _require_room(self, directories: list[Path]) -> None:
+        for directory in directories:
+            files.require_own_file_system(directory)
+        wanted = sum(map(files.size, directories)) + RESERVE
+        free = shutil.disk_usage(STATE).free
+        if free < wanted:
+            text = f"the way back takes {wanted / 1e6:.0f} MB on the card, of which {free / 1e6:.0f} MB are free"
+            raise Failure(text)
+
+    def _kept(self, directory: Path) -> Path:
+        return self.kept / "data" / directory.relative_to("/")
+
+    def _have_apt_keep_packages(self) -> None:
+        """Have apt keep each package before it changes it, by a program that works without Ansible."""
+        program = self.kept / "keep-packages"
+        program.write_text(f"#!/usr/bin/python3\n{packages.__loader__.get_source(packages.__name__)}")
+        program.chmod(0o755)
+        HOOK.write_text(f'DPkg::Pre-Install-Pkgs {{ "{program}"; }};\nDPkg::Tools::Options::{program}::Version "3";\n')
+
+    def _forget(self) -> None:
+        """Remove what was kept. The hook first: without its program, apt fails."""
+        HOOK.unlink(missing_ok=True)
+        for directory in (self.kept, self.points):
+            shutil.rmtree(directory, ignore_errors=True)
+
+    @staticmethod
+    def _enabled(services: list[dict]) -> list[str]:
+        """The units of services that are enabled on this host."""
+        units = [one["unit"] for one in services]
+        return [unit for unit in units if run("systemctl", "is-enabled", unit, check=False).returncode == 0]
+
+    def _stop(self, services: list[dict]) -> None:
+        if units := self._enabled(services):
+            run("systemctl", "stop", *units)
+
+    def _start(self, services: list[dict]) -> list[str]:
+        """Start the services; what is wrong with those that do not start."""
+        run("systemctl", "daemon-reload")
+        units = self._enabled(services)
+        if not units:
+            return []
+        run("systemctl", "reset-failed", *units, check=False)
+        run("systemctl", "start", *units, check=False)
+        return [
+            f"{unit} does not start: sudo journalctl --unit={unit}"
+            for unit in units
+            if run("systemctl", "is-active", unit, check=False).returncode
+        ]
+
+    def end(self) -> dict:
+        """Remove what was kept: the new versions are verified."""
+        about = self.read()
+        if about["state"] != "begun":
+            return about
+        before, now = about.pop("packages"), packages.installed()
+        del about["services"]
+        names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        about["lines"] = [
+            f"{name.split(':')[0]}: {before.get(name, 'not installed')} → {now.get(name, 'removed')}" for name in names
+        ]
+        self.write({**about, "state": "verified", "ended": time.time()})
+        self._forget()
+        return self.read()
+
+    def revert(self, influxdb: dict) -> dict:
+        """Put packages, settings and data back, and add what the database has received meanwhile.
+
+        Args:
+            influxdb: `url`, `user` and `password` of an administrator, its directory `data`, and a measurement that is `ignored`; {} if
+                this host has no database.
+        """
+        about = self.read()
+        if about["state"] not in ("begun", "reverting"):
+            return about
+        about["state"] = "reverting"
+        done = about.setdefault("done", {})
+        self.write(about)
+        for step in (self._export, self._packages, self._settings, self._data, self._add):
+            if step.__name__ not in done:
+                done[step.__name__] = step(about, influxdb)
+                self.write(about)
+        about["lines"] = [line for lines in done.values() for line in lines]
+        about["problems"] = about.get("problems", [])
+        for used in ("packages", "services", "done"):
+            del about[used]
+        self.write({**about, "state": "reverted", "ended": time.time()})
+        self._forget()
+        return self.read()
+
+    def _replaced(self, about: dict) -> Path:
+        return STATE / f"replaced-{about['id']}"
+
+    def _export(self, about: dict, influxdb: dict) -> list[str]:
+        """Read the points that arrived meanwhile with the program that wrote them."""
+        self._stop(about["services"])
+        if not influxdb:
+            return []
+        try:
+            points.export(Path(influxdb["data"]), about["begun"], self.points)
+        except (Failure, OSError) as failure:
+            shutil.rmtree(self.points, ignore_errors=True)
+            self._lack(about, f"points that were received during the upgrade cannot be read: {failure}")
+        return []
+
+    def _lack(self, about: dict, text: str) -> None:
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(about["begun"]))
+        hint = f'`make replay SINCE="{since}"` has the nodes send them again; the database of meanwhile is in {self._replaced(about)}'
+        about.setdefault("problems", []).append(f"{text}. {hint}")
+
+    def _packages(self, about: dict, influxdb: dict) -> list[str]:
+        # Not for the packages that are put back now.
+        HOOK.unlink(missing_ok=True)
+        return packages.put_back(self.kept / packages.KEPT, about["packages"])
+
+    def _settings(self, about: dict, influxdb: dict) -> list[str]:
+        count = files.put_settings_back(self.kept / "settings", self._replaced(about))
+        return [f"put {count} files of settings back"]
+
+    def _data(self, about: dict, influxdb: dict) -> list[str]:
+        self._stop(about["services"])  # those that packages or a power cut have started
+        lines = []
+        changed = {line.split()[1] for line in about["done"]["_packages"]}
+        for service in about["services"]:
+            if service["package"] and service["package"] not in changed:
+                continue
+            for directory in map(Path, service["data"]):
+                if self._kept(directory).is_dir():
+                    replaced = self._replaced(about) / directory.relative_to("/")
+                    files.put_back(directory, self._kept(directory), replaced)
+                    lines.append(f"put {directory} back; what was there is in {replaced}")
+        return lines
+
+    def _add(self, about: dict, influxdb: dict) -> list[str]:
+        about["problems"] = about.get("problems", []) + self._start(about["services"])
+        if not self.points.is_dir():
+            return []
+        try:
+            self._wait(influxdb)
+            return list(points.add(self.points, influxdb))
+        except Failure as failure:
+            kept = self._replaced(about) / "points"
+            shutil.move(self.points, kept)
+            self._lack(about, f"{failure}. They are in {kept}")
+        return []
+
+    @staticmethod
+    def _wait(influxdb: dict) -> None:
+        """Wait until the database answers."""
+        deadline = time.monotonic() + SECONDS_TO_ANSWER
+        while True:
+            try:
+                NO_PROXY.open(f"{influxdb['url']}/ping", timeout=10).close()
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise Failure(f"InfluxDB does not answer: {error}") from error
+                time.sleep(0.5)
+            else:
+                return

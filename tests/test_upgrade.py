@@ -1,0 +1,224 @@
+"""The way back of an upgrade: what is kept, and what becomes of it. Scenario `upgrade` tests it with packages and services."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path
+
+import pytest
+from ansible_collections.tig_pi.stack.plugins.module_utils.upgrade import files, host, packages, points
+
+# What apt 3.0 passes to a hook in version 3, without most of its configuration.
+FROM_APT = """VERSION 3
+APT::Architecture=arm64
+Dir::Cache=var/cache/apt
+
+influxdb-client 1.6.7~rc0-2+b12 arm64 none > - - none **REMOVE**
+influxdb 1.6.7~rc0-2+b12 arm64 none < 1.13.2-1 arm64 none /var/cache/apt/archives/influxdb_1.13.2-1_arm64.deb
+node-red 4.1.15-1 all none < 4.2.0-1 all none /var/cache/apt/archives/node-red_4.2.0-1_all.deb
+musl - - none < 1.2.5-3 arm64 same /var/cache/apt/archives/musl_1.2.5-3_arm64.deb
+influxdb 1.6.7~rc0-2+b12 arm64 none < 1.13.2-1 arm64 none **CONFIGURE**
+"""
+
+
+def test_apt_s_hook_keeps_what_is_replaced_or_removed():
+    names = list(packages.changed(FROM_APT.splitlines(keepends=True)))
+    assert names == ["influxdb-client:arm64", "influxdb:arm64", "node-red:all"]
+
+
+def test_a_kept_package_is_the_installed_one(tmp_path):
+    """A package of this machine, packed again."""
+    packages.keep("dpkg:" + packages.run("dpkg", "--print-architecture").stdout.strip(), tmp_path)
+    (kept,) = tmp_path.iterdir()
+    with packages._packed([kept.name.replace("_", ":")], tmp_path) as (deb,):
+        shown = packages.run("dpkg-deb", "--show", "--showformat=${Package} ${Version} ${Depends}", deb).stdout
+        listed = packages.run("dpkg-deb", "--contents", deb).stdout
+    query = "--showformat=${Package} ${Version} ${Depends}"
+    assert shown == packages.run("dpkg-query", "--show", query, "dpkg").stdout
+    assert " ./usr/bin/dpkg\n" in listed
+    assert "Conffiles" not in (kept / "DEBIAN/control").read_text()
+    assert "Status" not in (kept / "DEBIAN/control").read_text()
+
+
+def tree(root: Path) -> dict[str, object]:
+    return {
+        str(path.relative_to(root)): (
+            path.lstat().st_mode,
+            os.readlink(path) if path.is_symlink() else path.is_file() and path.read_bytes(),
+        )
+        for path in root.rglob("*")
+    }
+
+
+@pytest.fixture
+def service(tmp_path) -> Path:
+    """The directory of a service."""
+    root = tmp_path / "lib/influxdb"
+    (root / "data/iot/autogen/1").mkdir(parents=True)
+    (root / "data/iot/autogen/1/1.tsm").write_bytes(b"points")
+    (root / "meta.db").write_bytes(b"meta")
+    (root / "meta.db").chmod(0o600)
+    (root / "current").symlink_to("data")
+    with (root / "series").open("wb") as file:
+        file.truncate(10**7)
+    return root
+
+
+def test_what_is_kept_does_not_change_with_the_service(service, tmp_path):
+    before = tree(service)
+    files.copy(service, tmp_path / "kept")
+    (service / "meta.db").write_bytes(b"changed")
+    (service / "data/iot/autogen/1/1.tsm").unlink()
+    (service / "data/iot/autogen/1/2.tsm").write_bytes(b"compacted")
+    assert tree(tmp_path / "kept") == before
+    assert (tmp_path / "kept/series").stat().st_blocks == 0
+    assert files.size(tmp_path / "kept") < 10**6
+
+
+class PowerCut(BaseException):
+    pass
+
+
+def test_a_directory_is_put_back_whenever_the_power_is_cut(service, tmp_path, monkeypatch):
+    """Before each change of the file system that puts something in its place."""
+    before = tree(service)
+    rename, cuts = os.rename, 0
+    files.copy(service, tmp_path / "kept")
+    (service / "meta.db").write_bytes(b"new")
+    new = tree(service)
+    for last in range(10):
+        calls = iter(range(last))
+
+        def cut(*arguments, calls=calls):
+            if next(calls, None) is None:
+                raise PowerCut
+            rename(*arguments)
+
+        monkeypatch.setattr(files.os, "rename", cut)
+        try:
+            files.put_back(service, tmp_path / "kept", tmp_path / "replaced/influxdb")
+        except PowerCut:
+            cuts += 1
+        else:
+            break
+    assert cuts == 2
+    assert tree(service) == before
+    assert tree(tmp_path / "replaced/influxdb") == new
+    files.put_back(service, tmp_path / "kept", tmp_path / "replaced/influxdb")
+    assert tree(service) == before
+    assert [path.name for path in service.parent.iterdir()] == ["influxdb"]
+
+
+def test_settings_are_put_back_and_those_of_meanwhile_set_aside(tmp_path, monkeypatch):
+    etc = tmp_path / "etc"
+    (etc / "influxdb").mkdir(parents=True)
+    (etc / "influxdb/influxdb.conf").write_text("old")
+    (etc / "unit").symlink_to("/lib/unit")
+    monkeypatch.setattr(files, "SETTINGS", (str(etc),))
+    before = tree(etc)
+    files.keep_settings(tmp_path / "kept")
+    (etc / "influxdb/influxdb.conf").write_text("new")
+    (etc / "unit").unlink()
+    (etc / "added").write_text("by the new version")
+    assert files.put_settings_back(tmp_path / "kept", tmp_path / "replaced") == 3
+    assert tree(etc) == before
+    aside = tmp_path / "replaced" / etc.relative_to("/")
+    assert (aside / "influxdb/influxdb.conf").read_text() == "new"
+    assert (aside / "added").read_text() == "by the new version"
+    assert files.put_settings_back(tmp_path / "kept", tmp_path / "replaced") == 0
+
+
+def test_accounts_are_no_settings():
+    names = {str(path) for path in files.settings()}
+    assert "/etc/debian_version" in names
+    assert names.isdisjoint({"/etc/passwd", "/etc/shadow", "/etc/shadow-", "/etc/hostname", "/etc/resolv.conf"})
+
+
+def test_points_are_read_without_those_of_the_probe(tmp_path):
+    path = tmp_path / "autogen.gz"
+    text = "# INFLUXDB EXPORT\n# DDL\nCREATE DATABASE iot\n# DML\n# CONTEXT-DATABASE:iot\n# CONTEXT-RETENTION-POLICY:autogen\n"
+    text += "# writing tsm data\nm,device=a value=1 1\nprobe value=1 1\nprobe,device=x value=2 1\nprobes value=3 1\n"
+    path.write_bytes(gzip.compress(text.encode()))
+    assert list(points.lines(path, "probe")) == ["m,device=a value=1 1\n", "probes value=3 1\n"]
+
+
+@pytest.fixture
+def upgrade(tmp_path, monkeypatch):
+    """An upgrade of a host on which no package changes and no service runs."""
+    monkeypatch.setattr(host, "STATE", tmp_path / "state")
+    monkeypatch.setattr(host, "HOOK", tmp_path / "hook")
+    monkeypatch.setattr(files, "SETTINGS", (str(tmp_path / "etc"),))
+    monkeypatch.setattr(packages, "POLICY", tmp_path / "policy-rc.d")
+    monkeypatch.setattr(host, "run", lambda *command, check=True: packages.subprocess.CompletedProcess(command, 1))
+    monkeypatch.setattr(packages, "installed", lambda: {"dpkg:amd64": "1"})
+    monkeypatch.setattr(packages, "put_back", lambda directory, before: [])
+    monkeypatch.setattr(packages, "_dpkg", lambda *arguments, check=True: None)
+    return host.Upgrade()
+
+
+def test_a_directory_on_a_file_system_of_its_own_is_refused_and_nothing_is_left(
+    upgrade, service, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == service)
+    with upgrade.alone(), pytest.raises(packages.Failure, match="is a file system of its own"):
+        upgrade.begin("one", [{"unit": "influxdb.service", "data": [str(service)], "package": ""}], [])
+    assert upgrade.read()["state"] == "none"
+    assert not (tmp_path / "hook").exists()
+
+
+def test_a_full_card_is_refused_before_a_service_is_stopped(upgrade, service, monkeypatch):
+    monkeypatch.setattr(host, "RESERVE", 10**18)
+    with upgrade.alone(), pytest.raises(packages.Failure, match="MB on the card, of which"):
+        upgrade.begin("one", [{"unit": "influxdb.service", "data": [str(service)], "package": ""}], [])
+    assert not upgrade.kept.exists()
+
+
+def test_the_states_of_an_upgrade(upgrade, service, tmp_path):
+    services = [{"unit": "influxdb.service", "data": [str(service)], "package": ""}]
+    before = tree(service)
+    with upgrade.alone():
+        assert upgrade.end()["state"] == upgrade.revert({})["state"] == "none"
+        assert upgrade.begin("one", services, [])["state"] == "begun"
+        (service / "meta.db").write_bytes(b"new")
+        # An upgrade that was interrupted goes on with what was kept by the first call.
+        assert upgrade.begin("two", services, [])["id"] == "one"
+        done = upgrade.revert({})
+        assert (done["state"], done["problems"]) == ("reverted", [])
+        assert tree(service) == before
+        assert (tmp_path / f"state/replaced-one{service}/meta.db").read_bytes() == b"new"
+        assert upgrade.revert({})["state"] == "reverted"
+        assert upgrade.begin("three", services, [])["state"] == "begun"
+        assert not (tmp_path / "state/replaced-one").exists()
+        assert upgrade.end()["state"] == "verified"
+        assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["lock", "upgrade.json"]
+        assert not (tmp_path / "hook").exists()
+
+
+def test_the_way_back_continues_after_a_power_cut_in_each_of_its_steps(upgrade, service, monkeypatch):
+    services = [{"unit": "influxdb.service", "data": [str(service)], "package": ""}]
+    before, write, cuts = tree(service), upgrade.write, 0
+    with upgrade.alone():
+        upgrade.begin("one", services, [])
+        (service / "meta.db").write_bytes(b"new")
+        for last in range(20):
+            calls = iter(range(last))
+
+            def cut(about, calls=calls):
+                if next(calls, None) is None:
+                    raise PowerCut
+                return write(about)
+
+            monkeypatch.setattr(upgrade, "write", cut)
+            try:
+                done = upgrade.revert({})
+            except PowerCut:
+                cuts += 1
+                if last:
+                    with pytest.raises(packages.Failure, match="going back"):
+                        upgrade.begin("two", services, [])
+            else:
+                break
+    assert cuts >= 3
+    assert done["state"] == "reverted"
+    assert tree(service) == before
