@@ -140,7 +140,11 @@ class Rebuild:
                 self.begun[line[4:].strip()] = time.time()
 
     def wait(self, seconds: float = 900) -> int:
-        code = self.process.wait(seconds)
+        try:
+            code = self.process.wait(seconds)
+        finally:
+            if self.process.poll() is None:  # or it would go on during the next test
+                os.killpg(self.process.pid, signal.SIGKILL)
         self._thread.join()
         return code
 
@@ -234,6 +238,7 @@ def personal(site):
     return check
 
 
+@pytest.mark.timeout(1500)  # the Pi is destroyed up to five minutes after the backup, and the rebuild may take fifteen
 def test_no_reading_of_the_nodes_is_lost_and_everything_made_by_hand_is_back(
     host, site, inventory, playbook, stored, node, household, personal
 ):
