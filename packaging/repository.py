@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 from deb import FeedError, Package, place, sha256
@@ -94,7 +93,6 @@ def publish(directory: Path, packages: list[Package], key: SigningKey, release: 
         lock = {
             "release": release,
             "architecture": arch,
-            "created": int(time.time()),
             "inputs": inputs,
             "packages": [_entry(directory, package) for package in debs],
             "python": [_entry(directory, package) for package in wheels],

@@ -123,8 +123,7 @@ def copied(published, tmp_path, fingerprint):
         key = opened(published).verified(fingerprint) if sent is None else (published / "feed.asc").read_text()
         arguments = {
             "path": str(target),
-            "sizes": {name: (published / name).stat().st_size for name in files},
-            "signature": (published / "InRelease").read_text(),
+            "hashes": {name: deb.sha256(published / name) for name in files},
             "source": apt_source(f"file://{target}", "./", "", key, NO_DATES),
             "name": names,
             "archive": str(tmp_path / "feed.tar"),
@@ -152,6 +151,11 @@ def test_a_feed_is_copied_once_without_what_only_the_controller_needs(copied, tm
     assert not (tmp_path / "copy/python").exists()
     assert copied("server")["changed"] is False
     (tmp_path / "copy/library_1.0_amd64.deb").unlink()
+    assert copied("server")["missing"] == ["library_1.0_amd64.deb"]
+    # The card has changed a byte, but that matters only if packages will be installed.
+    content = (tmp_path / "copy/library_1.0_amd64.deb").read_bytes()
+    (tmp_path / "copy/library_1.0_amd64.deb").write_bytes(content[:-1] + b"!")
+    assert copied(check=True)["missing"] == []
     assert copied("server")["missing"] == ["library_1.0_amd64.deb"]
 
 

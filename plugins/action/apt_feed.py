@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tarfile
 import tempfile
@@ -41,19 +42,17 @@ class ActionModule(ActionBase):
         wanted = unmet_packages(args["name"], facts)
         feed.require(wanted)
 
-        packages = [name for name in feed.files if not name.startswith(CONTROLLER)]
-        files = [*packages, *INDEX]
-        sizes = {name: (feed.directory / name).stat().st_size for name in files}
-        options = {"path": args["dest"], "sizes": sizes, "source": source, "name": wanted}
-        options["signature"] = (feed.directory / "InRelease").read_text(encoding="utf-8")
+        hashes = {name: entry["sha256"] for name, entry in feed.files.items() if not name.startswith(CONTROLLER)}
+        hashes |= {name: hashlib.sha256((feed.directory / name).read_bytes()).hexdigest() for name in INDEX}
+        options = {"path": args["dest"], "hashes": hashes, "source": source, "name": wanted}
         copy = self._execute_module("tig_pi.stack.apt_feed", options, task_vars=task_vars)
         if copy.get("missing") and not self._task.check_mode:
             try:
-                options["archive"] = self._transferred(feed, [name for name in files if name in copy["missing"]])
+                options["archive"] = self._transferred(feed, [name for name in hashes if name in copy["missing"]])
                 copy = self._execute_module("tig_pi.stack.apt_feed", options, task_vars=task_vars)
             finally:
                 self._remove_tmp_path(self._connection._shell.tmpdir)
-        return result | copy | {"source": source, "created": feed.lock["created"]}
+        return result | copy | {"source": source}
 
     def _transferred(self, feed: Feed, names: list[str]) -> str:
         """The path of a tar file on the host with files of the feed."""

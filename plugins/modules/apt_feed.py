@@ -65,13 +65,10 @@ source:
   description: The apt source of the copy, as the text of a file in C(/etc/apt/sources.list.d). It ignores dates.
   type: str
   returned: success
-created:
-  description: When the feed was filled, in seconds since 1970.
-  type: int
-  returned: success
 """
 
 import tarfile
+import tempfile
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -83,24 +80,24 @@ class Copy:
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
         self.path = Path(module.params["path"])
-        self.sizes: dict[str, int] = module.params["sizes"]
+        self.hashes: dict[str, str] = module.params["hashes"]
 
     def missing(self) -> list[str]:
-        """Files that are not there, or in another size. All of the index if it is another one."""
-        signed = self.path / "InRelease"
-        is_same = signed.is_file() and signed.read_text(encoding="utf-8") == self.module.params["signature"]
-        index = [] if is_same else [name for name in self.sizes if not name.endswith((".deb", ".whl"))]
-        return [name for name, size in self.sizes.items() if name in index or not self.has(name, size)]
+        """Files that are not there, or differ. If nothing will be installed, packages are not read: that takes seconds on a Pi."""
+        is_read = bool(self.module.params["name"])
+        return [name for name, digest in self.hashes.items() if not self.has(name, digest, is_read)]
 
-    def has(self, name: str, size: int) -> bool:
+    def has(self, name: str, digest: str, is_read: bool) -> bool:
         path = self.path / name
-        return path.is_file() and path.stat().st_size == size
+        if not is_read and name.endswith((".deb", ".whl")):
+            return path.is_file()
+        return path.is_file() and self.module.sha256(str(path)) == digest
 
     def extract(self, archive: str) -> None:
         self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
         with tarfile.open(archive) as tar:
             for member in tar:
-                if member.name not in self.sizes or not member.isfile():
+                if member.name not in self.hashes or not member.isfile():
                     raise ValueError(f"the archive has {member.name}, which is no file of the feed")
                 target = self.path / member.name
                 target.parent.mkdir(mode=0o755, exist_ok=True)
@@ -112,47 +109,52 @@ class Copy:
                 part.chmod(0o644)
                 part.replace(target)
         for path in (*self.path.glob("*.deb"), *self.path.glob("*/*.whl")):
-            if str(path.relative_to(self.path)) not in self.sizes:
+            if str(path.relative_to(self.path)) not in self.hashes:
                 path.unlink()
 
     def check(self) -> None:
         """Have apt verify the signature, and simulate the installation with the feed as its only source."""
-        work = Path(self.module.tmpdir) / "apt"
-        (work / "lists/partial").mkdir(parents=True)
-        (work / "feed.sources").write_text(self.module.params["source"], encoding="utf-8")
-        apt = [
-            "apt-get",
-            "--quiet",
-            f"--option=Dir::Etc::SourceList={work}/feed.sources",
-            "--option=Dir::Etc::SourceParts=-",
-            f"--option=Dir::State::Lists={work}/lists",
-            f"--option=Dir::Cache={work}",
-            "--option=APT::Update::Error-Mode=any",
-            "--option=APT::Sandbox::User=root",
-            "--option=DPkg::Lock::Timeout=300",
-        ]
-        self.run([*apt, "update"], "apt refuses the feed")
-        if self.module.params["name"]:
-            command = [*apt, "install", "--simulate", "--no-install-recommends", *self.module.params["name"]]
-            self.run(command, "apt cannot install all packages from the feed. It may lack some; fill it again")
+        # The user of the connection removes the module's own directory, but may not remove what root has created in it.
+        with tempfile.TemporaryDirectory(dir=self.module.tmpdir) as work:
+            source = Path(work, "feed.sources")
+            source.write_text(self.module.params["source"], encoding="utf-8")
+            Path(work, "lists/partial").mkdir(parents=True)
+            apt = [
+                "apt-get",
+                "--quiet",
+                f"--option=Dir::Etc::SourceList={source}",
+                "--option=Dir::Etc::SourceParts=-",
+                f"--option=Dir::State::Lists={work}/lists",
+                f"--option=Dir::Cache={work}",
+                "--option=APT::Update::Error-Mode=any",
+                "--option=APT::Sandbox::User=root",
+                "--option=DPkg::Lock::Timeout=300",
+            ]
+            problem = self.problem([*apt, "update"], "apt refuses the feed")
+            if not problem and self.module.params["name"]:
+                command = [*apt, "install", "--simulate", "--no-install-recommends", *self.module.params["name"]]
+                problem = self.problem(
+                    command, "apt cannot install all packages from the feed. It may lack some; fill it again"
+                )
+        if problem:
+            (self.path / "InRelease").unlink()  # so that the next run checks it again
+            self.module.fail_json(msg=problem)
 
-    def run(self, command: list[str], problem: str) -> None:
+    def problem(self, command: list[str], title: str) -> str:
+        """Why the command fails; "" if it does not."""
         code, out, err = self.module.run_command(
             command, environ_update={"LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
         )
-        if code:
-            (self.path / "InRelease").unlink()  # so that the next run checks it again
-            # apt explains broken dependencies on its output, and ends with the error.
-            details = [line.strip() for line in out.splitlines() if " : " in line or line.startswith("   ")]
-            self.module.fail_json(msg=f"{problem}: {' '.join([*details, err.strip()])}")
+        # apt explains broken dependencies on its output, and ends with the error.
+        details = [line.strip() for line in out.splitlines() if " : " in line or line.startswith("   ")]
+        return f"{title}: {' '.join([*details, err.strip()])}" if code else ""
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
-            "sizes": {"type": "dict", "required": True},
-            "signature": {"type": "str", "required": True},
+            "hashes": {"type": "dict", "required": True},
             "source": {"type": "str", "required": True},
             "name": {"type": "list", "elements": "str", "required": True},
             "archive": {"type": "path"},

@@ -87,6 +87,9 @@ system:
     free_mb:
       description: Free space in /var, in MB of 10^6 bytes.
       type: int
+    clock:
+      description: The time of the host's clock, in seconds since 1970.
+      type: int
 """
 
 import fcntl
@@ -199,6 +202,7 @@ class Host:
             "machine": os.uname().machine,
             "architecture": self.output("dpkg", "--print-architecture"),
             "free_mb": space.f_bavail * space.f_frsize // 10**6,
+            "clock": int(time.time()),
         }
 
 
