@@ -42,6 +42,25 @@ def profile(request):
 ROOT = {"pycom": "/flash/", "mainline": "/"}
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_device_that_fails_lets_nobody_wait(make, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("no more files")
+
+    device = make()
+    with monkeypatch.context() as broken:
+        broken.setattr(device, "power_off", fail)
+        broken.setattr(device, "turn", fail)
+        device.thread.join(10)
+        device.stop()
+    assert not (tmp_path / "device/control").exists()
+    with monkeypatch.context() as broken:
+        broken.setattr("virtual_lopy4.device.Listener", fail)
+        with pytest.raises(OSError, match="no more files"):
+            Device(tmp_path / "other", paced=False).start()
+
+
 def test_boots_with_the_banner_of_the_platform(make):
     device = make()
     with Host(device.port) as host:

@@ -3,6 +3,7 @@
 One thread runs it, around one select().
 """
 
+import contextlib
 import hashlib
 import os
 import select
@@ -152,33 +153,42 @@ class Device:
         if threading.current_thread() is threading.main_thread():
             self.thread = threading.current_thread()
         self.running = True
-        self.wake_r, self.wake_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self.interpreter.open(4096 if self.uart.paced else 65536)
-        self.control = Listener(self.directory, lambda do, arguments: self.ctl(do, **arguments))
-        with self.lock:
-            self.alive = True
         try:
-            self.plug()
-            self.ready.set()
-            while self.running:
-                self.turn()
+            # Whatever fails here or at the end, the other steps are done, and nobody waits for this thread for ever.
+            with contextlib.ExitStack() as ending:
+                ending.callback(self.flash.close)
+                self.wake_r, self.wake_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+                ending.callback(self.close_pipe)
+                self.interpreter.open(4096 if self.uart.paced else 65536)
+                ending.callback(self.interpreter.close)
+                self.control = Listener(self.directory, lambda do, arguments: self.ctl(do, **arguments))
+                ending.callback(self.control.close)
+                with self.lock:
+                    self.alive = True
+                ending.callback(self.finish_jobs)
+                ending.callback(self.close_port)
+                ending.callback(self.power_off)
+                self.plug()
+                self.ready.set()
+                while self.running:
+                    self.turn()
         except Exception as error:
             self.error = error
             raise
         finally:
             self.ready.set()
-            self.power_off()
-            self.close_port()
-            with self.lock:
-                self.running = self.alive = False
-                jobs, self.jobs = self.jobs, []
-            for job in jobs:
-                job()
-            self.control.close()
-            self.interpreter.close()
-            for fd in (self.wake_r, self.wake_w):
-                os.close(fd)
-            self.flash.close()
+
+    def close_pipe(self):
+        os.close(self.wake_r)
+        os.close(self.wake_w)
+
+    def finish_jobs(self):
+        """Later jobs are done in the threads that submit them."""
+        with self.lock:
+            self.running = self.alive = False
+            jobs, self.jobs = self.jobs, []
+        for job in jobs:
+            job()
 
     def turn(self):
         reads = [self.wake_r, self.interpreter.rpc, *self.control.sources]
