@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from ansible_collections.tig_pi.stack.plugins.filter.upgrade import upgrade_plan
 from ansible_collections.tig_pi.stack.plugins.module_utils.upgrade import files, host, packages, points
 
 # What apt 3.0 passes to a hook in version 3, without most of its configuration.
@@ -151,7 +152,7 @@ def upgrade(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "SETTINGS", (str(tmp_path / "etc"),))
     monkeypatch.setattr(packages, "POLICY", tmp_path / "policy-rc.d")
     monkeypatch.setattr(host, "run", lambda *command, check=True: packages.subprocess.CompletedProcess(command, 1))
-    monkeypatch.setattr(packages, "installed", lambda: {"dpkg:amd64": "1"})
+    monkeypatch.setattr(packages, "present", lambda: {"dpkg:amd64": ("1", True)})
     monkeypatch.setattr(packages, "put_back", lambda directory, before: [])
     monkeypatch.setattr(packages, "_dpkg", lambda *arguments, check=True: None)
     return host.Upgrade()
@@ -172,6 +173,37 @@ def test_a_full_card_is_refused_before_a_service_is_stopped(upgrade, service, mo
     with upgrade.alone(), pytest.raises(packages.Failure, match="MB on the card, of which"):
         upgrade.begin("one", [{"unit": "influxdb.service", "data": [str(service)], "package": ""}], [])
     assert not upgrade.kept.exists()
+
+
+def test_a_host_with_a_package_that_is_half_installed_is_refused(upgrade, service, monkeypatch):
+    monkeypatch.setattr(packages, "present", lambda: {"dpkg:amd64": ("1", True), "grafana:amd64": ("12", False)})
+    with upgrade.alone(), pytest.raises(packages.Failure, match="not completely installed: grafana:amd64"):
+        upgrade.begin("one", [{"unit": "influxdb.service", "data": [str(service)], "package": ""}], [])
+    assert upgrade.read()["state"] == "none"
+    assert not upgrade.kept.exists()
+
+
+@pytest.mark.parametrize(
+    ("states", "plan"),
+    [
+        (["none", "none"], {"goes_back": False, "is_verified": False, "id": ""}),
+        (["verified a", "verified a"], {"goes_back": False, "is_verified": False, "id": ""}),
+        (["reverted a", "reverted a"], {"goes_back": False, "is_verified": False, "id": ""}),
+        (
+            ["begun b", "reverted a"],
+            {"goes_back": False, "is_verified": False, "id": "b"},
+        ),  # it had not yet begun on the other
+        (["begun a", "none"], {"goes_back": False, "is_verified": False, "id": "a"}),
+        (["begun a", "reverting a"], {"goes_back": True, "is_verified": False, "id": "a"}),
+        (["begun a", "reverted a"], {"goes_back": True, "is_verified": False, "id": "a"}),
+        (["begun a", "verified a"], {"goes_back": False, "is_verified": True, "id": ""}),
+        (["verified a", "begun a"], {"goes_back": False, "is_verified": False, "id": ""}),
+    ],
+)
+def test_all_hosts_end_with_the_same_versions(states, plan):
+    """What the first host does."""
+    said = [dict(zip(("state", "id"), [*state.split(), ""], strict=False)) for state in states]
+    assert upgrade_plan(said, said[0]) == plan
 
 
 def test_the_states_of_an_upgrade(upgrade, service, tmp_path):

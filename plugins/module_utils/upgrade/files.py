@@ -88,7 +88,7 @@ def put_back(source: Path, kept: Path, replaced: Path) -> None:
     os.rename(staged, source)
 
 
-def require_own_file_system(source: Path) -> None:
+def refuse_mount(source: Path) -> None:
     """A directory that is a file system of its own cannot be replaced in one step."""
     if source.is_mount():
         raise Failure(

@@ -91,7 +91,12 @@ class Upgrade:
 
     def _keep(self, identifier: str, services: list[dict], unmanaged: list[str], directories: list[Path]) -> dict:
         self.kept.mkdir()
+        packages.complete()
         before = packages.installed()
+        if broken := sorted(packages.present().keys() - before.keys()):
+            raise Failure(
+                f"these packages are not completely installed: {', '.join(broken)}; run sudo apt-get --fix-broken install"
+            )
         for name in before:
             if name.split(":")[0] in unmanaged:
                 packages.keep(name, self.kept / packages.KEPT)
@@ -105,7 +110,7 @@ class Upgrade:
 
     def _require_room(self, directories: list[Path]) -> None:
         for directory in directories:
-            files.require_own_file_system(directory)
+            files.refuse_mount(directory)
         wanted = sum(map(files.size, directories)) + RESERVE
         free = shutil.disk_usage(STATE).free
         if free < wanted:
