@@ -46,7 +46,7 @@ help-text:
 	@echo '  INVENTORY  the inventory of the site'
 	@echo '  ARGS       more arguments for ansible-playbook, such as "--check --diff" or "--tags telegraf"'
 	@echo '  ASK=1      ask for the passwords of SSH and sudo'
-	@echo '  OFFLINE=1  use nothing from the internet, but what `make feed` has downloaded (FEED=/media/stick/feed: to there)'
+	@echo '  OFFLINE=1  use nothing from the internet, but what `make feed` has downloaded (FEED=/media/stick/feed: a copy)'
 
 demo: ## run everything on this machine: a virtual Pi with a virtual LoPy4 (RELEASE=bookworm)
 	@bin/demo
@@ -114,7 +114,7 @@ recover: .venv/.controller ## get the inventory back from a backup and the recov
 fault: .venv/.controller ## break something in the demo; repeat to repair it (WHAT=…; without it: list what can be broken)
 	@bin/fault $(WHAT) $(DEVICE)
 
-feed: .venv/.controller ## download all that a Pi without internet is set up from (FEED=/media/stick/feed ARGS="-e feed_architecture=armhf")
+feed: .venv/.controller ## download all that a Pi without internet is set up from (ARGS="-e feed_architecture=armhf -e feed_release=bookworm")
 	@bin/prerequisites feed
 	@$(play) playbooks/feed.yml $(if $(FEED),--extra-vars "feed_directory='$(feed)'") $(ARGS)
 

@@ -14,6 +14,15 @@ from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.settings import
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.summary import lopy4_summary
 
 
+def lopy4_requirements(wheels: list[dict]) -> str:
+    """A requirements file for pip, with the hashes of wheels in a feed.
+
+    Args:
+        wheels: their entries in the list of the feed.
+    """
+    return "".join(f"{wheel['name']}=={wheel['version']} --hash=sha256:{wheel['sha256']}\n" for wheel in wheels)
+
+
 class FilterModule:
     def filters(self):
         return {
@@ -23,6 +32,7 @@ class FilterModule:
             "lopy4_known": lopy4_known,
             "lopy4_problems": lopy4_problems,
             "lopy4_proposal": lopy4_proposal,
+            "lopy4_requirements": lopy4_requirements,
             "lopy4_summary": lopy4_summary,
             "lopy4_with_host": lopy4_with_host,
             "posix_timezone": posix_timezone,

@@ -23,9 +23,8 @@ class Feed:
 
     def __init__(self, directory: str, release: str, architecture: str) -> None:
         above = Path(directory).expanduser()
-        self.directory = next(
-            path for path in (above / f"{release}-{architecture}", above) if path == above or path.is_dir()
-        )
+        below = above / f"{release}-{architecture}"
+        self.directory = below if below.is_dir() else above
         self.release, self.architecture = release, architecture
         try:
             self.lock = json.loads((self.directory / LOCK).read_text(encoding="utf-8"))
