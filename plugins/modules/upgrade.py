@@ -93,7 +93,7 @@ EXAMPLES = r"""
 - name: Go back
   tig_pi.stack.upgrade:
     state: reverted
-    influxdb: {url: "http://127.0.0.1:8086", user: admin, password: "{{ vault_influxdb }}"}
+    influxdb: {url: "{{ influxdb_url }}", user: admin, password: "{{ vault_influxdb }}"}
 """
 
 RETURN = r"""
