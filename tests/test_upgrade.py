@@ -227,6 +227,35 @@ def test_the_states_of_an_upgrade(upgrade, service, tmp_path):
         assert not (tmp_path / "hook").exists()
 
 
+@pytest.mark.parametrize(
+    ("answers", "put_back", "data", "lines", "problems"),
+    [
+        ([True], ["installed influxdb 1.6 again"], b"old", 3, 0),
+        ([False, True], ["installed influxdb 1.13 again"], b"old", 3, 0),  # with the program of the old version
+        ([False, False], [], b"new", 2, 0),  # the same version reads what is there
+        ([False, False], ["installed influxdb 1.6 again"], b"old", 3, 1),
+    ],
+)
+def test_points_that_no_program_reads_are_not_lost_silently(
+    upgrade, service, monkeypatch, answers, put_back, data, lines, problems
+):
+    def export(*_):
+        if not answers.pop(0):
+            raise FileNotFoundError("influx_inspect")
+
+    monkeypatch.setattr(points, "export", export)
+    monkeypatch.setattr(packages, "put_back", lambda *_: put_back)
+    (service / "meta.db").write_bytes(b"old")
+    influxdb = {"data": str(service), "url": "", "user": "", "password": "", "ignored": ""}
+    with upgrade.alone():
+        upgrade.begin("one", [{"unit": "influxdb.service", "data": [str(service)], "package": ""}], [])
+        (service / "meta.db").write_bytes(b"new")
+        done = upgrade.revert(influxdb)
+    assert (service / "meta.db").read_bytes() == data
+    assert (len(done["lines"]), len(done["problems"])) == (lines, problems)
+    assert not answers
+
+
 def test_the_way_back_continues_after_a_power_cut_in_each_of_its_steps(upgrade, service, monkeypatch):
     services = [{"unit": "influxdb.service", "data": [str(service)], "package": ""}]
     before, write, cuts = tree(service), upgrade.write, 0

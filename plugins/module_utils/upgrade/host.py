@@ -185,14 +185,14 @@ class Upgrade:
         about["state"] = "reverting"
         done = about.setdefault("done", {})
         self.write(about)
-        for step in (self._export, self._packages, self._settings, self._data, self._add):
+        for step in (self._export, self._packages, self._export_again, self._settings, self._data, self._add):
             if step.__name__ not in done:
                 done[step.__name__] = step(about, influxdb)
                 self.write(about)
         about["lines"] = [line for lines in done.values() for line in lines]
         about["problems"] = about.get("problems", [])
-        for used in ("packages", "services", "done"):
-            del about[used]
+        for used in ("packages", "services", "done", "unread", "stays"):
+            about.pop(used, None)
         self.write({**about, "state": "reverted", "ended": time.time()})
         self._forget()
         return self.read()
@@ -203,14 +203,38 @@ class Upgrade:
     def _export(self, about: dict, influxdb: dict) -> list[str]:
         """Read the points that arrived meanwhile with the program that wrote them."""
         self._stop(about["services"])
-        if not influxdb:
+        if influxdb:
+            self._try_export(about, influxdb)
+        return []
+
+    def _export_again(self, about: dict, influxdb: dict) -> list[str]:
+        """Debian's InfluxDB has no program that reads its files: then the old version's is tried.
+
+        If neither has one, a database of the same version stays as it is, so that nothing is lost.
+        """
+        if not influxdb or "unread" not in about or self._try_export(about, influxdb):
             return []
+        if "influxdb" not in self._changed(about):
+            about["stays"] = influxdb["data"]
+            return [
+                f"left {influxdb['data']} as it is, with the points of meanwhile: InfluxDB's version has not changed"
+            ]
+        self._lack(about, f"points that were received during the upgrade cannot be read: {about['unread']}")
+        return []
+
+    def _try_export(self, about: dict, influxdb: dict) -> bool:
+        about.pop("unread", None)
         try:
             points.export(Path(influxdb["data"]), about["begun"], self.points)
         except (Failure, OSError) as failure:
             shutil.rmtree(self.points, ignore_errors=True)
-            self._lack(about, f"points that were received during the upgrade cannot be read: {failure}")
-        return []
+            about["unread"] = str(failure)
+        return "unread" not in about
+
+    @staticmethod
+    def _changed(about: dict) -> set[str]:
+        """The packages that were put back."""
+        return {line.split()[1] for line in about["done"]["_packages"]}
 
     def _lack(self, about: dict, text: str) -> None:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(about["begun"]))
@@ -229,12 +253,12 @@ class Upgrade:
     def _data(self, about: dict, influxdb: dict) -> list[str]:
         self._stop(about["services"])  # those that packages or a power cut have started
         lines = []
-        changed = {line.split()[1] for line in about["done"]["_packages"]}
+        changed = self._changed(about)
         for service in about["services"]:
             if service["package"] and service["package"] not in changed:
                 continue
             for directory in map(Path, service["data"]):
-                if self._kept(directory).is_dir():
+                if self._kept(directory).is_dir() and str(directory) != about.get("stays"):
                     replaced = self._replaced(about) / directory.relative_to("/")
                     files.put_back(directory, self._kept(directory), replaced)
                     lines.append(f"put {directory} back; what was there is in {replaced}")
