@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from ansible_collections.tig_pi.stack.plugins.action import lopy4_interpreter as plugin
+from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4 import rom_loader
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.flash_layout import (
     CONFIG,
     FILE_SYSTEM,
@@ -238,3 +239,12 @@ def test_formatting_keeps_the_block_and_leaves_it_alone(bench, platform):
     assert bench.kept() == ([BLOCK] if platform == "pycom" else [])
     offset, size = FILE_SYSTEM[platform]
     assert b"F" not in chip.data[offset : offset + size].replace(BLOCK, b"")
+
+
+def test_an_esptool_that_says_nothing_is_ended(tmp_path, monkeypatch):
+    esptool = tmp_path / "esptool"
+    esptool.write_text("#!/bin/sh\necho Connecting\nexec sleep 60\n")
+    esptool.chmod(0o755)
+    monkeypatch.setattr(rom_loader, "SILENCE", 0.5)
+    with pytest.raises(DeviceError, match="esptool has said nothing"):
+        RomLoader("/dev/null", str(esptool), "greenhouse").run("read-flash")

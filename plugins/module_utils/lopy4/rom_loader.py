@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.session import 
 from ansible_collections.tig_pi.stack.plugins.module_utils.lopy4.transport import DeviceError
 
 READ_BAUD = 230400  # what the boards carry in this direction
+SILENCE = 300.0  # seconds; esptool itself gives the chip 120 s for its longest command
 
 
 class Deaf(DeviceError):
@@ -63,6 +65,12 @@ class Loader:
         said = b""
         process = subprocess.Popen(call, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         while True:
+            if not select.select([process.stdout], [], [], SILENCE)[0]:
+                process.kill()
+                process.wait()
+                raise DeviceError(
+                    f"esptool has said nothing for {SILENCE:.0f} s and was ended. Plug the device on {self.path} in again, and run again."
+                )
             piece = os.read(process.stdout.fileno(), 4096)
             if not piece:
                 break
