@@ -34,6 +34,7 @@ FILLED_IN = {
     "device_name": "greenhouse",
     "lopy4_broker_host": "192.0.2.4",  # the inventory's is a name that nobody here answers to
     "site_templates": str(REPOSITORY / "templates"),  # which stand beside the real playbooks
+    "card_wifi": {"ssid": "Mats’ nät", "country": "SE"},
 }
 OWNER = {"owner": pwd.getpwuid(os.getuid()).pw_name, "group": grp.getgrgid(os.getgid()).gr_name}
 # Words of people's own, beyond ASCII and beyond U+FFFF: two escapes for one character are JSON, and neither YAML nor TOML.
@@ -103,7 +104,7 @@ def test_every_template_is_rendered(ansible_playbook, tmp_path, inventory):
     shutil.copytree(REPOSITORY / "playbooks/group_vars", tmp_path / "group_vars")
     description = yaml.safe_load((REPOSITORY / "inventories/home/group_vars/site/readings.yml").read_text())
     readings = [reading | {"title": f"{reading['title']} 🌡"} for reading in description["site_readings"]]
-    plays = [play for name in ("site.yml", "flash.yml", "device.yml") for play in rendering(name, rendered)]
+    plays = [play for name in ("site.yml", "flash.yml", "device.yml", "card.yml") for play in rendering(name, rendered)]
     # The roles' own tasks are for a host; their variables, filters and lookups count all the same.
     only = (
         "--tags=render",

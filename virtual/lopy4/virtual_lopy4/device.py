@@ -106,6 +106,7 @@ class Device:
         self.thread.start()
         self.ready.wait()
         if self.error is not None:
+            self.thread.join(10)
             raise self.error
         return self
 
