@@ -41,6 +41,7 @@ def run_module(name: str, **arguments) -> dict:
         text=True,
         check=False,
     )
+    assert result.stdout, result.stderr
     return json.loads(result.stdout)
 
 

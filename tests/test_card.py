@@ -231,12 +231,18 @@ class TestFiles:
         assert not module(tmp_path)["changed"]
 
     def test_of_an_image_without_cloud_init_would_be_ignored(self, tmp_path):
-        old = blank_card.create(tmp_path / "old.img", dict.fromkeys(("config.txt", "cmdline.txt"), "x"))
+        old = blank_card.create(tmp_path / "old.img", blank_card.OLDER_FILES)
         before = sha256(old)
         failed = module(old, required_files={"user-data": "use a newer image."})
         assert failed["failed"]
         assert failed["msg"] == "The card has no file user-data on its boot partition: use a newer image."
         assert sha256(old) == before
+
+    def test_of_another_release_than_the_image_are_refused(self, card):
+        before = sha256(card)
+        failed = module(card, unwanted_files={"user-data": "use another image."})
+        assert failed["msg"] == "The card has a file user-data on its boot partition: use another image."
+        assert sha256(card) == before
 
     def test_parameters_of_the_kernel_are_added_or_replaced(self, card):
         before = blank_card.FILES["cmdline.txt"].strip()
@@ -303,6 +309,7 @@ class TestImage:
         assert target.read_bytes()[:6] == b"photos"
         done = module(target, image=compressed, image_sha256=sha256(compressed), kernel_parameters=["quiet"])
         assert done["changed"]
+        assert done["overwrites"][-1].endswith(": user-data, meta-data, vendor-data, cmdline.txt")
         there = blank_card.read(target)
         assert there["user-data"].decode() == FILES["user-data"]
         assert there["config.txt"].decode() == blank_card.FILES["config.txt"]
@@ -409,7 +416,8 @@ class TestPlaybook:
         ).stdout.strip()
         assert (inventory.parent / "known_hosts").read_text() == f"raspberrypi.local {public}\n"
 
-    def test_writes_a_script_instead_for_bookworm(self, inventory, card):
+    def test_writes_a_script_instead_for_bookworm(self, inventory, tmp_path):
+        card = blank_card.create(tmp_path / "card.img", blank_card.OLDER_FILES)
         wifi = {"ssid": "Mats’ nät", "country": "SE"}
         variables = {"card_path": str(card), "card_consent": True, "card_release": "bookworm", "card_wifi": wifi}
         variables |= {"card_wifi_password": " back\\slash 'quote'"}
@@ -417,7 +425,7 @@ class TestPlaybook:
         assert done.returncode == 0, done.stdout
         assert "slash" not in done.stdout
         there = {name: content.decode() for name, content in blank_card.read(card).items()}
-        assert there["user-data"] == blank_card.FILES["user-data"]
+        assert set(there) == {*blank_card.OLDER_FILES, "firstrun.sh"}
         script = there["firstrun.sh"]
         assert f"\n{KEY}\n" in script
         assert f"ssid={';'.join(str(byte) for byte in wifi['ssid'].encode())};\n" in script

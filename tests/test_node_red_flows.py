@@ -10,7 +10,6 @@ import json
 import os
 import pwd
 import subprocess
-import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +25,7 @@ from ansible.template import Templar, trust_as_template
 from ansible_collections.tig_pi.stack.plugins.filter import node_red as filters
 from ansible_collections.tig_pi.stack.plugins.modules import node_red_flows as flows
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from project import PROBE, REPOSITORY
+from project import PROBE, REPOSITORY, run_module
 
 ROLE = REPOSITORY / "roles/node_red"
 TEMPLATES = REPOSITORY / "templates/node_red"
@@ -194,15 +193,7 @@ def module(tmp_path, node, monkeypatch):
             "_ansible_diff": True,
             "_ansible_remote_tmp": str(tmp_path),
         }
-        result = subprocess.run(
-            [sys.executable, flows.__file__],
-            input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert result.stdout, result.stderr
-        return json.loads(result.stdout)
+        return run_module("node_red_flows", **arguments)
 
     run.user_dir = user_dir
     run.secret_file = tmp_path / "credential_secret"

@@ -40,6 +40,10 @@ options:
     description: Files that the boot partition must have already, by name, with what it means if one is missing.
     type: dict
     default: {}
+  unwanted_files:
+    description: Files that the boot partition must not have, by name, with what it means if one is there.
+    type: dict
+    default: {}
   kernel_parameters:
     description: Parameters of the kernel in C(cmdline.txt), which keeps its other ones.
     type: list
@@ -162,10 +166,14 @@ class Card:
         return boot_partition.find(self.path, self.is_partition)
 
 
-def check_required(partition, required: dict[str, str]) -> None:
-    for name, meaning in required.items():
+def check_system(partition, wanted: dict) -> None:
+    """Check that it is the operating system that the files are for."""
+    for name, meaning in wanted["required_files"].items():
         if partition.read(name) is None:
             raise CardProblem(f"The card has no file {name} on its boot partition: {meaning}")
+    for name, meaning in wanted["unwanted_files"].items():
+        if partition.read(name) is not None:
+            raise CardProblem(f"The card has a file {name} on its boot partition: {meaning}")
 
 
 def validate(files: dict[str, str], commands: dict[str, str], secret: Iterable[str]) -> None:
@@ -207,7 +215,7 @@ def differences(partition, files: dict[str, str]) -> dict[str, bytes | None]:
 def write_files(card: Card, files: dict[str, str], wanted: dict) -> None:
     """Write the files, then read them back and compare."""
     partition = card.boot_partition()
-    check_required(partition, wanted["required_files"])
+    check_system(partition, wanted)
     files = with_parameters(partition, files, wanted["kernel_parameters"])
     for name in differences(partition, files):
         partition.write(name, files[name].encode())
@@ -224,17 +232,19 @@ def run(module: AnsibleModule) -> dict:
     if image:
         image.check(wanted["image_sha256"])
         if not image.is_compressed:
-            check_required(boot_partition.find(image.path), wanted["required_files"])
+            check_system(boot_partition.find(image.path), wanted)
         partition, overwrites = None, [f"Everything on {card.name}:", *(f"  {line}" for line in card.contents)]
     else:
         partition = card.boot_partition()
-        check_required(partition, wanted["required_files"])
+        check_system(partition, wanted)
         files = with_parameters(partition, files, wanted["kernel_parameters"])
         overwrites = []
     differing = differences(partition, files)
-    if differing:
+    # The image has the other parameters of the kernel.
+    names = [*differing, *([COMMAND_LINE] if image and wanted["kernel_parameters"] else [])]
+    if names:
         overwrites.append(
-            f"{'New files on' if image else 'Files on the boot partition of'} {card.name}: {', '.join(differing)}"
+            f"{'New files on' if image else 'Files on the boot partition of'} {card.name}: {', '.join(names)}"
         )
     if not module.check_mode and (image or differing):
         if card.is_directory:
@@ -262,6 +272,7 @@ def main() -> None:
             "secret_files": {"type": "dict", "default": {}, "no_log": True},
             "validate": {"type": "dict", "default": {}},
             "required_files": {"type": "dict", "default": {}},
+            "unwanted_files": {"type": "dict", "default": {}},
             "kernel_parameters": {"type": "list", "elements": "str", "default": []},
             "max_size_gb": {"type": "int", "default": 300},
         },

@@ -30,7 +30,7 @@ def test_the_script_ran_once_without_an_error(host):
 
 
 def test_no_secret_is_left_on_the_boot_partition(left_on_the_boot_partition):
-    assert left_on_the_boot_partition(SECRET_FILES) == set(blank_card.FILES)
+    assert left_on_the_boot_partition(SECRET_FILES) == set(blank_card.OLDER_FILES)
 
 
 def test_only_the_declared_key_is_accepted(host, pi, refuses_all_but_the_key):
