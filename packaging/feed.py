@@ -142,6 +142,7 @@ class Feed:
         if not self.refresh and repository.is_complete(self.directory, inputs):
             say(f"{self.directory} is up to date")
             return repository.read_lock(self.directory)
+        repository.refuse_other_files(self.directory)
         key = repository.SigningKey(self.cache / "feed/key")
         key.ensure()
         packages = self.collect()
@@ -359,7 +360,9 @@ def main() -> int:
     parser.add_argument("--release", default="trixie", help="Debian release of the Pi; default: trixie")
     parser.add_argument("--architecture", choices=ARCHITECTURES, help="architecture of the Pi; default: this machine's")
     parser.add_argument(
-        "--directory", type=Path, help="directory of the feed; default: <cache>/feed/[<site>/]<release>-<architecture>"
+        "--directory",
+        type=Path,
+        help="directory of feeds, each in its <release>-<architecture>; default: <cache>/feed/[<site>]",
     )
     parser.add_argument("--site", help="keep a separate feed for this site")
     parser.add_argument("--vendors", metavar="FILE", help="JSON file with changes to vendors.json; - is standard input")
@@ -379,8 +382,8 @@ def main() -> int:
 
     cache = cache_directory()
     architecture = arguments.architecture or host_architecture()
-    folder = cache / "feed" / (arguments.site or "")
-    directory = arguments.directory or folder / f"{arguments.release}-{architecture}"
+    above = arguments.directory or cache / "feed" / (arguments.site or "")
+    directory = above.expanduser().resolve() / f"{arguments.release}-{architecture}"
     if arguments.verb == "path":
         print(directory)
         return 0
@@ -388,7 +391,7 @@ def main() -> int:
         feed = Feed(
             arguments.release,
             architecture,
-            directory.expanduser().resolve(),
+            directory,
             cache,
             arguments.stand_ins,
             read_vendors(arguments.vendors),

@@ -68,11 +68,25 @@ def is_complete(directory: Path, inputs: str) -> bool:
     )
 
 
+def refuse_other_files(directory: Path) -> None:
+    """FeedError if a directory has files of somebody else: publishing removes all packages that the feed does not list."""
+    if directory.is_dir() and any(directory.iterdir()) and not (directory / LOCK).exists():
+        raise FeedError(
+            f"{directory} has files, but no {LOCK}: it is not a feed, and packages in it would be removed. "
+            "Move them away, or name another directory."
+        )
+
+
 def publish(directory: Path, packages: list[Package], key: SigningKey, release: str, arch: str, inputs: str) -> dict:
     """Publish exactly `packages`, and wheels, in `directory`. A running Pi may have it mounted, so it is always consistent: packages
     are added first, then the indexes are replaced, the signed one last, and packages that are no longer listed are removed.
     """
+    refuse_other_files(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    if not (directory / LOCK).exists():  # if this run is interrupted, the next one knows that the files are the feed's
+        (directory / LOCK).write_text(
+            json.dumps({"release": release, "architecture": arch, "inputs": "", "packages": [], "python": []}) + "\n"
+        )
     packages = sorted(packages, key=lambda package: package.name)
     debs = [package for package in packages if package.path.suffix == ".deb"]
     wheels = [package for package in packages if package.path.suffix == ".whl"]

@@ -758,6 +758,43 @@ def test_a_failure_does_not_change_the_feed(new_feed, tmp_path):
     assert {path.name: path.read_bytes() for path in (tmp_path / "feed").iterdir()} == before
 
 
+def test_a_directory_with_other_files_is_refused_and_left_alone(new_feed, tmp_path, monkeypatch):
+    mine = [tmp_path / "feed/mine_1.0_amd64.deb", tmp_path / "feed/wheels/mine-1.0-py3-none-any.whl"]
+    for path in mine:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    monkeypatch.setattr(feed, "from_vendor", None)  # before anything is downloaded
+    with pytest.raises(deb.FeedError, match=r"feed has files, but no feed\.lock\.json: it is not a feed"):
+        new_feed().fill()
+    assert all(path.read_text() == "mine" for path in mine)
+
+
+def test_a_feed_whose_first_run_was_interrupted_is_filled(new_feed, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(repository, "_ftparchive", None)
+        with pytest.raises(TypeError):
+            new_feed().fill()
+    assert (tmp_path / "feed/grafana_12.2.0_amd64.deb").exists()
+    assert set(by_name(new_feed().fill())) == {"grafana", "node-red"}
+
+
+@pytest.mark.parametrize(
+    ("options", "directory"),
+    [
+        (["--directory=stick"], "stick/trixie-arm64"),
+        (["--directory=stick", "--release=bookworm"], "stick/bookworm-arm64"),
+        ([], "cache/feed/trixie-arm64"),
+    ],
+)
+def test_feeds_for_several_kinds_of_pi_have_directories_of_their_own(monkeypatch, tmp_path, capsys, options, directory):
+    """Where a run that installs from a feed looks first."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TIG_PI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "argv", ["feed.py", "path", "--architecture=arm64", *options])
+    assert feed.main() == 0
+    assert capsys.readouterr().out == f"{tmp_path / directory}\n"
+
+
 def test_the_signing_key_is_private_and_created_once(new_feed, tmp_path):
     new_feed().fill()
     key = tmp_path / "cache/feed/key"

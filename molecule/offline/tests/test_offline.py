@@ -50,9 +50,10 @@ def test_a_blank_pi_is_rebuilt(host, site, converge, playbook, inventory, tmp_pa
     # A feed that somebody has changed.
     changed = tmp_path / "feed"
     shutil.copytree(inventory.parent / "feed", changed, copy_function=lambda one, other: Path(other).hardlink_to(one))
-    signed = (changed / "InRelease").read_text()
-    (changed / "InRelease").unlink()
-    (changed / "InRelease").write_text(signed.replace("Label: tig-pi feed", "Label: tig-pi food"))
+    (release,) = changed.glob("*/InRelease")
+    signed = release.read_text()
+    release.unlink()
+    release.write_text(signed.replace("Label: tig-pi feed", "Label: tig-pi food"))
     refused = converge(site_feed=str(changed))
     assert refused.returncode
     assert "apt refuses the feed" in " ".join(refused.stdout.split())
