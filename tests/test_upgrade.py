@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 from ansible_collections.tig_pi.stack.plugins.filter.upgrade import upgrade_plan
 from ansible_collections.tig_pi.stack.plugins.module_utils.upgrade import files, host, packages, points
 
+ROOT = Path(__file__).parent.parent
 # What apt 3.0 passes to a hook in version 3, without most of its configuration.
 FROM_APT = """VERSION 3
 APT::Architecture=arm64
@@ -81,6 +84,19 @@ class PowerCut(BaseException):
     pass
 
 
+def revert_until(upgrade, monkeypatch, place, step: str, error: BaseException | None = None) -> BaseException:
+    """Roll back until a step, in which the power is cut or an error occurs; what was raised."""
+
+    def fail(*_):
+        raise error or PowerCut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, step, fail)
+        with pytest.raises((PowerCut, packages.Failure)) as raised:
+            upgrade.revert({})
+    return raised.value
+
+
 def test_a_directory_is_put_back_whenever_the_power_is_cut(service, tmp_path, monkeypatch):
     """Before each change of the file system that puts something in its place."""
     before = tree(service)
@@ -98,7 +114,7 @@ def test_a_directory_is_put_back_whenever_the_power_is_cut(service, tmp_path, mo
 
         monkeypatch.setattr(files.os, "rename", cut)
         try:
-            files.put_back(service, tmp_path / "kept", tmp_path / "replaced/influxdb")
+            files.restore(service, tmp_path / "kept", tmp_path / "replaced/influxdb")
         except PowerCut:
             cuts += 1
         else:
@@ -106,9 +122,52 @@ def test_a_directory_is_put_back_whenever_the_power_is_cut(service, tmp_path, mo
     assert cuts == 2
     assert tree(service) == before
     assert tree(tmp_path / "replaced/influxdb") == new
-    files.put_back(service, tmp_path / "kept", tmp_path / "replaced/influxdb")
+    files.restore(service, tmp_path / "kept", tmp_path / "replaced/influxdb")
     assert tree(service) == before
     assert [path.name for path in service.parent.iterdir()] == ["influxdb"]
+
+
+def test_a_directory_is_restored_although_the_host_created_an_empty_one_after_a_power_cut(
+    service, tmp_path, monkeypatch
+):
+    before, rename, replaced = tree(service), os.rename, tmp_path / "replaced/influxdb"
+    files.copy(service, tmp_path / "kept")
+
+    def cut(source, target):
+        if "tig-pi-kept" in source.name:
+            raise PowerCut
+        rename(source, target)
+
+    monkeypatch.setattr(files.os, "rename", cut)
+    with pytest.raises(PowerCut):
+        files.restore(service, tmp_path / "kept", replaced)
+    assert not service.exists()
+    service.mkdir()  # StateDirectory=
+    monkeypatch.setattr(files.os, "rename", rename)
+    files.restore(service, tmp_path / "kept", replaced)
+    assert tree(service) == before
+    assert tree(replaced) == before
+    assert [path.name for path in service.parent.iterdir()] == ["influxdb"]
+
+
+def test_all_files_that_roles_write_are_restored():
+    """Each is below a directory of settings or of a service; but for these."""
+    derived = yaml.safe_load((ROOT / "playbooks/group_vars/all/20_derived.yml").read_text())
+    data = [each for one in derived["__site_upgraded_services"].values() for each in one.get("data", [])]
+    others = [
+        "/var/lib/tig-pi/backup",
+        "/var/lib/tig-pi/feed",
+        "/var/lib/NetworkManager",
+        "/var/lib/systemd",
+        "/opt/tig-pi/esptool",
+    ]
+    known = (*files.SETTINGS, *data, *others)
+    found = set()
+    for path in [path for each in ("defaults", "tasks", "vars") for path in ROOT.glob(f"roles/*/{each}/*.yml")]:
+        text = re.sub(r"(^|\s)#.*", "", path.read_text())
+        found |= set(re.findall(r"""(?<![\w./}])/(?:usr/local|var/lib|opt|srv)/[^\s'"{},:\])]+""", text))
+    assert "/usr/local/lib/mosquitto/accounts.so" in found
+    assert [each for each in sorted(found) if not any(Path(each).is_relative_to(one) for one in known)] == []
 
 
 def test_settings_are_put_back_and_those_of_meanwhile_set_aside(tmp_path, monkeypatch):
@@ -122,12 +181,12 @@ def test_settings_are_put_back_and_those_of_meanwhile_set_aside(tmp_path, monkey
     (etc / "influxdb/influxdb.conf").write_text("new")
     (etc / "unit").unlink()
     (etc / "added").write_text("by the new version")
-    assert files.put_settings_back(tmp_path / "kept", tmp_path / "replaced") == 3
+    assert files.restore_settings(tmp_path / "kept", tmp_path / "replaced") == 3
     assert tree(etc) == before
     aside = tmp_path / "replaced" / etc.relative_to("/")
     assert (aside / "influxdb/influxdb.conf").read_text() == "new"
     assert (aside / "added").read_text() == "by the new version"
-    assert files.put_settings_back(tmp_path / "kept", tmp_path / "replaced") == 0
+    assert files.restore_settings(tmp_path / "kept", tmp_path / "replaced") == 0
 
 
 def test_accounts_are_no_settings():
@@ -149,11 +208,12 @@ def upgrade(tmp_path, monkeypatch):
     """An upgrade of a host on which no package changes and no service runs."""
     monkeypatch.setattr(host, "STATE", tmp_path / "state")
     monkeypatch.setattr(host, "HOOK", tmp_path / "hook")
+    monkeypatch.setattr(host, "UNITS", tmp_path / "lib/systemd/system")
     monkeypatch.setattr(files, "SETTINGS", (str(tmp_path / "etc"),))
     monkeypatch.setattr(packages, "POLICY", tmp_path / "policy-rc.d")
     monkeypatch.setattr(host, "run", lambda *command, check=True: packages.subprocess.CompletedProcess(command, 1))
     monkeypatch.setattr(packages, "present", lambda: {"dpkg:amd64": ("1", True)})
-    monkeypatch.setattr(packages, "put_back", lambda directory, before: [])
+    monkeypatch.setattr(packages, "restore", lambda *_: None)
     monkeypatch.setattr(packages, "_dpkg", lambda *arguments, check=True: None)
     return host.Upgrade()
 
@@ -227,24 +287,55 @@ def test_the_states_of_an_upgrade(upgrade, service, tmp_path):
         assert not (tmp_path / "hook").exists()
 
 
+def test_services_do_not_start_until_their_data_is_restored(upgrade, service, monkeypatch):
+    """What they received until then, such as after a power cut, would be replaced."""
+    hold = host.UNITS / "influxdb.service.d/tig-pi-upgrade.conf"
+    with upgrade.alone():
+        upgrade.begin("one", [{"unit": "influxdb.service", "data": [str(service)], "package": ""}], [])
+        assert not hold.exists()
+        for place, step in ((packages, "changes"), (packages, "restore"), (files, "restore")):
+            revert_until(upgrade, monkeypatch, place, step)
+            assert "AssertPathExists=!/var/lib/tig-pi/upgrade/kept" in hold.read_text()
+        failure = revert_until(upgrade, monkeypatch, files, "restore", OSError("disk full"))
+        assert str(failure).startswith("disk full. The services stay stopped")
+        revert_until(upgrade, monkeypatch, upgrade, "_start")
+        assert upgrade.revert({})["state"] == "reverted"
+    assert not host.UNITS.exists()
+
+
+def test_an_interrupted_restoration_of_packages_forgets_none(upgrade, service, monkeypatch):
+    """Those that were restored before the power cut do not differ afterwards."""
+    services = [{"unit": "mosquitto.service", "data": [str(service)], "package": "mosquitto"}]
+    with upgrade.alone():
+        upgrade.begin("one", services, [])
+        before = tree(service)
+        (service / "meta.db").write_bytes(b"new")
+        with monkeypatch.context() as patch:
+            patch.setattr(packages, "changes", lambda *_: {"replaced": ["dpkg:amd64"], "new": ["mosquitto:amd64"]})
+            revert_until(upgrade, monkeypatch, packages, "restore")
+        done = upgrade.revert({})
+    assert done["lines"][:2] == ["installed dpkg 1 again", "removed mosquitto"]
+    assert tree(service) == before
+
+
 @pytest.mark.parametrize(
-    ("answers", "put_back", "data", "lines", "problems"),
+    ("answers", "changed", "data", "lines", "problems"),
     [
-        ([True], ["installed influxdb 1.6 again"], b"old", 3, 0),
-        ([False, True], ["installed influxdb 1.13 again"], b"old", 3, 0),  # with the program of the old version
+        ([True], ["influxdb:amd64"], b"old", 3, 0),
+        ([False, True], ["influxdb:amd64"], b"old", 3, 0),  # with the program of the old version
         ([False, False], [], b"new", 2, 0),  # the same version reads what is there
-        ([False, False], ["installed influxdb 1.6 again"], b"old", 3, 1),
+        ([False, False], ["influxdb:amd64"], b"old", 3, 1),
     ],
 )
 def test_points_that_no_program_reads_are_not_lost_silently(
-    upgrade, service, monkeypatch, answers, put_back, data, lines, problems
+    upgrade, service, monkeypatch, answers, changed, data, lines, problems
 ):
     def export(*_):
         if not answers.pop(0):
             raise FileNotFoundError("influx_inspect")
 
     monkeypatch.setattr(points, "export", export)
-    monkeypatch.setattr(packages, "put_back", lambda *_: put_back)
+    monkeypatch.setattr(packages, "changes", lambda *_: {"replaced": [], "new": changed})
     (service / "meta.db").write_bytes(b"old")
     influxdb = {"data": str(service), "url": "", "user": "", "password": "", "ignored": ""}
     with upgrade.alone():

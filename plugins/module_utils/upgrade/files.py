@@ -1,4 +1,4 @@
-"""Keep directories of services, which do not run, and the settings of the host; and put them back."""
+"""Take snapshots of the directories of services, which do not run, and of the settings of the host; and restore them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ UNCHANGING = ".tsm"
 # Folders that are not kept.
 CACHES = (".npm", ".cache", "__pycache__")
 # The settings of the host: what packages and roles write.
-SETTINGS = ("/etc", "/usr/local/lib/tig-pi", "/usr/local/libexec", "/usr/local/sbin")
+SETTINGS = ("/etc", "/usr/local/lib/mosquitto", "/usr/local/lib/tig-pi", "/usr/local/libexec", "/usr/local/sbin")
 # Accounts stay, and so does what the system itself keeps up to date.
 ACCOUNTS = ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
 NOT_SETTINGS = {*ACCOUNTS, *(f"{name}-" for name in ACCOUNTS), ".pwd.lock"} | {
@@ -75,16 +76,21 @@ def _take_owner(path: Path, place: Path) -> None:
     shutil.copystat(path, place, follow_symlinks=False)
 
 
-def put_back(source: Path, kept: Path, replaced: Path) -> None:
-    """Put a kept directory in its place; what is there now is moved to `replaced`. It may be repeated after a power cut."""
+def restore(source: Path, kept: Path, replaced: Path) -> None:
+    """Restore a directory; what is there now is moved to `replaced`. It may be repeated after a power cut."""
     staged = source.with_name(f".{source.name}.tig-pi-kept")
-    if replaced.exists() and source.exists():
-        return
-    shutil.rmtree(staged, ignore_errors=True)
-    copy(kept, staged)
+    is_moved = replaced.exists()
+    if is_moved and source.exists() and not staged.exists():
+        return  # it was completed
+    if not is_moved or not staged.exists():
+        shutil.rmtree(staged, ignore_errors=True)
+        copy(kept, staged)
+        os.sync()  # a file system may write the new names before the content
     if source.exists():
         replaced.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.rename(source, replaced)
+        # systemd creates an empty directory when the host starts between these two steps
+        target = tempfile.mkdtemp(prefix=f"{replaced.name}.", dir=replaced.parent) if is_moved else replaced
+        os.rename(source, target)
     os.rename(staged, source)
 
 
@@ -119,7 +125,7 @@ def _keep_setting(path: Path, place: Path) -> None:
     _take_owner(path, place)
 
 
-def put_settings_back(directory: Path, replaced: Path) -> int:
+def restore_settings(directory: Path, replaced: Path) -> int:
     """Write the settings that differ from those that were kept, and remove new ones; how many. The present ones go to `replaced`."""
     count = 0
     kept = {path for path in _below(directory) if path.is_symlink() or path.is_file()}

@@ -23,6 +23,12 @@ from ansible_collections.tig_pi.stack.plugins.module_utils.upgrade.packages impo
 
 STATE = Path("/var/lib/tig-pi/upgrade")
 HOOK = Path("/etc/apt/apt.conf.d/90tig-pi-upgrade")
+# Keeps a service from being started, also by a reboot, until its data is restored: what it would receive until then would be replaced.
+UNITS = Path("/usr/local/lib/systemd/system")
+HOLD = """# An upgrade is being rolled back. `make upgrade` completes that, and starts the service.
+[Unit]
+AssertPathExists=!/var/lib/tig-pi/upgrade/kept
+"""
 # Bytes that stay free on the card.
 RESERVE = 200 * 10**6
 # A database with years of data takes minutes to open.
@@ -143,6 +149,24 @@ class Upgrade:
         if units := self._enabled(services):
             run("systemctl", "stop", *units)
 
+    @staticmethod
+    def _hold_file(service: dict) -> Path:
+        return UNITS / f"{service['unit']}.d" / "tig-pi-upgrade.conf"
+
+    def _hold(self, services: list[dict]) -> None:
+        """Stop the services, and keep them from being started."""
+        for file in map(self._hold_file, services):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(HOLD)
+        run("systemctl", "daemon-reload", check=False)
+        self._stop(services)
+
+    def _release(self, services: list[dict]) -> None:
+        for file in map(self._hold_file, services):
+            file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # others use it
+                os.removedirs(file.parent)
+
     def _start(self, services: list[dict]) -> list[str]:
         """Start the services; what is wrong with those that do not start."""
         run("systemctl", "daemon-reload")
@@ -185,13 +209,23 @@ class Upgrade:
         about["state"] = "reverting"
         done = about.setdefault("done", {})
         self.write(about)
-        for step in (self._export, self._packages, self._export_again, self._settings, self._data, self._add):
-            if step.__name__ not in done:
-                done[step.__name__] = step(about, influxdb)
-                self.write(about)
+        if "_data" not in done:
+            self._hold(about["services"])
+        steps = (self._export, self._compare, self._packages, self._export_again, self._settings, self._data, self._add)
+        try:
+            for step in steps:
+                if step.__name__ not in done:
+                    done[step.__name__] = step(about, influxdb)
+                    self.write(about)
+        except (Failure, OSError) as failure:
+            if "_data" in done:
+                raise
+            raise Failure(
+                f"{failure}. The services stay stopped until `make upgrade` has completed the rollback"
+            ) from failure
         about["lines"] = [line for lines in done.values() for line in lines]
         about["problems"] = about.get("problems", [])
-        for used in ("packages", "services", "done", "unread", "stays"):
+        for used in ("packages", "changed", "services", "done", "unread", "stays"):
             about.pop(used, None)
         self.write({**about, "state": "reverted", "ended": time.time()})
         self._forget()
@@ -202,7 +236,6 @@ class Upgrade:
 
     def _export(self, about: dict, influxdb: dict) -> list[str]:
         """Read the points that arrived meanwhile with the program that wrote them."""
-        self._stop(about["services"])
         if influxdb:
             self._try_export(about, influxdb)
         return []
@@ -233,25 +266,32 @@ class Upgrade:
 
     @staticmethod
     def _changed(about: dict) -> set[str]:
-        """The packages that were put back."""
-        return {line.split()[1] for line in about["done"]["_packages"]}
+        """The packages that the upgrade changed."""
+        return {name.split(":")[0] for names in about["changed"].values() for name in names}
 
     def _lack(self, about: dict, text: str) -> None:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(about["begun"]))
         hint = f'`make replay SINCE="{since}"` has the nodes send them again; the database of meanwhile is in {self._replaced(about)}'
         about.setdefault("problems", []).append(f"{text}. {hint}")
 
+    def _compare(self, about: dict, influxdb: dict) -> list[str]:
+        """Record which packages differ, as long as all of them do."""
+        about["changed"] = packages.changes(self.kept / packages.KEPT, about["packages"])
+        return []
+
     def _packages(self, about: dict, influxdb: dict) -> list[str]:
-        # Not for the packages that are put back now.
-        HOOK.unlink(missing_ok=True)
-        return packages.put_back(self.kept / packages.KEPT, about["packages"])
+        HOOK.unlink(missing_ok=True)  # not for the packages that are restored now
+        packages.restore(self.kept / packages.KEPT, about["packages"])
+        lines = [
+            f"installed {name.split(':')[0]} {about['packages'][name]} again" for name in about["changed"]["replaced"]
+        ]
+        return lines + [f"removed {name.split(':')[0]}" for name in about["changed"]["new"]]
 
     def _settings(self, about: dict, influxdb: dict) -> list[str]:
-        count = files.put_settings_back(self.kept / "settings", self._replaced(about))
-        return [f"put {count} files of settings back"]
+        count = files.restore_settings(self.kept / "settings", self._replaced(about))
+        return [f"restored {count} files of settings"]
 
     def _data(self, about: dict, influxdb: dict) -> list[str]:
-        self._stop(about["services"])  # those that packages or a power cut have started
         lines = []
         changed = self._changed(about)
         for service in about["services"]:
@@ -260,11 +300,12 @@ class Upgrade:
             for directory in map(Path, service["data"]):
                 if self._kept(directory).is_dir() and str(directory) != about.get("stays"):
                     replaced = self._replaced(about) / directory.relative_to("/")
-                    files.put_back(directory, self._kept(directory), replaced)
-                    lines.append(f"put {directory} back; what was there is in {replaced}")
+                    files.restore(directory, self._kept(directory), replaced)
+                    lines.append(f"restored {directory}; what was there is in {replaced}")
         return lines
 
     def _add(self, about: dict, influxdb: dict) -> list[str]:
+        self._release(about["services"])
         about["problems"] = about.get("problems", []) + self._start(about["services"])
         if not self.points.is_dir():
             return []

@@ -106,24 +106,30 @@ def _keep_file(path: str, target: Path, is_folder: bool) -> None:
     os.chown(target, state.st_uid, state.st_gid, follow_symlinks=False)
 
 
-def put_back(directory: Path, before: dict[str, str]) -> list[str]:
-    """Install the versions of before again, and remove packages that were not installed; what was done, in words."""
+def changes(directory: Path, before: dict[str, str]) -> dict[str, list[str]]:
+    """The packages that have another version than before, of those that were kept, and those that are new."""
     kept = {path.name.replace("_", ":") for path in directory.glob("[!.]*_*")} & before.keys()
-    now, said = present(), ""
-    back = sorted(name for name in kept if now.get(name) != (before[name], True))
-    with _no_starts(), _packed(back, directory) as files:
+    now = present()
+    return {
+        "replaced": sorted(name for name in kept if now.get(name) != (before[name], True)),
+        "new": sorted(now.keys() - before.keys()),
+    }
+
+
+def restore(directory: Path, before: dict[str, str]) -> None:
+    """Install the previous versions again, and remove packages that were not installed."""
+    said = ""
+    with _no_starts(), _packed(changes(directory, before)["replaced"], directory) as files:
         if files:
             forced = ["--force-downgrade", "--force-overwrite", "--force-confold"]
             said = _dpkg(*forced, "--install", *files, check=False)  # one may depend on another one that comes later
-        if new := sorted(present().keys() - before.keys()):
+        if new := changes(directory, before)["new"]:
             _dpkg("--remove", *new)
         _dpkg("--configure", "--pending")
     after = installed()
     if differs := sorted(name for name, version in before.items() if after.get(name) != version):
         kinds = [f"{name.split(':')[0]} {before[name]} (now {after.get(name, 'none')})" for name in differs]
-        raise Failure(f"these packages were not put back: {', '.join(kinds)}. {said}".strip())
-    lines = [f"installed {name.split(':')[0]} {before[name]} again" for name in back]
-    return lines + [f"removed {name.split(':')[0]}" for name in new]
+        raise Failure(f"these packages do not have their previous versions: {', '.join(kinds)}. {said}".strip())
 
 
 @contextlib.contextmanager
