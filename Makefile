@@ -6,10 +6,11 @@ demo := inventories/demo
 bin := .venv/bin
 play = bin/play $(if $(ASK),--ask-pass --ask-become-pass) --inventory $(INVENTORY) $(offline)
 
-# Directory of the feed, also for bin/venv. Without FEED it is the one that `make feed` fills.
-feed = $(if $(FEED),$(shell realpath --canonicalize-missing "$(FEED)"),$(cache)/feed/$(notdir $(INVENTORY:/=)))
+# FEED, the directory of the feed, and that for bin/venv, which runs before Ansible: by default site_feed_directory in playbooks/group_vars.
+feed = $(if $(FEED),$(shell realpath --canonicalize-missing "$(FEED)"))
+venv_feed = $(or $(feed),$(cache)/feed/$(notdir $(shell [ -d "$(INVENTORY)" ] && realpath "$(INVENTORY)" || dirname "$$(realpath "$(INVENTORY)")")))
 cache = $(or $(TIG_PI_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tig-pi)
-offline = $(if $(OFFLINE),--extra-vars '{"site_offline": true}' --extra-vars "site_feed='$(feed)'")
+offline = $(if $(OFFLINE),--extra-vars '{"site_offline": true}' $(if $(FEED),--extra-vars "site_feed='$(feed)'"))
 
 # Default inventory: for verbs that change something, your Pi's; for those that only read, the demo's while it runs.
 pi device flash format repair backup restore rebuild upgrade replay drill backup-timer drill-timer feed card: INVENTORY ?= inventories/home
@@ -148,7 +149,7 @@ demo-feed: .venv/bin/python
 	@bin/venv
 
 .venv/.controller: requirements.txt | .venv/bin/python
-	@$(if $(OFFLINE),TIG_PI_FEED="$(feed)") bin/venv requirements.txt
+	@$(if $(OFFLINE),TIG_PI_FEED="$(venv_feed)") bin/venv requirements.txt
 	@touch $@
 
 .venv/.test: requirements-test.txt | .venv/bin/python

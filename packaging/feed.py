@@ -362,9 +362,8 @@ def main() -> int:
     parser.add_argument(
         "--directory",
         type=Path,
-        help="directory of feeds, each in its <release>-<architecture>; default: <cache>/feed/[<site>]",
+        help="directory of feeds, each in its <release>-<architecture>; default: <cache>/feed",
     )
-    parser.add_argument("--site", help="keep a separate feed for this site")
     parser.add_argument("--vendors", metavar="FILE", help="JSON file with changes to vendors.json; - is standard input")
     parser.add_argument("--stand-ins", action="store_true", help="replace packages whose vendor is out of reach")
     parser.add_argument(
@@ -382,7 +381,7 @@ def main() -> int:
 
     cache = cache_directory()
     architecture = arguments.architecture or host_architecture()
-    above = arguments.directory or cache / "feed" / (arguments.site or "")
+    above = arguments.directory or cache / "feed"
     directory = above.expanduser().resolve() / f"{arguments.release}-{architecture}"
     if arguments.verb == "path":
         print(directory)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -105,6 +106,44 @@ def test_a_feed_that_somebody_else_signed_is_refused(published, expected):
 def test_missing_packages_and_versions_are_named(published):
     with pytest.raises(AnsibleError, match=r"lacks restic, server=3\.\* \(it has 2\.1\)\. Fill it again: make feed"):
         opened(published).require(["restic", "server=3.*", "library"])
+
+
+# Where it is
+
+
+@pytest.mark.parametrize(
+    ("options", "directory"),
+    [
+        ([], "cache/feed/mine"),
+        (["--extra-vars={site_feed: STICK}"], "STICK"),
+        (["--extra-vars={site_feed: STICK, feed_directory: OTHER}"], "OTHER"),
+    ],
+)
+def test_make_feed_fills_the_feed_that_the_site_uses(published, fingerprint, tmp_path, options, directory):
+    """Also if the inventory is a file."""
+    shutil.copytree(REPOSITORY / "playbooks/group_vars", tmp_path / "playbooks/group_vars")
+    shutil.copy(REPOSITORY / "playbooks/feed.yml", tmp_path / "playbooks")
+    (tmp_path / "packaging").mkdir()
+    (tmp_path / "packaging/feed.py").write_text(
+        f"import pathlib, sys\npathlib.Path({str(tmp_path / 'arguments')!r}).write_text(' '.join(sys.argv))\nprint({str(published)!r})\n"
+    )
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/hosts.yml").write_text("site: {hosts: {pi: }}\n")
+    command = [
+        Path(sys.executable).with_name("ansible-playbook"),
+        "playbooks/feed.yml",
+        "-i",
+        "mine/hosts.yml",
+        *options,
+    ]
+    environment = os.environ | {
+        "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
+        "TIG_PI_CACHE": "cache",
+    }
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"--directory={directory} " in (tmp_path / "arguments").read_text() + " "
+    assert (tmp_path / "mine/secrets/feed_fingerprint").read_text().strip() == fingerprint
 
 
 # On the host, with its apt

@@ -24,6 +24,8 @@ HOSTS = {
     }
 }
 SHOWN = (
+    "base_feed",
+    "base_feed_fingerprint",
     "grafana_home_page",
     "grafana_dashboards",
     "influxdb_users",
@@ -73,6 +75,13 @@ def test_what_a_site_sets_counts_for_every_role(shown):
     assert (values["site_name"], values["grafana_home_page"], values["grafana_dashboards"]) == ("mine", "d/own", [])
     assert (values["influxdb_users"], values["mosquitto_settle_time"]) == ([], 3)
     assert "has no effect" not in said
+
+
+def test_without_internet_the_feed_of_the_site_is_used_also_before_it_has_a_fingerprint(shown):
+    """Role base then names what is missing: the feed, or the fingerprint of its key."""
+    values, _ = shown(group_vars__site={"site_offline": True})
+    assert values["base_feed"].endswith("/tig-pi/feed/inventory")
+    assert values["base_feed_fingerprint"] == ""
 
 
 def test_ports_that_a_site_sets_for_a_role_count_everywhere(shown):

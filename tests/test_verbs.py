@@ -163,9 +163,8 @@ class TestMakefile:
                 "--inventory inventories/home playbooks/feed.yml --extra-vars feed_directory='/stick/feed'",
             ),
             (
-                "pi OFFLINE=1 INVENTORY=inventories/mine/ TIG_PI_CACHE=/cache",
-                "--inventory inventories/mine/ --extra-vars {\"site_offline\": true} --extra-vars site_feed='/cache/feed/mine'"
-                " playbooks/site.yml",
+                "pi OFFLINE=1 INVENTORY=inventories/mine/",
+                '--inventory inventories/mine/ --extra-vars {"site_offline": true} playbooks/site.yml',
             ),
             (
                 "flash OFFLINE=1 FEED=/stick/feed",
@@ -177,6 +176,15 @@ class TestMakefile:
     def test_a_verb_runs_its_playbook(self, copy, verb, arguments):
         assert copy.run("make", *verb.split()).returncode == 0
         assert copy.calls[-1] == f"bin/play {arguments}"
+
+    @pytest.mark.parametrize("inventory", ["inventories/mine", "inventories/mine/", "inventories/mine/hosts.yml"])
+    def test_without_internet_the_controller_is_installed_from_the_feed_of_the_site(self, copy, inventory):
+        (copy.root / "inventories/mine").mkdir(parents=True)
+        (copy.root / "inventories/mine/hosts.yml").touch()
+        (copy.root / ".venv/.controller").unlink()
+        (copy.root / "bin/venv").write_text(f'#!/bin/sh\necho "$TIG_PI_FEED" >>{copy.calls_file}\n')
+        copy.run("make", "pi", "OFFLINE=1", f"INVENTORY={inventory}", "TIG_PI_CACHE=/cache")
+        assert "/cache/feed/mine" in copy.calls
 
     def test_a_verb_that_only_reads_uses_the_demo_while_it_runs(self, copy):
         state = copy.root / "inventories/demo/.virtual/pi.json"
