@@ -1,16 +1,23 @@
-"""The way back of an upgrade: what is kept, and what becomes of it. Scenario `upgrade` tests it with packages and services."""
+"""Snapshots and rollbacks of upgrades. Scenario `upgrade` tests it with packages and services."""
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import yaml
 from ansible_collections.tig_pi.stack.plugins.filter.upgrade import upgrade_plan
+from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.client import InfluxError
 from ansible_collections.tig_pi.stack.plugins.module_utils.upgrade import files, host, packages, points
+from ansible_collections.tig_pi.stack.plugins.modules import upgrade as module
 
 ROOT = Path(__file__).parent.parent
 # What apt 3.0 passes to a hook in version 3, without most of its configuration.
@@ -77,7 +84,7 @@ def test_what_is_kept_does_not_change_with_the_service(service, tmp_path):
     (service / "data/iot/autogen/1/2.tsm").write_bytes(b"compacted")
     assert tree(tmp_path / "kept") == before
     assert (tmp_path / "kept/series").stat().st_blocks == 0
-    assert files.size(tmp_path / "kept") < 10**6
+    assert files.size(tmp_path / "kept", tmp_path) < 10**6
 
 
 class PowerCut(BaseException):
@@ -97,7 +104,27 @@ def revert_until(upgrade, monkeypatch, place, step: str, error: BaseException | 
     return raised.value
 
 
-def test_a_directory_is_put_back_whenever_the_power_is_cut(service, tmp_path, monkeypatch):
+def test_files_that_cannot_be_linked_are_counted(service, tmp_path):
+    (service / "data/iot/autogen/1/1.tsm").write_bytes(bytes(10**6))
+    assert files.size(service, tmp_path) < 10**6 <= files.size(service, Path("/proc"))
+
+
+def test_no_copy_is_readable_before_it_has_its_permissions(service, tmp_path, monkeypatch):
+    copyfile, modes = files.shutil.copyfile, []
+
+    def watch(source, target, **options):
+        modes.append(tuple(path.stat().st_mode & 0o777 for path in (target.parent, target) if path.exists()))
+        copyfile(source, target, **options)
+
+    monkeypatch.setattr(files.shutil, "copyfile", watch)
+    files.copy(service, tmp_path / "staged")
+    assert modes == [(0o700,)]
+    assert (tmp_path / "staged").stat().st_mode == service.stat().st_mode
+    files._keep_setting(service / "meta.db", tmp_path / "meta.db")
+    assert modes[1][1] == 0o600
+
+
+def test_a_directory_is_restored_whenever_the_power_is_cut(service, tmp_path, monkeypatch):
     """Before each change of the file system that puts something in its place."""
     before = tree(service)
     rename, cuts = os.rename, 0
@@ -170,18 +197,23 @@ def test_all_files_that_roles_write_are_restored():
     assert [each for each in sorted(found) if not any(Path(each).is_relative_to(one) for one in known)] == []
 
 
-def test_settings_are_put_back_and_those_of_meanwhile_set_aside(tmp_path, monkeypatch):
+def test_settings_are_restored_and_the_replaced_ones_set_aside(tmp_path, monkeypatch):
     etc = tmp_path / "etc"
     (etc / "influxdb").mkdir(parents=True)
     (etc / "influxdb/influxdb.conf").write_text("old")
     (etc / "unit").symlink_to("/lib/unit")
+    (etc / "empty").mkdir(mode=0o750)
     monkeypatch.setattr(files, "SETTINGS", (str(etc),))
     before = tree(etc)
     files.keep_settings(tmp_path / "kept")
     (etc / "influxdb/influxdb.conf").write_text("new")
+    (etc / "influxdb").chmod(0o711)
     (etc / "unit").unlink()
+    (etc / "unit").mkdir()
+    (etc / "empty").rmdir()
     (etc / "added").write_text("by the new version")
-    assert files.restore_settings(tmp_path / "kept", tmp_path / "replaced") == 3
+    (etc / "folder").mkdir()
+    assert files.restore_settings(tmp_path / "kept", tmp_path / "replaced") == 7
     assert tree(etc) == before
     aside = tmp_path / "replaced" / etc.relative_to("/")
     assert (aside / "influxdb/influxdb.conf").read_text() == "new"
@@ -193,6 +225,36 @@ def test_accounts_are_no_settings():
     names = {str(path) for path in files.settings()}
     assert "/etc/debian_version" in names
     assert names.isdisjoint({"/etc/passwd", "/etc/shadow", "/etc/shadow-", "/etc/hostname", "/etc/resolv.conf"})
+
+
+@pytest.mark.parametrize(
+    ("fails", "steps", "said"),
+    [
+        ("", ["upgrade_validate", "upgrade"], ""),
+        ("upgrade_validate", ["upgrade_validate"], "Nothing was changed."),
+        ("upgrade", ["upgrade_validate", "upgrade", "upgrade_back"], "The site is as it was before."),
+        (
+            "upgrade upgrade_back",
+            ["upgrade_validate", "upgrade", "upgrade_back"],
+            "the site may not be as it was before",
+        ),
+    ],
+)
+def test_only_an_upgrade_that_began_is_rolled_back(tmp_path, fails, steps, said):
+    """A refusal, such as of a misspelt variable, leaves an upgrade that was interrupted as it is."""
+    (tmp_path / "bin").mkdir()
+    shutil.copy(ROOT / "bin/upgrade", tmp_path / "bin")
+    play = tmp_path / "bin/play"
+    play.write_text(
+        '#!/bin/sh\necho "$@" >> calls\nstep=$(basename "$2" .yml)\n! echo " $FAILS " | grep -q " $step "\n'
+    )
+    play.chmod(0o755)
+    command = [tmp_path / "bin/upgrade", "hosts", "--limit=pi"]
+    done = subprocess.run(command, env={**os.environ, "FAILS": fails}, capture_output=True, text=True, check=False)
+    calls = [f"--inventory=hosts playbooks/{step}.yml --limit=pi" for step in steps]
+    assert (tmp_path / "calls").read_text().splitlines() == calls
+    assert done.returncode == (1 if fails else 0)
+    assert said in done.stdout + done.stderr
 
 
 def test_points_are_read_without_those_of_the_probe(tmp_path):
@@ -221,18 +283,49 @@ def upgrade(tmp_path, monkeypatch):
 def test_a_directory_on_a_file_system_of_its_own_is_refused_and_nothing_is_left(
     upgrade, service, tmp_path, monkeypatch
 ):
+    link = tmp_path / "link"
+    link.symlink_to(service)
+    (service / "disk").symlink_to("/proc/self")
+    for directory, other in ((link, link), (service, service / "disk")):
+        with upgrade.alone(), pytest.raises(packages.Failure, match=f"^{other} is a link or a file system of its own"):
+            upgrade.begin("one", [{"unit": "influxdb.service", "data": [str(directory)], "package": ""}], [])
+    (service / "disk").unlink()
     monkeypatch.setattr(Path, "is_mount", lambda path: path == service)
-    with upgrade.alone(), pytest.raises(packages.Failure, match="is a file system of its own"):
+    with upgrade.alone(), pytest.raises(packages.Failure, match=f"^{service} is a link or a file system of its own"):
         upgrade.begin("one", [{"unit": "influxdb.service", "data": [str(service)], "package": ""}], [])
     assert upgrade.read()["state"] == "none"
     assert not (tmp_path / "hook").exists()
 
 
-def test_a_full_card_is_refused_before_a_service_is_stopped(upgrade, service, monkeypatch):
-    monkeypatch.setattr(host, "RESERVE", 10**18)
-    with upgrade.alone(), pytest.raises(packages.Failure, match="MB on the card, of which"):
-        upgrade.begin("one", [{"unit": "influxdb.service", "data": [str(service)], "package": ""}], [])
-    assert not upgrade.kept.exists()
+@pytest.mark.parametrize(("free", "is_refused"), [(5_900_000, True), (6_200_000, False)])
+def test_a_full_card_is_refused_before_a_service_is_stopped(upgrade, service, monkeypatch, free, is_refused):
+    """There is room for two copies of the data, and thrice the packages."""
+    (service / "meta.db").write_bytes(bytes(1_500_000))
+    monkeypatch.setattr(host, "RESERVE", 0)
+    monkeypatch.setattr(packages, "size", lambda names: 10**6 * len(names))
+    monkeypatch.setattr(host.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    expected = (
+        pytest.raises(packages.Failure, match="on the card, of which") if is_refused else contextlib.nullcontext()
+    )
+    with upgrade.alone(), expected:
+        upgrade.begin("one", [{"unit": "influxdb.service", "data": [str(service)], "package": ""}], [], ["grafana"])
+    assert upgrade.kept.exists() != is_refused
+
+
+def test_the_size_of_packages_is_that_of_the_installed_ones():
+    assert 10**6 < packages.size(["dpkg", "not-installed-anywhere"]) < 10**8
+
+
+def test_only_dpkg_s_lock_is_waited_for(monkeypatch):
+    answers = ["dpkg: error: dpkg frontend lock was locked by another process with pid 7", "error: block 7"]
+    waited = []
+    monkeypatch.setattr(
+        packages, "run", lambda *command, check: packages.subprocess.CompletedProcess(command, 2, "", answers.pop(0))
+    )
+    monkeypatch.setattr(packages.time, "sleep", waited.append)
+    with pytest.raises(packages.Failure, match="block 7"):
+        packages._dpkg("--install")
+    assert waited == [2]
 
 
 def test_a_host_with_a_package_that_is_half_installed_is_refused(upgrade, service, monkeypatch):
@@ -285,6 +378,75 @@ def test_the_states_of_an_upgrade(upgrade, service, tmp_path):
         assert upgrade.end()["state"] == "verified"
         assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["lock", "upgrade.json"]
         assert not (tmp_path / "hook").exists()
+
+
+@pytest.mark.parametrize("end", [lambda upgrade: upgrade.end(), lambda upgrade: upgrade.revert({})])
+def test_a_snapshot_is_removed_although_the_power_was_cut_before(upgrade, service, tmp_path, monkeypatch, end):
+    with upgrade.alone():
+        upgrade.begin("one", [{"unit": "influxdb.service", "data": [str(service)], "package": ""}], [])
+        with monkeypatch.context() as patch:
+            patch.setattr(upgrade, "_forget", lambda: None)
+            ended = end(upgrade)
+        assert upgrade.kept.exists()
+        assert end(upgrade) == ended
+    assert not upgrade.kept.exists()
+
+
+def test_an_upgrade_that_is_being_rolled_back_cannot_be_ended(upgrade, service, monkeypatch):
+    with upgrade.alone():
+        upgrade.begin("one", [{"unit": "influxdb.service", "data": [str(service)], "package": ""}], [])
+        revert_until(upgrade, monkeypatch, packages, "restore")
+        with pytest.raises(packages.Failure, match="is being rolled back"):
+            upgrade.end()
+    assert upgrade.kept.exists()
+
+
+def test_the_state_is_read_by_one_call_at_a_time(upgrade, monkeypatch):
+    """It changes with a call that still runs."""
+    is_alone, alone = [], upgrade.alone
+
+    @contextlib.contextmanager
+    def watch(_):
+        with alone():
+            is_alone.append(True)
+            yield
+            is_alone.pop()
+
+    def read():
+        assert is_alone
+        return {"state": "none", "id": ""}
+
+    monkeypatch.setattr(host.Upgrade, "alone", watch)
+    monkeypatch.setattr(host.Upgrade, "read", staticmethod(read))
+    ended = []
+    monkeypatch.setattr(
+        module,
+        "AnsibleModule",
+        lambda **_: SimpleNamespace(params={"state": "read"}, exit_json=lambda **said: ended.append(said)),
+    )
+    module.main()
+    assert ended == [{"changed": False, "upgrade": {"state": "none", "id": ""}}]
+
+
+def test_points_of_a_database_that_did_not_exist_do_not_stop_others(tmp_path):
+    class Server:
+        written: ClassVar[list] = []
+
+        def write(self, database, policy, lines):
+            if database == "added":
+                raise InfluxError('{"error":"database not found: \\"added\\""}')
+            self.written.append((database, policy, lines))
+
+    for database in ("added", "iot"):
+        (tmp_path / database).mkdir()
+        (tmp_path / database / "autogen.gz").write_bytes(
+            gzip.compress(b"# CONTEXT-RETENTION-POLICY:autogen\nm value=1 1\n")
+        )
+    first, second = points.add(tmp_path, Server(), "")
+    assert "refused some: " in first
+    assert "database not found" in first
+    assert second == "sent 1 values of iot.autogen, those received during the upgrade among them"
+    assert Server.written == [("iot", "autogen", "m value=1 1\n")]
 
 
 def test_services_do_not_start_until_their_data_is_restored(upgrade, service, monkeypatch):
@@ -347,7 +509,7 @@ def test_points_that_no_program_reads_are_not_lost_silently(
     assert not answers
 
 
-def test_the_way_back_continues_after_a_power_cut_in_each_of_its_steps(upgrade, service, monkeypatch):
+def test_a_rollback_continues_after_a_power_cut_in_each_of_its_steps(upgrade, service, monkeypatch):
     services = [{"unit": "influxdb.service", "data": [str(service)], "package": ""}]
     before, write, cuts = tree(service), upgrade.write, 0
     with upgrade.alone():
@@ -367,7 +529,7 @@ def test_the_way_back_continues_after_a_power_cut_in_each_of_its_steps(upgrade, 
             except PowerCut:
                 cuts += 1
                 if last:
-                    with pytest.raises(packages.Failure, match="going back"):
+                    with pytest.raises(packages.Failure, match="the rollback of an earlier upgrade was interrupted"):
                         upgrade.begin("two", services, [])
             else:
                 break

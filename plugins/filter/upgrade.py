@@ -4,14 +4,14 @@ from __future__ import annotations
 
 
 def upgrade_plan(states: list[dict], own: dict) -> dict:
-    """What is to be done, so that all hosts of a site end with the new versions, or all with the old ones.
+    """What is to be done, so that all hosts of a site end with the new versions, or all with the previous ones.
 
     Args:
         states: what module `upgrade` says of each host.
         own: what it says of this host.
 
     Returns:
-        `goes_back` if a way back is to be completed first; `is_verified` if this host only has to end an upgrade that was verified;
+        `goes_back` if a rollback is to be completed first; `is_verified` if this host only has to end an upgrade that was verified;
         and the `id` of the upgrade that goes on, "" for a new one.
     """
     ids = {state: {one["id"] for one in states if one["state"] == state} for state in ("begun", "verified", "reverted")}

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Begin an upgrade of a host, end it, or go back."""
+"""Begin an upgrade of a host, end it, or roll it back."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from ansible_collections.tig_pi.stack.plugins.module_utils.upgrade.packages impo
 
 DOCUMENTATION = r"""
 module: upgrade
-short_description: Begin an upgrade of a host, end it, or go back
+short_description: Begin an upgrade of a host, end it, or roll it back
 description:
   - >-
-    V(begun) keeps what an upgrade may change: the settings of the host, the data of its services, which pause for it, and each package
-    before apt changes it. All of it is in C(/var/lib/tig-pi/upgrade), mostly as hard links, so that nothing has to be downloaded to go back.
-  - V(verified) removes what was kept.
+    V(begun) takes a snapshot of what an upgrade may change: the settings of the host, the data of its services, which pause for it, and
+    each package before apt changes it. It is in C(/var/lib/tig-pi/upgrade), mostly as hard links, so that a rollback downloads nothing.
+  - V(verified) removes the snapshot.
   - >-
-    V(reverted) puts packages, settings and data back, and adds the points that InfluxDB has received since the upgrade began. What it replaces
-    is kept aside until the next upgrade.
+    V(reverted) restores packages, settings and data, and adds the points that InfluxDB has received since the upgrade began. What it replaces
+    is kept until the next upgrade. The services do not start, also after a reboot, until their data is restored.
   - Each may be repeated, also after a power cut. It continues where it was interrupted.
 options:
   state:
@@ -30,7 +30,7 @@ options:
     type: str
     default: ""
   services:
-    description: Services that pause while their data is kept or put back; for V(begun).
+    description: Services that pause while their data is copied or restored; for V(begun).
     type: list
     elements: dict
     default: []
@@ -45,7 +45,7 @@ options:
         elements: path
         default: []
       package:
-        description: Package without a change of which the directories are not put back.
+        description: Package without a change of which the directories are not restored.
         type: str
         default: ""
   influxdb:
@@ -72,25 +72,30 @@ options:
         description: Measurement whose points are not added.
         type: str
         default: ""
+  managed_packages:
+    description: Packages that an upgrade usually replaces, for which there must be room on the card; for V(begun).
+    type: list
+    elements: str
+    default: []
   unmanaged_packages:
-    description: Packages that are installed without apt.
+    description: Packages that are installed without apt; for V(begun).
     type: list
     elements: str
     default: []
 attributes:
   check_mode:
-    support: full
+    support: none
 """
 
 EXAMPLES = r"""
-- name: Keep the old versions
+- name: Take a snapshot of the host
   tig_pi.stack.upgrade:
     state: begun
     id: "20260712T144039"
     services:
       - {unit: grafana-server.service, data: [/var/lib/grafana]}
 
-- name: Go back
+- name: Roll the upgrade back
   tig_pi.stack.upgrade:
     state: reverted
     influxdb: {url: "{{ influxdb_url }}", user: admin, password: "{{ vault_influxdb }}"}
@@ -98,7 +103,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 upgrade:
-  description: C(state) of the last upgrade (C(none), C(begun), C(verified), C(reverting), C(reverted)), its C(id), what was done in C(lines), and C(problems) of going back.
+  description: C(state) of the last upgrade (C(none), C(begun), C(verified), C(reverting), C(reverted)), its C(id), what was done in C(lines), and C(problems) of the rollback.
   type: dict
   returned: success
 """
@@ -129,28 +134,28 @@ def main() -> None:
                     "ignored": {"type": "str", "default": ""},
                 },
             },
+            "managed_packages": {"type": "list", "elements": "str", "default": []},
             "unmanaged_packages": {"type": "list", "elements": "str", "default": []},
         },
-        supports_check_mode=True,
     )
     asked = module.params
     upgrade = Upgrade()
-    before = after = upgrade.read()
-    does_change = asked["state"] == "begun" or before["state"] in ("begun", "reverting")
-    if asked["state"] != "read" and does_change and not module.check_mode:
-        try:
-            with upgrade.alone():
-                match asked["state"]:
-                    case "begun":
-                        after = upgrade.begin(asked["id"], asked["services"], asked["unmanaged_packages"])
-                    case "verified":
-                        after = upgrade.end()
-                    case _:
-                        after = upgrade.revert(asked["influxdb"] or {})
-        except (Failure, OSError) as failure:
-            module.fail_json(msg=str(failure), upgrade={"state": upgrade.read()["state"]})
-    said = {key: value for key, value in after.items() if key not in ("packages", "services", "done")}
-    module.exit_json(changed=asked["state"] != "read" and does_change, upgrade=said)
+    try:
+        with upgrade.alone():
+            before = after = upgrade.read()
+            match asked["state"]:
+                case "begun":
+                    after = upgrade.begin(
+                        asked["id"], asked["services"], asked["unmanaged_packages"], asked["managed_packages"]
+                    )
+                case "verified":
+                    after = upgrade.end()
+                case "reverted":
+                    after = upgrade.revert(asked["influxdb"] or {})
+    except (Failure, OSError) as failure:
+        module.fail_json(msg=str(failure), upgrade={"state": upgrade.read()["state"]})
+    said = {key: value for key, value in after.items() if key not in ("packages", "changed", "services", "done")}
+    module.exit_json(changed=before != after, upgrade=said)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""An upgrade ends with the new versions or with the old ones, verified, with all readings, whenever it fails or is killed.
+"""An upgrade ends with the new versions or with the previous ones, verified, with all readings, whenever it fails or is killed.
 
-UPGRADE_KILL chooses how many seconds after the begin of its longest step an upgrade is killed; UPGRADE_KILL_BACK the same on the way back.
+UPGRADE_KILL chooses how many seconds after the begin of its longest step an upgrade is killed; UPGRADE_KILL_BACK the same for its rollback.
 """
 
 from __future__ import annotations
@@ -125,12 +125,12 @@ def versions(host) -> str:
 
 
 def settings(host) -> str:
-    """What is in the files of settings, with owners and permissions."""
+    """What is in the files of settings; owners and permissions, also of their folders."""
     # podman writes some of them when the Pi starts; ldconfig and Python write caches.
     ignored = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/etc/ld.so.cache", "/etc/*-", "*/__pycache__/*"]
-    found = "find /etc /usr/local -type f " + " ".join(f"-not -path '{path}'" for path in ignored)
+    found = "find /etc /usr/local " + " ".join(f"-not -path '{path}'" for path in [*ignored, "*/__pycache__"])
     return host.check_output(
-        f"{found} -printf '%p %u %g %m\n' | sort; {found} -print0 | sort -z | xargs -0 sha256sum | sort -k 2"
+        f"{found} -printf '%p %u %g %m %l\n' | sort; {found} -type f -print0 | sort -z | xargs -0 sha256sum | sort -k 2"
     )
 
 
@@ -142,9 +142,12 @@ def test_an_upgrade_whose_verification_fails_goes_back_although_it_is_killed(hos
     assert "influxdb 1.6.7" in old
     broken = [NEW, BROKEN % site.secret("mosquitto/telegraf")]
     with Sender(site, FIRST + 10**7) as sender:
-        upgrade.kill("==> Going back", float(os.environ.get("UPGRADE_KILL_BACK", "4")), *broken)
+        upgrade.kill("==> Rolling back", float(os.environ.get("UPGRADE_KILL_BACK", "4")), *broken)
         pi.power_cut()
         cut = time.time()
+        assert state(host)["state"] in ("begun", "reverting", "reverted")
+        # A refusal changes nothing.
+        assert "Nothing was changed" in upgrade.run(NEW, "--check")[1]
         assert state(host)["state"] in ("begun", "reverting", "reverted")
         code, output = upgrade.run(*broken)
         assert code == 1

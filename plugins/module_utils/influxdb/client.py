@@ -32,11 +32,18 @@ def local_address(address: str) -> tuple[str, int]:
 
 
 class Server:
-    """InfluxQL over HTTP on one address."""
+    """InfluxQL and the line protocol over HTTP on one address."""
 
     def __init__(self, host: str, port: int) -> None:
         self.url = f"http://{'[' + host + ']' if ':' in host else host}:{port}"
         self.credentials: tuple[str, str] | None = None
+
+    @classmethod
+    def at(cls, url: str, credentials: tuple[str, str] | None = None) -> Server:
+        parts = urllib.parse.urlsplit(url)
+        server = cls(parts.hostname, parts.port)
+        server.credentials = credentials
+        return server
 
     def answers(self) -> bool:
         try:
@@ -53,14 +60,29 @@ class Server:
         Raises:
             Unauthorised, NoAdmin, InfluxError: the server refuses.
         """
-        request = urllib.request.Request(f"{self.url}/query", urllib.parse.urlencode({"q": statement}).encode())
+        answer = json.loads(self._post("query", urllib.parse.urlencode({"q": statement}), credentials))
+        results = answer.get("results", [{}])
+        if answer.get("error") or results[0].get("error"):
+            raise InfluxError(answer.get("error") or results[0]["error"])
+        return results[0].get("series", [])
+
+    def write(self, database: str, retention_policy: str, lines: str) -> None:
+        """Write points in the line protocol.
+
+        Raises:
+            Unauthorised, InfluxError: the server refuses some or all of them.
+        """
+        self._post("write?" + urllib.parse.urlencode({"db": database, "rp": retention_policy}), lines, timeout=120)
+
+    def _post(self, path: str, body: str, credentials: tuple[str, str] | None = None, timeout: float = 60) -> bytes:
+        request = urllib.request.Request(f"{self.url}/{path}", body.encode())
         credentials = credentials or self.credentials
         if credentials:
             token = base64.b64encode(":".join(credentials).encode()).decode()
             request.add_header("Authorization", f"Basic {token}")
         try:
-            with NO_PROXY.open(request, timeout=60) as response:
-                answer = json.load(response)
+            with NO_PROXY.open(request, timeout=timeout) as response:
+                return response.read()
         except urllib.error.HTTPError as error:
             said = error.read().decode(errors="replace")
             with contextlib.suppress(ValueError, AttributeError):
@@ -68,10 +90,6 @@ class Server:
             if "create admin user first" in said:
                 raise NoAdmin(said) from error
             raise (Unauthorised if error.code == 401 else InfluxError)(said) from error
-        results = answer.get("results", [{}])
-        if answer.get("error") or results[0].get("error"):
-            raise InfluxError(answer.get("error") or results[0]["error"])
-        return results[0].get("series", [])
 
     def rows(self, statement: str) -> list[dict]:
         return [

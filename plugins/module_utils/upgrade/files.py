@@ -25,9 +25,11 @@ NOT_SETTINGS = {*ACCOUNTS, *(f"{name}-" for name in ACCOUNTS), ".pwd.lock"} | {
 }
 
 
-def size(source: Path) -> int:
-    """How many bytes it takes to keep a directory."""
-    return sum(path.lstat().st_blocks * 512 for path in _below(source) if path.suffix != UNCHANGING)
+def size(source: Path, target: Path) -> int:
+    """How many bytes a snapshot of a directory takes in another one."""
+    is_linked = source.stat().st_dev == target.stat().st_dev
+    paths = (path for path in _below(source) if not (is_linked and path.suffix == UNCHANGING))
+    return sum(path.lstat().st_blocks * 512 for path in paths)
 
 
 def _below(source: Path) -> Iterator[Path]:
@@ -39,7 +41,7 @@ def _below(source: Path) -> Iterator[Path]:
 
 def copy(source: Path, target: Path) -> None:
     """Copy a directory with owners, permissions and times; files that do not change are linked."""
-    target.mkdir(parents=True)
+    target.mkdir(mode=0o700, parents=True)  # until all files in it have their permissions
     folders = [(source, target)]
     for path in _below(source):
         place = target / path.relative_to(source)
@@ -52,7 +54,7 @@ def copy(source: Path, target: Path) -> None:
             _take_owner(path, place)
         elif stat.S_ISREG(mode):
             _copy_file(path, place)
-    for path, place in folders:
+    for path, place in reversed(folders):
         _take_owner(path, place)
 
 
@@ -94,56 +96,83 @@ def restore(source: Path, kept: Path, replaced: Path) -> None:
     os.rename(staged, source)
 
 
-def refuse_mount(source: Path) -> None:
-    """A directory that is a file system of its own cannot be replaced in one step."""
-    if source.is_mount():
+def refuse_other_file_system(source: Path) -> None:
+    """Data on another file system is neither copied nor replaced in one step; nor is a directory that is a symbolic link."""
+    device = source.parent.stat().st_dev
+    others = (path for path in (source, *_below(source)) if path.is_dir() and path.stat().st_dev != device)
+    if other := source if source.is_symlink() or source.is_mount() else next(others, None):
         raise Failure(
-            f"{source} is a file system of its own, which this upgrade cannot put back. Make a backup (`make backup`), and run `make pi`."
+            f"{other} is a link or a file system of its own, which an upgrade cannot restore. "
+            "Make a backup (`make backup`), and run `make pi`."
         )
 
 
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_symlink() or path.is_file()
+
+
 def settings() -> Iterator[Path]:
-    for root in SETTINGS:
-        for path in _below(Path(root)):
+    """Files and folders, each folder before what is in it."""
+    for root in map(Path, SETTINGS):
+        if _is_folder(root):
+            yield root
+        for path in _below(root):
             if path.parent != Path("/etc") or path.name not in NOT_SETTINGS:
                 yield path
 
 
 def keep_settings(directory: Path) -> None:
+    folders = []
     for path in settings():
         place = directory / path.relative_to("/")
-        if path.is_symlink() or path.is_file():
+        if _is_file(path):
             _keep_setting(path, place)
-        elif path.is_dir():
+        elif _is_folder(path):
             place.mkdir(parents=True, exist_ok=True)
+            folders.append((path, place))
+    for path, place in reversed(folders):
+        _take_owner(path, place)
 
 
 def _keep_setting(path: Path, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     place.unlink(missing_ok=True)
+    if not path.is_symlink():
+        place.touch(mode=0o600)  # until it has its owner and permissions
     shutil.copyfile(path, place, follow_symlinks=False)
     _take_owner(path, place)
 
 
 def restore_settings(directory: Path, replaced: Path) -> int:
-    """Write the settings that differ from those that were kept, and remove new ones; how many. The present ones go to `replaced`."""
+    """Remove settings that are new, and write those that differ from the kept ones; how many. The present ones go to `replaced`."""
     count = 0
-    kept = {path for path in _below(directory) if path.is_symlink() or path.is_file()}
-    for place in sorted(kept):
-        path = Path("/", place.relative_to(directory))
-        if _is_same(path, place):
-            continue
-        _set_aside(path, replaced)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staged = path.with_name(f".{path.name}.tig-pi-kept")
-        _keep_setting(place, staged)
-        os.replace(staged, path)
-        count += 1
-    for path in list(settings()):
-        if (path.is_symlink() or path.is_file()) and directory / path.relative_to("/") not in kept:
+    for path in reversed(list(settings())):
+        place = directory / path.relative_to("/")
+        if _is_file(path) and not _is_file(place):
             _set_aside(path, replaced)
             path.unlink()
             count += 1
+        elif _is_folder(path) and not _is_folder(place):
+            with contextlib.suppress(OSError):  # there are caches in it
+                path.rmdir()
+                count += 1
+    for place in sorted(_below(directory)):
+        path = Path("/", place.relative_to(directory))
+        if _is_same(path, place) or not any(path.is_relative_to(root) for root in SETTINGS):
+            continue
+        if _is_folder(place):
+            path.mkdir(mode=0o700, exist_ok=True)
+            _take_owner(place, path)
+        else:
+            _set_aside(path, replaced)
+            staged = path.with_name(f".{path.name}.tig-pi-kept")
+            _keep_setting(place, staged)
+            os.replace(staged, path)
+        count += 1
     return count
 
 
@@ -158,6 +187,5 @@ def _is_same(path: Path, place: Path) -> bool:
         return False
     if path.is_symlink() or place.is_symlink():
         return path.is_symlink() and place.is_symlink() and os.readlink(path) == os.readlink(place)
-    mine, other = path.stat(), place.stat()
-    keys = [(state.st_mode, state.st_uid, state.st_gid, state.st_size) for state in (mine, other)]
-    return keys[0] == keys[1] and path.read_bytes() == place.read_bytes()
+    keys = [(state.st_mode, state.st_uid, state.st_gid) for state in (path.stat(), place.stat())]
+    return keys[0] == keys[1] and (path.is_dir() or path.read_bytes() == place.read_bytes())

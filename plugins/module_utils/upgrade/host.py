@@ -14,10 +14,10 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.client import NO_PROXY
+from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.client import Server
 from ansible_collections.tig_pi.stack.plugins.module_utils.upgrade import files, packages, points
 from ansible_collections.tig_pi.stack.plugins.module_utils.upgrade.packages import Failure, run
 
@@ -36,14 +36,14 @@ SECONDS_TO_ANSWER = 900
 
 
 class Upgrade:
-    """The way back of an upgrade, and how far it is."""
+    """What an upgrade is rolled back with, and how far it is."""
 
     def __init__(self) -> None:
         self.kept, self.points = STATE / "kept", STATE / "points"
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """After a call that still runs, since its controller was killed."""
+        """Wait for a call that still runs, since its controller was killed."""
         STATE.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (STATE / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -67,17 +67,18 @@ class Upgrade:
         os.sync()
         return about
 
-    def begin(self, identifier: str, services: list[dict], unmanaged: list[str]) -> dict:
+    def begin(self, identifier: str, services: list[dict], unmanaged: list[str], managed: Sequence[str] = ()) -> dict:
         """Keep settings, data, for which the services pause, and packages: those that are installed without apt now, others by apt.
 
         An upgrade that was interrupted goes on.
 
         Args:
-            services: each with its `unit` and its directories `data`, and `package` if its data is to be put back only with that package.
+            managed: the packages that an upgrade usually replaces, for which there must be room.
+            services: each with its `unit` and its directories `data`, and `package` if its data is to be restored only with that package.
         """
         about = self.read()
         if about["state"] == "reverting":
-            raise Failure("going back from an earlier upgrade was interrupted")
+            raise Failure("the rollback of an earlier upgrade was interrupted")
         if about["state"] == "begun":
             packages.complete()
             self._start(about["services"])
@@ -86,7 +87,7 @@ class Upgrade:
         self._forget()
         for replaced in STATE.glob("replaced-*"):
             shutil.rmtree(replaced)
-        self._require_room(directories)
+        self._require_room(directories, managed)
         try:
             return self.write(self._keep(identifier, services, unmanaged, directories))
         except BaseException:
@@ -114,14 +115,17 @@ class Upgrade:
             files.copy(directory, self._kept(directory))
         return {"id": identifier, "state": "begun", "begun": begun, "packages": before, "services": services}
 
-    def _require_room(self, directories: list[Path]) -> None:
+    def _require_room(self, directories: list[Path], managed: Sequence[str]) -> None:
+        """There must be room for the data in the snapshot and restored from it; and for new packages, the previous ones, and these packed."""
         for directory in directories:
-            files.refuse_mount(directory)
-        wanted = sum(map(files.size, directories)) + RESERVE
+            files.refuse_other_file_system(directory)
+        data = sum(files.size(directory, STATE) for directory in directories)
+        wanted = 2 * data + 3 * packages.size(managed) + RESERVE
         free = shutil.disk_usage(STATE).free
         if free < wanted:
-            text = f"the way back takes {wanted / 1e6:.0f} MB on the card, of which {free / 1e6:.0f} MB are free"
-            raise Failure(text)
+            raise Failure(
+                f"an upgrade that can be rolled back takes up to {wanted / 1e6:.0f} MB on the card, of which {free / 1e6:.0f} MB are free"
+            )
 
     def _kept(self, directory: Path) -> Path:
         return self.kept / "data" / directory.relative_to("/")
@@ -134,7 +138,7 @@ class Upgrade:
         HOOK.write_text(f'DPkg::Pre-Install-Pkgs {{ "{program}"; }};\nDPkg::Tools::Options::{program}::Version "3";\n')
 
     def _forget(self) -> None:
-        """Remove what was kept. The hook first: without its program, apt fails."""
+        """Remove the snapshot. The hook first: without its program, apt fails."""
         HOOK.unlink(missing_ok=True)
         for directory in (self.kept, self.points):
             shutil.rmtree(directory, ignore_errors=True)
@@ -182,9 +186,12 @@ class Upgrade:
         ]
 
     def end(self) -> dict:
-        """Remove what was kept: the new versions are verified."""
+        """Remove the snapshot: the new versions are verified."""
         about = self.read()
+        if about["state"] == "reverting":
+            raise Failure("this upgrade is being rolled back")
         if about["state"] != "begun":
+            self._forget()  # the power may have been cut before that
             return about
         before, now = about.pop("packages"), packages.installed()
         del about["services"]
@@ -197,7 +204,7 @@ class Upgrade:
         return self.read()
 
     def revert(self, influxdb: dict) -> dict:
-        """Put packages, settings and data back, and add what the database has received meanwhile.
+        """Restore packages, settings and data, and add what the database has received during the upgrade.
 
         Args:
             influxdb: `url`, `user` and `password` of an administrator, its directory `data`, and a measurement that is `ignored`; {} if
@@ -205,6 +212,7 @@ class Upgrade:
         """
         about = self.read()
         if about["state"] not in ("begun", "reverting"):
+            self._forget()
             return about
         about["state"] = "reverting"
         done = about.setdefault("done", {})
@@ -235,13 +243,13 @@ class Upgrade:
         return STATE / f"replaced-{about['id']}"
 
     def _export(self, about: dict, influxdb: dict) -> list[str]:
-        """Read the points that arrived meanwhile with the program that wrote them."""
+        """Read the points that arrived since the snapshot, with the program that wrote them."""
         if influxdb:
             self._try_export(about, influxdb)
         return []
 
     def _export_again(self, about: dict, influxdb: dict) -> list[str]:
-        """Debian's InfluxDB has no program that reads its files: then the old version's is tried.
+        """Debian's InfluxDB has no program that reads its files: then the previous version's is tried.
 
         If neither has one, a database of the same version stays as it is, so that nothing is lost.
         """
@@ -250,7 +258,7 @@ class Upgrade:
         if "influxdb" not in self._changed(about):
             about["stays"] = influxdb["data"]
             return [
-                f"left {influxdb['data']} as it is, with the points of meanwhile: InfluxDB's version has not changed"
+                f"left {influxdb['data']} as it is, with the points received during the upgrade: InfluxDB's version has not changed"
             ]
         self._lack(about, f"points that were received during the upgrade cannot be read: {about['unread']}")
         return []
@@ -271,7 +279,7 @@ class Upgrade:
 
     def _lack(self, about: dict, text: str) -> None:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(about["begun"]))
-        hint = f'`make replay SINCE="{since}"` has the nodes send them again; the database of meanwhile is in {self._replaced(about)}'
+        hint = f'`make replay SINCE="{since}"` has the nodes send them again; the replaced database is in {self._replaced(about)}'
         about.setdefault("problems", []).append(f"{text}. {hint}")
 
     def _compare(self, about: dict, influxdb: dict) -> list[str]:
@@ -310,8 +318,9 @@ class Upgrade:
         if not self.points.is_dir():
             return []
         try:
-            self._wait(influxdb)
-            return list(points.add(self.points, influxdb))
+            server = Server.at(influxdb["url"], (influxdb["user"], influxdb["password"]))
+            self._wait(server)
+            return list(points.add(self.points, server, influxdb["ignored"]))
         except Failure as failure:
             kept = self._replaced(about) / "points"
             shutil.move(self.points, kept)
@@ -319,15 +328,10 @@ class Upgrade:
         return []
 
     @staticmethod
-    def _wait(influxdb: dict) -> None:
+    def _wait(server: Server) -> None:
         """Wait until the database answers."""
         deadline = time.monotonic() + SECONDS_TO_ANSWER
-        while True:
-            try:
-                NO_PROXY.open(f"{influxdb['url']}/ping", timeout=10).close()
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    raise Failure(f"InfluxDB does not answer: {error}") from error
-                time.sleep(0.5)
-            else:
-                return
+        while not server.answers():
+            if time.monotonic() > deadline:
+                raise Failure("InfluxDB does not answer")
+            time.sleep(0.5)

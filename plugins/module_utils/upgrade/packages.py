@@ -25,9 +25,9 @@ NOT_IN_A_PACKAGE = re.compile(
 # Files of settings are written in place.
 SETTINGS = "/etc/"
 POLICY = Path("/usr/sbin/policy-rc.d")
-# What POLICY says while packages are put back: no service is started or stopped.
+# What POLICY says while packages are restored: no service is started or stopped.
 NO_STARTS = "#!/bin/sh\n# tig-pi: old versions of packages are being installed\nexit 101\n"
-LOCKED = re.compile(r"lock", re.IGNORECASE)
+LOCKED = "locked by another process"
 LOCK_TIMEOUT = 300  # seconds
 
 
@@ -56,6 +56,12 @@ def present() -> dict[str, tuple[str, bool]]:
         if status not in ("not-installed", "config-files"):
             found[name] = (version[0] if version else "", status == "installed")
     return found
+
+
+def size(names: Iterable[str]) -> int:
+    """How many bytes the files of packages take, of those that are installed."""
+    shown = run("dpkg-query", "--show", "--showformat=${Installed-Size}\\n", *names, check=False)
+    return 1024 * sum(int(line) for line in shown.stdout.split() if line.isdigit())
 
 
 def installed() -> dict[str, str]:
@@ -171,7 +177,7 @@ def _dpkg(*arguments: str | os.PathLike, check: bool = True) -> str:
     deadline = time.monotonic() + LOCK_TIMEOUT
     while True:
         done = run("dpkg", *arguments, check=False)
-        if done.returncode == 0 or not LOCKED.search(done.stderr) or time.monotonic() > deadline:
+        if done.returncode == 0 or LOCKED not in done.stderr or time.monotonic() > deadline:
             break
         time.sleep(2)
     said = "; ".join(done.stderr.strip().splitlines()[-5:])
@@ -187,7 +193,7 @@ def changed(lines: Iterable[str]) -> Iterator[str]:
         if not line.strip():
             break
     for line in lines:
-        # name, version, architecture and multi-arch of before; the direction; the same of the new one; the file or an action
+        # name, version, architecture and multi-arch of the previous package; the direction; the same of the new one; the file or an action
         name, version, architecture, *_, action = line.split()
         if version != "-" and action != "**CONFIGURE**":
             yield f"{name}:{architecture}"
@@ -200,7 +206,7 @@ def main() -> int:
             if name in here:
                 keep(name, Path(__file__).parent / KEPT)
     except (Failure, OSError) as error:
-        print(f"tig-pi: a package cannot be kept for the way back, so nothing is changed: {error}", file=sys.stderr)
+        print(f"tig-pi: a package cannot be kept for a rollback, so nothing is changed: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -1,18 +1,16 @@
-"""Points that InfluxDB has received since its directory was kept: read from its files, and written to the server of before."""
+"""Points that InfluxDB has received since the snapshot: read from its files, and written to the previous server."""
 
 from __future__ import annotations
 
-import base64
 import gzip
+import itertools
 import os
 import shutil
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.client import NO_PROXY
+from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.client import InfluxError, Server
 from ansible_collections.tig_pi.stack.plugins.module_utils.upgrade.packages import Failure, run
 
 BATCH = 5000  # lines of a request
@@ -21,6 +19,8 @@ INTERNAL = "_internal"
 CONTEXT = "# CONTEXT-RETENTION-POLICY:"
 # Answers to a request whose other points were stored.
 PARTIAL = ("partial write", "beyond retention policy")
+# Answers to a request for something that the upgrade has created.
+MISSING = ("database not found", "retention policy not found")
 
 
 def export(root: Path, since: float, directory: Path) -> None:
@@ -67,7 +67,7 @@ def lines(path: Path, ignored: str) -> Iterator[str]:
                 yield line
 
 
-def add(directory: Path, server: dict) -> Iterator[str]:
+def add(directory: Path, server: Server, ignored: str) -> Iterator[str]:
     """Write the exported points to the server. Those that it has are the same points. Yields what was done, in words.
 
     Raises:
@@ -75,37 +75,24 @@ def add(directory: Path, server: dict) -> Iterator[str]:
     """
     for path in sorted(directory.glob("*/*.gz")):
         database, policy = urllib.parse.unquote(path.parent.name), urllib.parse.unquote(path.stem)
-        count, batch, refused = 0, [], set()
-        for line in lines(path, server.get("ignored") or "#"):
-            batch.append(line)
-            if len(batch) == BATCH:
-                refused |= _write(server, database, policy, batch)
-                count, batch = count + len(batch), []
-        if batch:
+        count, refused, points = 0, set(), lines(path, ignored or "#")
+        while batch := list(itertools.islice(points, BATCH)):
             refused |= _write(server, database, policy, batch)
-        count += len(batch)
-        yield f"wrote {count} values of {database}.{policy}, those received during the upgrade among them" + "".join(
-            f"; InfluxDB: {one}" for one in sorted(refused)
+            count += len(batch)
+        yield f"sent {count} values of {database}.{policy}, those received during the upgrade among them" + "".join(
+            f"; InfluxDB refused some: {one}" for one in sorted(refused)
         )
         path.unlink()
 
 
-def _write(server: dict, database: str, policy: str, batch: list[str]) -> set[str]:
+def _write(server: Server, database: str, policy: str, batch: list[str]) -> set[str]:
     """Write lines; what the server says of those that it does not take."""
-    where = urllib.parse.urlencode({"db": database, "rp": policy})
-    login = base64.b64encode(f"{server['user']}:{server['password']}".encode()).decode()
-    request = urllib.request.Request(
-        f"{server['url']}/write?{where}", "".join(batch).encode(), {"Authorization": f"Basic {login}"}
-    )
     try:
-        NO_PROXY.open(request, timeout=120).close()
-    except urllib.error.HTTPError as error:
-        said = error.read().decode(errors="replace").strip()
-        if "retention policy not found" in said:
-            return {f"it had no retention policy {policy} before the upgrade"}
-        if error.code == 400 and any(one in said for one in PARTIAL):
-            return {said[:200]}
-        raise Failure(f"InfluxDB refuses points of {database}: {said[:200]}") from error
+        server.write(database, policy, "".join(batch))
+    except InfluxError as error:
+        if any(one in str(error) for one in PARTIAL + MISSING):
+            return {str(error).strip()[:200]}
+        raise Failure(f"InfluxDB refuses points of {database}: {str(error).strip()[:200]}") from error
     except OSError as error:
         raise Failure(f"InfluxDB does not take points of {database}: {error}") from error
     return set()
