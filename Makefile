@@ -91,7 +91,7 @@ rebuild: .venv/.controller ## take a blank or wiped Pi back to what it was: pi, 
 	@bin/rebuild $(INVENTORY) $(if $(ASK),--ask-pass --ask-become-pass) $(offline) $(which_backup) \
 	  $(if $(HOST_KEY),--extra-vars reach_host_key=$(HOST_KEY)) $(ARGS)
 
-upgrade: .venv/.controller ## back up, apply new versions and settings, verify; if anything fails, go back to the old ones with the data of before
+upgrade: .venv/.controller ## back up, apply new versions and settings, verify; if anything fails, roll back to the previous versions, settings and data
 	@bin/upgrade $(INVENTORY) $(if $(ASK),--ask-pass --ask-become-pass) $(offline) $(ARGS)
 
 replay: .venv/.controller ## have sensor nodes send readings again (SINCE=36h UNTIL="2026-07-12 14:40" DEVICE=matslopy4; default: all since the restored backup)
