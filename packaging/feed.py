@@ -9,9 +9,10 @@
 Packages come from their vendors' signed repositories, and apt verifies them. With --stand-ins (demo and tests), packages of
 a vendor out of reach are replaced: Telegraf and InfluxDB are built from their Go modules, Grafana is the stand-in. If
 InfluxDB cannot be built, and always on armhf, it is Debian's. A .deb in <cache>/feed/drop-in takes precedence over all others.
-feed.lock.json lists the packages of the feed and their origins; their versions are kept until --refresh.
+feed.lock.json lists the packages of the feed and their origins. The versions of the vendors' packages are kept until --refresh.
 With --complete the feed also has all packages of Debian that the roles install, with those that they depend on, and the Python
-packages of the controller and of esptool: a Pi can be set up from it without internet.
+packages of the controller and of esptool: a Pi can be set up from it without internet. Debian's packages are the newest each
+time that something in the feed changes.
 
 vendors.json describes the vendors. --vendors names a JSON file with changes: {vendor: {setting: value}}.
 
