@@ -115,7 +115,7 @@ recover: .venv/.controller ## get the inventory back from a backup and the recov
 fault: .venv/.controller ## break something in the demo; repeat to repair it (WHAT=…; without it: list what can be broken)
 	@bin/fault $(WHAT) $(DEVICE)
 
-feed: .venv/.controller ## download all that a Pi without internet is set up from (ARGS="-e feed_architecture=armhf -e feed_release=bookworm")
+feed: .venv/.controller ## download all that a Pi without internet is set up from (ARGS="-e feed_release=bookworm"; FEED=…: to another directory)
 	@bin/prerequisites feed
 	@$(play) playbooks/feed.yml $(if $(FEED),--extra-vars "feed_directory='$(feed)'") $(ARGS)
 

@@ -1,4 +1,4 @@
-"""Python packages as wheels, verified by the hashes of a lock file: those of the controller, and esptool for the Pi."""
+"""Python packages as wheels, verified by the hashes of a lock file: those of the controller, and esptool for it and for the Pi."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from deb import FeedError, Package
 from tools import BuildFailed, run
 
 HERE = Path(__file__).resolve().parent
-# A directory of the feed: the lock file of the packages in it.
+# A directory of the feed: the lock file of the packages in it. Those of the controller begin with python.
 LOCKS = {
     "python": HERE.parent / "requirements.txt",
     "esptool": HERE.parent / "roles/lopy4/files/esptool-requirements.txt",
+    "python-esptool": HERE.parent / "roles/lopy4/files/esptool-requirements.txt",
 }
 # Packages without wheels. They are pure Python, so that a wheel that is built here fits every Pi.
 BUILT = ("esp-pylib", "esptool", "reedsolo")
@@ -50,10 +51,10 @@ def inputs() -> list[Path]:
 
 
 def targets(directory: str, release: str, architecture: str, own: str) -> list[tuple[str, str]]:
-    """The machines, with the version of Python, that need a directory's wheels: the Pi, and for the controller's packages also
-    computers like this one, whose architecture is `own`."""
+    """The machines, with the version of Python, that need a directory's wheels: the Pi, or as controller computers with the
+    architecture of the Pi or of this one, which is `own`."""
     machines = {MACHINE[name] for name in (architecture, own) if name in MACHINE}
-    if directory == "python":
+    if directory != "esptool":
         return [(machine, version) for machine in sorted(machines) for version in CONTROLLERS]
     return [(MACHINE[architecture], PYTHON[release])] if architecture in MACHINE else []
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import deb
@@ -37,7 +38,7 @@ def published(tmp_path, key) -> Path:
     """The directory of a feed: server, which depends on library, and wheels of the controller and of esptool."""
     made = [make_deb(tmp_path, "server", "2.1", Depends="library"), make_deb(tmp_path, "library")]
     packages = [deb.Package.read(path, "built", "test") for path in made]
-    for directory in ("python", "esptool"):
+    for directory in ("python", "esptool", "python-esptool"):
         wheel = tmp_path / f"one-1.0-py3-none-{directory}.whl"
         wheel.write_text(directory)
         packages.append(Wheel.of(wheel, directory))
@@ -146,6 +147,63 @@ def test_make_feed_fills_the_feed_that_the_site_uses(published, fingerprint, tmp
     assert (tmp_path / "mine/secrets/feed_fingerprint").read_text().strip() == fingerprint
 
 
+# esptool, on the host of a node
+
+
+def make_wheel(directory: Path, platform: str) -> Path:
+    """A wheel of esptool 1.0 with nothing in it."""
+    directory.mkdir()
+    path = directory / f"esptool-1.0-py3-none-{platform}.whl"
+    files = {"METADATA": "Metadata-Version: 2.1\nName: esptool\nVersion: 1.0\n", "RECORD": ""}
+    files["WHEEL"] = f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-{platform}\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(f"esptool-1.0.dist-info/{name}", content)
+    return path
+
+
+@pytest.fixture
+def esptool(ansible_playbook, tmp_path):
+    """Install esptool from a feed for a node that is connected to the controller, as role lopy4 does."""
+
+    def run() -> str:
+        variables = {
+            "lopy4_serial_host": "localhost",
+            "lopy4_name": "attic",
+            "lopy4_prepare_serial_host": False,
+            "lopy4_esptool_directory": str(tmp_path / "esptool"),
+            "lopy4_esptool_feed": str(tmp_path / "stick"),
+            "lopy4_feed_command": "make feed",
+        }
+        role = {"name": "tig_pi.stack.lopy4", "tasks_from": "esptool"}
+        task = {"ansible.builtin.include_role": role, "vars": variables}
+        result = ansible_playbook(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": [task]}]))
+        return " ".join((result.stdout + result.stderr).split())
+
+    return run
+
+
+def test_a_missing_feed_is_named_before_esptool_is_installed(esptool, tmp_path):
+    assert f"localhost has no feed in {tmp_path}/stick, from which esptool is installed. Run `make feed`" in esptool()
+    assert not (tmp_path / "esptool").exists()
+
+
+def test_a_feed_without_esptool_is_named(esptool, published, tmp_path):
+    """There are no wheels for armhf."""
+    published.rename(tmp_path / "stick")
+    assert f"The feed {tmp_path}/stick has no esptool for localhost. There is none for armhf" in esptool()
+    assert not (tmp_path / "esptool").exists()
+
+
+def test_esptool_is_installed_from_the_controller_s_feed(esptool, tmp_path, key):
+    """Which has wheels for several kinds of computers."""
+    made = [make_wheel(tmp_path / "wheels", "any"), make_wheel(tmp_path / "other", "manylinux_2_17_s390x")]
+    packages = [Wheel.of(path, "python-esptool") for path in made]
+    repository.publish(tmp_path / "stick/trixie-amd64", packages, key, "trixie", "amd64", "")
+    said = esptool()
+    assert list((tmp_path / "esptool").glob("lib/python*/site-packages/esptool-1.0.dist-info")), said
+
+
 # On the host, with its apt
 
 
@@ -187,7 +245,7 @@ def test_a_feed_is_copied_once_without_what_only_the_controller_needs(copied, tm
     result = copied("server=2.*")
     assert result["changed"], result
     assert (tmp_path / "copy/esptool/one-1.0-py3-none-esptool.whl").exists()
-    assert not (tmp_path / "copy/python").exists()
+    assert [path.name for path in (tmp_path / "copy").iterdir() if path.is_dir()] == ["esptool"]
     assert copied("server")["changed"] is False
     (tmp_path / "copy/library_1.0_amd64.deb").unlink()
     assert copied("server")["missing"] == ["library_1.0_amd64.deb"]

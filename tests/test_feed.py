@@ -362,6 +362,10 @@ def test_a_complete_feed_has_the_packages_that_the_roles_install():
 
 def test_wheels_are_for_the_pi_and_for_computers_like_this_one():
     assert wheels.targets("esptool", "bookworm", "arm64", "amd64") == [("aarch64", "3.11")]
+    assert wheels.targets("esptool", "bookworm", "armhf", "amd64") == []
+    for architecture in ("arm64", "armhf"):  # for a node at the controller
+        targets = [wheels.targets(name, "bookworm", architecture, "amd64") for name in ("python", "python-esptool")]
+        assert targets[0] == targets[1]
     controller = wheels.targets("python", "bookworm", "arm64", "amd64")
     assert {machine for machine, _ in controller} == {"aarch64", "x86_64"}
     assert ("x86_64", f"{sys.version_info[0]}.{sys.version_info[1]}") in controller
@@ -588,7 +592,7 @@ def test_a_complete_feed_lists_wheels_and_debian_s_packages(new_feed, tmp_path, 
     filling.complete, filling.more = True, ("mine",)
     lock = filling.fill()
     assert set(by_name(lock)) == {"grafana", "node-red", "chrony", "libchrony"}
-    assert {entry["file"].split("/")[0] for entry in lock["python"]} == {"python", "esptool"}
+    assert {entry["file"].split("/")[0] for entry in lock["python"]} == set(wheels.LOCKS)
     for entry in lock["packages"] + lock["python"]:
         assert entry["sha256"] == deb.sha256(tmp_path / "feed" / entry["file"])
     assert "feed.lock.json" in (tmp_path / "feed/InRelease").read_text()

@@ -20,7 +20,10 @@ def lopy4_requirements(wheels: list[dict]) -> str:
     Args:
         wheels: their entries in the list of the feed.
     """
-    return "".join(f"{wheel['name']}=={wheel['version']} --hash=sha256:{wheel['sha256']}\n" for wheel in wheels)
+    hashes: dict[str, list[str]] = {}
+    for wheel in wheels:  # of one package for several kinds of computers
+        hashes.setdefault(f"{wheel['name']}=={wheel['version']}", []).append(f"--hash=sha256:{wheel['sha256']}")
+    return "".join(f"{package} {' '.join(own)}\n" for package, own in hashes.items())
 
 
 class FilterModule:

@@ -14,8 +14,8 @@ from ansible_collections.tig_pi.stack.plugins.filter.openpgp import openpgp_keys
 LOCK = "feed.lock.json"
 # The files beside the packages, the signed one last.
 INDEX = ("feed.asc", "Packages", "Packages.gz", "Release", LOCK, "InRelease")
-# The directory with the packages of the controller, which a host does not need.
-CONTROLLER = "python/"
+# The directories with the packages of the controller, which a host does not need.
+CONTROLLER = ("python/", "python-esptool/")
 
 
 class Feed:
