@@ -95,15 +95,17 @@ def publish(directory: Path, packages: list[Package], key: SigningKey, release: 
         target.parent.mkdir(exist_ok=True)
         place(package.path, target)
 
-    with tempfile.TemporaryDirectory(prefix=".index-", dir=directory) as temporary:
+    # Links are elsewhere, because the feed may be on a USB stick, whose file system has none.
+    with (
+        tempfile.TemporaryDirectory() as links,
+        tempfile.TemporaryDirectory(prefix=".index-", dir=directory) as temporary,
+    ):
         work = Path(temporary)
         for package in debs:
-            os.link(directory / package.file_name, work / package.file_name)
-        index = _ftparchive(work, "packages", ".")
+            (Path(links) / package.file_name).symlink_to((directory / package.file_name).absolute())
+        index = _ftparchive(Path(links), "packages", ".")
         (work / "Packages").write_bytes(index)
         (work / "Packages.gz").write_bytes(gzip.compress(index, mtime=0))
-        for package in debs:
-            (work / package.file_name).unlink()
         lock = {
             "release": release,
             "architecture": arch,

@@ -773,6 +773,20 @@ def test_a_directory_with_other_files_is_refused_and_left_alone(new_feed, tmp_pa
     assert all(path.read_text() == "mine" for path in mine)
 
 
+def test_a_feed_on_a_file_system_without_links_is_filled(new_feed, tmp_path, monkeypatch):
+    """Such as that of most USB sticks."""
+    link = os.link
+
+    def refuse(source, target):
+        if (tmp_path / "feed") in Path(target).parents:
+            raise PermissionError(1, "Operation not permitted")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", refuse)
+    new_feed().fill()
+    assert (tmp_path / "feed/Packages").read_text().count("Filename: ./") == 2
+
+
 def test_a_feed_whose_first_run_was_interrupted_is_filled(new_feed, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(repository, "_ftparchive", None)
