@@ -8,7 +8,7 @@ play = bin/play $(if $(ASK),--ask-pass --ask-become-pass) --inventory $(INVENTOR
 
 # FEED, the directory of the feed, and that for bin/venv, which runs before Ansible: by default site_feed_directory in playbooks/group_vars.
 feed = $(if $(FEED),$(shell realpath --canonicalize-missing "$(FEED)"))
-venv_feed = $(or $(feed),$(cache)/feed/$(notdir $(shell [ -d "$(INVENTORY)" ] && realpath "$(INVENTORY)" || dirname "$$(realpath "$(INVENTORY)")")))
+venv_feed = $(or $(feed),$(cache)/feed/$(notdir $(shell [ -d "$(INVENTORY)" ] && realpath --no-symlinks "$(INVENTORY)" || dirname "$$(realpath --no-symlinks "$(INVENTORY)")")))
 cache = $(or $(TIG_PI_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tig-pi)
 offline = $(if $(OFFLINE),--extra-vars '{"site_offline": true}' $(if $(FEED),--extra-vars "site_feed='$(feed)'"))
 

@@ -177,10 +177,14 @@ class TestMakefile:
         assert copy.run("make", *verb.split()).returncode == 0
         assert copy.calls[-1] == f"bin/play {arguments}"
 
-    @pytest.mark.parametrize("inventory", ["inventories/mine", "inventories/mine/", "inventories/mine/hosts.yml"])
+    @pytest.mark.parametrize(
+        "inventory", ["mine", "inventories/mine", "inventories/mine/", "inventories/mine/hosts.yml"]
+    )
     def test_without_internet_the_controller_is_installed_from_the_feed_of_the_site(self, copy, inventory):
         (copy.root / "inventories/mine").mkdir(parents=True)
         (copy.root / "inventories/mine/hosts.yml").touch()
+        (copy.root / "elsewhere").mkdir()
+        (copy.root / "mine").symlink_to("elsewhere")  # Ansible does not resolve it
         (copy.root / ".venv/.controller").unlink()
         (copy.root / "bin/venv").write_text(f'#!/bin/sh\necho "$TIG_PI_FEED" >>{copy.calls_file}\n')
         copy.run("make", "pi", "OFFLINE=1", f"INVENTORY={inventory}", "TIG_PI_CACHE=/cache")
