@@ -239,6 +239,7 @@ def test_nonsense_is_ignored_and_counted(house):
     until(lambda: house.operator.answers("kept"))  # it was not retained when it arrived
     house.operator.send(b"", retain=True)
     until(lambda: house.listener.status["ignored"] == len(NONSENSE) + 1, 40, house.listener.status)
+    until(lambda: len(house.listener.of("answer")) > 1)  # accepted, and done
     assert len(house.listener.of("answer")) == 2
     assert "broker: closed" not in house.device.console
     assert house.device.console.count("connected to") == 1
