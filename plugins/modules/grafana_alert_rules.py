@@ -58,31 +58,20 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.error import HTTPError
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.urls import open_url
+from ansible_collections.tig_pi.stack.plugins.module_utils.grafana import request
 
 CONNECTIONS = 4  # a Pi has four cores
-TIMEOUT = 30  # seconds, as Grafana's own for the evaluation of a rule
 
 
 class Grafana:
     """Grafana's API."""
 
     def __init__(self, url: str, username: str, password: str) -> None:
-        self.url = url
-        self.login = {"url_username": username, "url_password": password, "force_basic_auth": True}
+        self.url, self.login = url, (username, password)
 
     def request(self, path: str, body: dict | None = None):
         """The answer, from JSON. Raises OSError, ValueError."""
-        answer = open_url(
-            self.url + path,
-            method="POST" if body else "GET",
-            data=json.dumps(body) if body else None,
-            headers={"Content-Type": "application/json"},
-            use_proxy=False,
-            timeout=TIMEOUT,
-            **self.login,
-        )
-        return json.loads(answer.read())
+        return request(self.url + path, *self.login, method="POST" if body else "GET", body=body)
 
     def error_of(self, rule: dict | None) -> str:
         """Why Grafana cannot evaluate a rule, or nothing."""

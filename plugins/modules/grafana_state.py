@@ -85,7 +85,7 @@ import time
 from urllib.error import HTTPError, URLError
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.urls import open_url
+from ansible_collections.tig_pi.stack.plugins.module_utils.grafana import request
 
 UNIT = "grafana-server.service"
 CONFIGURATION = "/etc/grafana/grafana.ini"
@@ -119,17 +119,7 @@ class Grafana:
     def request(self, path: str, method: str = "GET"):
         """Grafana's answer, from JSON; raises Refused, HTTPError or OSError."""
         try:
-            answer = open_url(
-                self.wanted["url"] + path,
-                method=method,
-                url_username=self.wanted["admin_user"],
-                url_password=self.password,
-                force_basic_auth=True,
-                use_proxy=False,
-                timeout=30,
-                headers={"Accept": "application/json"},
-            )
-            return json.loads(answer.read() or b"null")
+            return request(self.wanted["url"] + path, self.wanted["admin_user"], self.password, method)
         except HTTPError as error:
             if error.code == 401:
                 raise Refused from error

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ansible_collections.tig_pi.stack.plugins.module_utils import state_files
 from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.client import Server
 from ansible_collections.tig_pi.stack.plugins.module_utils.upgrade import files, packages, points
 from ansible_collections.tig_pi.stack.plugins.module_utils.upgrade.packages import Failure, run
@@ -58,13 +59,7 @@ class Upgrade:
     @staticmethod
     def write(about: dict) -> dict:
         os.sync()
-        staged = STATE / ".upgrade.json"
-        with staged.open("w") as file:
-            json.dump(about, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(staged, STATE / "upgrade.json")
-        os.sync()
+        state_files.write(STATE / "upgrade.json", [json.dumps(about, indent=1).encode()])
         return about
 
     def begin(self, identifier: str, services: list[dict], unmanaged: list[str], managed: Sequence[str] = ()) -> dict:
