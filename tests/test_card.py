@@ -319,7 +319,21 @@ class TestImage:
         assert module(target, image=blank, image_sha256=sha256(blank).upper())["changed"]
         assert blank_card.read(target)["vendor-data"].decode() == SECRETS["vendor-data"]
 
-    @pytest.mark.parametrize("how", ["wrong hash", "damaged", "no hash", "too large", "zip", "missing", "old"])
+    @pytest.mark.parametrize(
+        "how",
+        [
+            "wrong hash",
+            "damaged",
+            "cut short",
+            "broken",
+            "no hash",
+            "too large",
+            "zip",
+            "missing",
+            "old",
+            "old, packed",
+        ],
+    )
     def test_that_is_wrong_is_refused_before_anything_is_written(self, blank, compressed, target, tmp_path, how):
         image, given, required, words = compressed, sha256(compressed), {}, "card_image"
         match how:
@@ -330,6 +344,15 @@ class TestImage:
                     file.seek(5000)
                     file.write(b"damage")
                 words = "has the SHA-256"
+            case "cut short":  # its publisher gave the hash of a file that is not whole
+                with compressed.open("r+b") as file:
+                    file.truncate(compressed.stat().st_size - 100)
+                given = sha256(compressed)
+            case "broken":
+                with compressed.open("r+b") as file:
+                    file.seek(5000)
+                    file.write(b"damage")
+                given, words = sha256(compressed), "cannot be unpacked"
             case "no hash":
                 given, words = None, "image_sha256"
             case "too large":
@@ -342,12 +365,10 @@ class TestImage:
             case "missing":
                 image = tmp_path / "raspios-lite.img"
             case "old":
-                image, given, required, words = (
-                    blank,
-                    sha256(blank),
-                    {"ssh.txt": "use a newer image."},
-                    "use a newer image.",
-                )
+                image, given = blank, sha256(blank)
+                required, words = {"ssh.txt": "use a newer image."}, "use a newer image."
+            case "old, packed":
+                required, words = {"ssh.txt": "use a newer image."}, "use a newer image."
         before = target.read_bytes()[:6000]
         failed = module(target, image=image, image_sha256=given, required_files=required)
         assert words in failed["msg"]

@@ -231,8 +231,8 @@ def run(module: AnsibleModule) -> dict:
     validate(files, wanted["validate"], wanted["secret_files"])
     if image:
         image.check(wanted["image_sha256"])
-        if not image.is_compressed:
-            check_system(boot_partition.find(image.path), wanted)
+        with image.beginning(boot_partition.end_of) as plain:
+            check_system(boot_partition.find(plain), wanted)
         partition, overwrites = None, [f"Everything on {card.name}:", *(f"  {line}" for line in card.contents)]
     else:
         partition = card.boot_partition()

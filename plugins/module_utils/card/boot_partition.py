@@ -77,7 +77,7 @@ def find(path: str, is_partition: bool = False) -> Directory | Fat:
     elif is_partition:
         partition = Fat(path, 0)
     else:
-        partition = Fat(path, _offset(path))
+        partition = Fat(path, _extent(path)[0])
     missing = [name for name in ALWAYS if partition.read(name) is None]
     if missing:
         raise CardProblem(
@@ -87,8 +87,13 @@ def find(path: str, is_partition: bool = False) -> Directory | Fat:
     return partition
 
 
-def _offset(path: str) -> int:
-    """Where the first partition with FAT begins, in bytes."""
+def end_of(path: str) -> int:
+    """Where the boot partition of an image ends, in bytes."""
+    return sum(_extent(path))
+
+
+def _extent(path: str) -> tuple[int, int]:
+    """Where the first partition with FAT begins, and its size, in bytes."""
     try:
         table = json.loads(run(["sfdisk", "--json", path]))["partitiontable"]
     except CardProblem:
@@ -97,5 +102,6 @@ def _offset(path: str) -> int:
         ) from None
     for partition in table.get("partitions", []):
         if partition["type"].lower() in FAT:
-            return partition["start"] * table.get("sectorsize", 512)
+            sector = table.get("sectorsize", 512)
+            return partition["start"] * sector, partition["size"] * sector
     raise CardProblem(f"{path} has no partition with FAT, so it is no card of a Raspberry Pi.")

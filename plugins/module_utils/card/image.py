@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import lzma
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 
 from ansible_collections.tig_pi.stack.plugins.module_utils.card.programs import CardProblem, run, size_text
 
 CHUNK = 4 << 20
+AGAIN = "Download it again, with the hash of its page (card_image_sha256)."
 
 
 def chunks(file, size: int | None = None) -> Iterator[bytes]:
@@ -48,7 +51,10 @@ class Image:
         """Size of the image on the card."""
         if not self.is_compressed:
             return os.path.getsize(self.path)
-        totals = run(["xz", "--robot", "--list", self.path]).splitlines()[-1].split("\t")
+        try:
+            totals = run(["xz", "--robot", "--list", self.path]).splitlines()[-1].split("\t")
+        except CardProblem as problem:
+            raise CardProblem(f"{self.path} is not whole (card_image): {problem} {AGAIN}") from None
         return int(totals[4])
 
     def check(self, sha256: str) -> None:
@@ -61,11 +67,36 @@ class Image:
                 "Copy the hash from the page from which you downloaded the image, or download the image again."
             )
 
+    @contextlib.contextmanager
+    def unpacked(self) -> Iterator:
+        """The open image, without its compression."""
+        with lzma.open(self.path) if self.is_compressed else open(self.path, "rb") as file:
+            try:
+                yield file
+            except (lzma.LZMAError, EOFError) as error:
+                raise CardProblem(f"{self.path} cannot be unpacked (card_image): {error}. {AGAIN}") from error
+
+    @contextlib.contextmanager
+    def beginning(self, end: Callable[[str], int]) -> Iterator[str]:
+        """The path of a plain image that is complete up to `end`, the end of its boot partition, of which its first bytes know."""
+        if not self.is_compressed:
+            yield self.path
+            return
+        with tempfile.NamedTemporaryFile(suffix=".img") as copy:
+            with self.unpacked() as file:
+                copy.write(file.read(CHUNK))
+                copy.truncate(self.size)
+                copy.flush()
+                for part in chunks(file, end(copy.name) - CHUNK):
+                    copy.write(part)
+            copy.flush()
+            yield copy.name
+
     def write(self, card) -> None:
         """Write the image to the beginning of an open card, then read it back and compare."""
         written = hashlib.sha256()
         card.seek(0)
-        with lzma.open(self.path) if self.is_compressed else open(self.path, "rb") as file:
+        with self.unpacked() as file:
             for part in chunks(file):
                 card.write(part)
                 written.update(part)
