@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import pytest
 import yaml
-from ansible_collections.tig_pi.stack.plugins.filter.upgrade import upgrade_plan
+from ansible_collections.tig_pi.stack.plugins.filter.upgrade import upgrade_notes, upgrade_plan
 from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.client import InfluxError
 from ansible_collections.tig_pi.stack.plugins.module_utils.upgrade import files, host, packages, points
 from ansible_collections.tig_pi.stack.plugins.modules import upgrade as module
@@ -357,6 +357,34 @@ def test_all_hosts_end_with_the_same_versions(states, plan):
     """What the first host does."""
     said = [dict(zip(("state", "id"), [*state.split(), ""], strict=False)) for state in states]
     assert upgrade_plan(said, said[0]) == plan
+
+
+def test_an_upgrade_that_has_not_ended_is_in_the_status(upgrade, service, tmp_path):
+    def notes() -> list[str]:
+        state = tmp_path / "state/upgrade.json"
+        return upgrade_notes(
+            {"pi": {"rc": 0, "stdout": state.read_text()} if state.exists() else {"rc": 1, "stdout": ""}}
+        )
+
+    services = [{"unit": "influxdb.service", "data": [str(service)], "package": ""}]
+    assert notes() == []
+    with upgrade.alone():
+        upgrade.begin("one", services, [])
+        [note] = notes()
+        assert note.startswith("Upgrade of pi: it began on ")
+        assert "make upgrade" in note
+        upgrade.write({**upgrade.read(), "state": "reverting"})
+        [note] = notes()
+        assert "services may stay stopped" in note
+        upgrade.revert({})
+        assert notes() == []
+        upgrade.write({**upgrade.read(), "problems": ["influxdb.service does not start"]})
+        assert notes() == ["Upgrade of pi, rolled back: influxdb.service does not start"]
+
+
+def test_a_damaged_state_of_an_upgrade_is_named():
+    [note] = upgrade_notes({"pi": {"rc": 0, "stdout": "{"}})
+    assert "damaged" in note
 
 
 def test_the_states_of_an_upgrade(upgrade, service, tmp_path):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Mapping
+
 
 def upgrade_plan(states: list[dict], own: dict) -> dict:
     """What is to be done, so that all hosts of a site end with the new versions, or all with the previous ones.
@@ -23,6 +27,35 @@ def upgrade_plan(states: list[dict], own: dict) -> dict:
     }
 
 
+def upgrade_notes(found: Mapping[str, Mapping]) -> list[str]:
+    """The upgrades that have not ended, and the problems of the last rollback.
+
+    Args:
+        found: by host, the result of printing the state that module `upgrade` writes; most hosts have none.
+    """
+    notes = []
+    for host, result in found.items():
+        try:
+            about = json.loads(result.get("stdout") or "{}")
+        except ValueError:
+            notes.append(f"Upgrade of {host}: its state is damaged. `make upgrade` begins a new one.")
+            continue
+        began = time.strftime("%Y-%m-%d %H:%M", time.localtime(about.get("begun", 0)))
+        match about.get("state"):
+            case "begun":
+                notes.append(
+                    f"Upgrade of {host}: it began on {began} and has not ended. If none is running, `make upgrade` continues it."
+                )
+            case "reverting":
+                notes.append(
+                    f"Upgrade of {host}: the one of {began} is being rolled back, and services may stay stopped until that is complete. "
+                    "If none is running, `make upgrade` completes it."
+                )
+            case "reverted":
+                notes += [f"Upgrade of {host}, rolled back: {problem}" for problem in about.get("problems", [])]
+    return notes
+
+
 class FilterModule:
     def filters(self) -> dict:
-        return {"upgrade_plan": upgrade_plan}
+        return {"upgrade_plan": upgrade_plan, "upgrade_notes": upgrade_notes}

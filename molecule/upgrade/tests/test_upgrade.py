@@ -168,6 +168,10 @@ def test_an_upgrade_that_is_killed_goes_on(host, pi, site, upgrade):
         pi.power_cut()
         cut = time.time()
         assert state(host)["state"] == "begun"
+        status = subprocess.run(
+            [PROJECT / "bin/status", site.inventory], capture_output=True, text=True, check=False
+        ).stdout
+        assert "Upgrade of pi: it began on" in status
         code, output = upgrade.run(NEW)
         assert code == 0, output
         assert "goes on" in output
