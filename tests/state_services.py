@@ -28,6 +28,8 @@ from ansible_collections.tig_pi.stack.plugins.filter import mosquitto as filters
 from chain import Program, _reachable, free_port, program, wait_until
 from project import REPOSITORY
 
+WEEK = 7 * 86400  # seconds
+
 
 def _torn(content: bytes, size: int = 512) -> bytes:
     """One sector in the middle is another file's."""
@@ -218,7 +220,8 @@ class Database(Service):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.port, self.rpc_port = free_port(), free_port()
-        self.now = int(time.time())
+        # The last one at midnight. Shards begin on Mondays, so on no day of a test is one of them between points that belong together.
+        self.thursday = int(time.time()) // WEEK * WEEK
         self.database = Program(
             [program("influxd", "influxdb"), "-config", str(root / "influxdb.conf")], root / "influxdb.log"
         )
@@ -268,15 +271,15 @@ class Database(Service):
         assert self.start(snapshot_after="1s")
         self.query("CREATE USER admin WITH PASSWORD 'secret' WITH ALL PRIVILEGES", login=False)
         self.query("CREATE DATABASE iot")
-        self.write(self.now - 21 * 86400, "old")
-        self.write(self.now - 20000, "new")
+        self.write(self.thursday - 21 * 86400, "old")
+        self.write(self.thursday - 20000, "new")
         data = self.path(f"{self.directory}/data/iot/autogen")
         wait_until(lambda: len(list(data.glob("*/*.tsm"))) >= 2, "both shards have a file of data", 40)
         self.stop()
         assert self.run("stopped").returncode == 0
         assert self.run("start").returncode == 0
         assert self.start()
-        self.write(self.now - 10000, "log")
+        self.write(self.thursday - 10000, "log")
         time.sleep(0.3)  # of the log's interval between two writes to the card
         self.power_cut()
 

@@ -682,13 +682,14 @@ def test_a_database_is_backed_up_while_points_arrive_and_added_to_another(databa
     old.query("CREATE DATABASE iot")
     old.query("CREATE RETENTION POLICY averages ON iot DURATION INF REPLICATION 1")
     old.query(QUERY)
-    old.write(old.now - 40 * 86400, "old")
-    old.write(old.now - 20000, "new")
+    old.write(old.thursday - 40 * 86400, "old")
+    old.write(old.thursday - 20000, "new")
     lines = [
-        f'm,device=a\\ b\\,c,room=\\"x count=1i,flag=true,text="é \\"q\\"" {old.now - 5000 + at}' for at in range(100)
+        f'm,device=a\\ b\\,c,room=\\"x count=1i,flag=true,text="é \\"q\\"" {old.thursday - 5000 + at}'
+        for at in range(100)
     ]
     old.ask("/write?db=iot&precision=s", "\n".join(lines).encode())
-    old.ask("/write?db=iot&rp=averages&precision=s", f"m,device=old mean=1.25 {old.now - 30000}".encode())
+    old.ask("/write?db=iot&rp=averages&precision=s", f"m,device=old mean=1.25 {old.thursday - 30000}".encode())
     is_done = threading.Event()
 
     def flow() -> None:
@@ -716,9 +717,10 @@ def test_a_database_is_backed_up_while_points_arrive_and_added_to_another(databa
     new.query("CREATE DATABASE iot")
     new.query("CREATE RETENTION POLICY host ON iot DURATION 1w REPLICATION 1")
     new.ask("/write?db=iot&rp=host", b"cpu usage=1")
+    later = int(time.time()) + 50  # than the backup
     new.ask(
         "/write?db=iot&precision=s",
-        f"m,device=old value=5 {old.now + 50}\nm,device=here value=7 {old.now - 1000}".encode(),
+        f"m,device=old value=5 {later}\nm,device=here value=7 {old.thursday - 1000}".encode(),
     )
     counts = 'SELECT count("value") FROM iot.autogen.m WHERE time < {}s GROUP BY device'
     newest_of = {"database": "iot", "measurement": "m", "tag": "device"}
@@ -732,8 +734,8 @@ def test_a_database_is_backed_up_while_points_arrive_and_added_to_another(databa
     assert "added 3 points" in done[1]
     # Only those of the archive count, not those that the new database had.
     assert about["newest"].keys() == {"old", "new", "a b,c", "flowing"}
-    assert about["newest"]["new"] < old.now
-    assert about["newest"]["a b,c"] == old.now - 5000 + 99
+    assert about["newest"]["new"] < old.thursday
+    assert about["newest"]["a b,c"] == old.thursday - 5000 + 99
     assert new.query("SELECT usage FROM host.cpu")
 
     def counted(database: Database) -> dict[str, int]:
@@ -751,7 +753,7 @@ def test_a_database_is_backed_up_while_points_arrive_and_added_to_another(databa
     assert [series["values"] for series in new.query("SHOW CONTINUOUS QUERIES") if series["name"] == "iot"] == [
         [["hourly", QUERY]]
     ]
-    assert new.query(f"SELECT value FROM m WHERE device = 'old' AND time = {old.now + 50}s")
+    assert new.query(f"SELECT value FROM m WHERE device = 'old' AND time = {later}s")
     assert "tig_pi_before_restore" not in str(new.query("SHOW DATABASES"))
     assert list((tmp_path / "state/before-1/influxdb/iot").glob("*.manifest"))
 
@@ -763,7 +765,7 @@ def test_a_backlog_that_arrives_during_a_backup_leaves_no_hole_before_the_newest
     server = databases("old")
     server.query("CREATE DATABASE iot")
     week, monday = 604800, 345600
-    border = (server.now // week - 1) * week + monday  # of two shards
+    border = (server.thursday // week - 1) * week + monday  # of two shards
 
     def write(device: str, first: int, last: int) -> None:
         lines = [f"m,device={device} value=1 {border + at}" for at in range(first, last)]
@@ -792,7 +794,7 @@ def test_a_restored_database_that_is_not_as_it_was_gives_way_to_the_present_one(
     monkeypatch.setattr(influxdb, "SECONDS_TO_OPEN", 5)
     old, new = databases("old"), databases("new")
     old.query("CREATE DATABASE iot")
-    old.write(old.now - 20000, "old")
+    old.write(old.thursday - 20000, "old")
     stream, about = saved(old, tmp_path)
     archive.unpack(io.BytesIO(stream.getvalue()), tmp_path / "unpacked", influxdb.is_shard)
     about["shards"][0]["contents"]["m"]["device=old"]["value"]["sum"] += 1
@@ -1095,7 +1097,7 @@ def test_a_database_with_points_in_another_policy_than_its_default_is_not_lost(d
 def test_a_restoration_that_was_killed_is_completed_by_the_next_one(databases, tmp_path, monkeypatch, killed_at):
     old, new = databases("old"), databases("new")
     old.query("CREATE DATABASE iot")
-    old.write(old.now - 20000, "old")
+    old.write(old.thursday - 20000, "old")
     stream, about = saved(old, tmp_path)
     new.query("CREATE DATABASE iot")
     new.ask("/write?db=iot", b"m,device=here value=7")
