@@ -11,8 +11,8 @@ from itertools import pairwise, zip_longest
 from pathlib import Path
 from zoneinfo import available_timezones
 
-import yaml
 from ansible.errors import AnsibleFilterError
+from ansible.module_utils.common.yaml import yaml_load
 from ansible.module_utils.parsing.convert_bool import BOOLEANS
 from ansible_collections.tig_pi.stack.plugins.module_utils.influxdb.influxql import UNITS, nanoseconds
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.contract import CONTRACT
@@ -247,7 +247,7 @@ def site_problems(variables: Mapping, hostvars: Mapping, groups: Mapping, rename
 
 def _options(role: str) -> dict[str, dict]:
     """The variables that a role documents, as its argument_specs describe them."""
-    specs = yaml.safe_load((REPOSITORY / SPECS.format(role)).read_text(encoding="utf-8"))["argument_specs"]
+    specs = yaml_load((REPOSITORY / SPECS.format(role)).read_text(encoding="utf-8"))["argument_specs"]
     return {name: option for entry in specs.values() for name, option in entry.get("options", {}).items()}
 
 
@@ -344,7 +344,7 @@ def _unknown_variables(hostvars: Mapping, groups: Mapping) -> Iterator[str]:
         role = path.parts[-3]
         known["site" if role == "validate" else role] = set(_options(role))
     for path in sorted(WIRING.glob("*.yml")):
-        for name in yaml.safe_load(path.read_text(encoding="utf-8")):
+        for name in yaml_load(path.read_text(encoding="utf-8")):
             if role := _prefix(name, known):
                 known[role].add(name)
     found = {}

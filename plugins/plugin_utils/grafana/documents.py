@@ -7,6 +7,7 @@ import re
 from collections import Counter
 
 import yaml
+from ansible.module_utils.common.yaml import SafeLoader
 
 UID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 BUILT_IN = {"-- Grafana --", "-- Mixed --", "-- Dashboard --", "grafana", "__expr__", "-100"}
@@ -31,7 +32,7 @@ def parsed(text: str, is_json: bool):
         raise Fault(f"is not YAML: {getattr(error, 'problem', error)}{where}.") from error
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(SafeLoader):
     """Only the types of JSON, and no duplicate keys."""
 
 
