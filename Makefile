@@ -52,10 +52,10 @@ help-text:
 demo: ## run everything on this machine: a virtual Pi with a virtual LoPy4 (RELEASE=bookworm)
 	@bin/demo
 
-card: .venv/.controller ## write the card of a blank Pi (CARD=/dev/sdX IMAGE=….img.xz SHA256=…; only CARD: to one with Raspberry Pi OS; HOST=pi CONSENT=yes)
+card: .venv/.controller ## write the card of a blank Pi (CARD=/dev/sdX IMAGE=….img.xz SHA256=…; only CARD: to one with Raspberry Pi OS; HOST=pi CONSENT=yes; SELF=1: the Pi sets itself up and restores the newest backup)
 	@bin/prerequisites card
 	@$(play) playbooks/card.yml --extra-vars "card_path='$(CARD)'" $(if $(IMAGE),--extra-vars "card_image='$(IMAGE)'") \
-	  $(if $(SHA256),--extra-vars card_image_sha256=$(SHA256)) $(if $(HOST),--limit $(HOST)) \
+	  $(if $(SHA256),--extra-vars card_image_sha256=$(SHA256)) $(if $(HOST),--limit $(HOST)) $(if $(SELF),--extra-vars self_setup=$(SELF)) \
 	  $(if $(CONSENT),--extra-vars card_consent=$(CONSENT)) $(ARGS)
 
 pi: .venv/.controller ## set up a Pi, or apply changes in the inventory to it

@@ -104,6 +104,41 @@ def card_hostname(address: str, name: str) -> str:
     return name.replace("_", "-")
 
 
+def self_problems(about: Mapping) -> Iterable[str]:
+    """Why the Pi of a card cannot set itself up.
+
+    Args:
+        about: setup: the value of SELF; hosts: those of the site; targets: of its backups; has_key: whether their recovery key is here.
+    """
+    if about["setup"] not in SETUPS:
+        yield f"SELF is {about['setup']!r}: it is 1 to restore the newest backup, or new for a site without one."
+    if len(about["hosts"]) > 1:
+        yield (
+            f"SELF is for a site of one host, and this one has {len(about['hosts'])}, {', '.join(sorted(about['hosts']))}, of which none "
+            "reaches the others. Write the cards without SELF, and run make rebuild."
+        )
+    if about["setup"] == "new" or not about["targets"]:
+        return
+    if all(target["kind"] == "controller" for target in about["targets"]):
+        yield (
+            "SELF restores backups that the Pi reaches, and all of site_backup_targets are on this computer (kind: controller). Add a USB stick "
+            "(kind: disk) or another host (kind: ssh), write the card without SELF, or use SELF=new to restore nothing."
+        )
+    if not about["has_key"]:
+        yield (
+            "The recovery key is missing, so the Pi could not read the backups: write it to secrets/backup/recovery_key, or use SELF=new "
+            "for a site that has no backup yet."
+        )
+
+
+# The values of SELF.
+SETUPS = ("1", "yes", "new")
+
+
 class FilterModule:
     def filters(self) -> dict:
-        return {"card_hostname": card_hostname, "card_problems": card_problems}
+        return {
+            "card_hostname": card_hostname,
+            "card_problems": card_problems,
+            "self_problems": lambda about: list(self_problems(about)),
+        }

@@ -44,6 +44,12 @@ options:
     description: Files that the boot partition must not have, by name, with what it means if one is there.
     type: dict
     default: {}
+  directories:
+    description:
+      - Directories of this computer, of which the boot partition gets copies, by their names there. If there is no room for one, nothing of
+        it is copied, and RV(left_out) says so.
+    type: dict
+    default: {}
   kernel_parameters:
     description: Parameters of the kernel in C(cmdline.txt), which keeps its other ones.
     type: list
@@ -76,6 +82,10 @@ overwrites:
   type: list
   elements: str
   returned: success
+left_out:
+  description: The directories for which there is no room, each with how much is needed.
+  type: dict
+  returned: success
 """
 
 import contextlib
@@ -85,6 +95,7 @@ import shlex
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.tig_pi.stack.plugins.module_utils.card import boot_partition, disks, programs
@@ -93,6 +104,8 @@ from ansible_collections.tig_pi.stack.plugins.module_utils.card.programs import 
 
 GB = 10**9
 COMMAND_LINE = "cmdline.txt"
+# The largest unit of FAT32 on a partition of this size, and what is left free.
+CLUSTER, MARGIN = 32 << 10, 1 << 20
 
 
 class Card:
@@ -212,14 +225,45 @@ def differences(partition, files: dict[str, str]) -> dict[str, bytes | None]:
     return {name: present[name] for name, content in files.items() if present[name] != content.encode()}
 
 
-def write_files(card: Card, files: dict[str, str], wanted: dict) -> None:
+def space(size: int) -> int:
+    """How much of a file system a file takes at most."""
+    return -(-size // CLUSTER) * CLUSTER
+
+
+def check_room(partition, files: dict[str, str], directories: dict[str, str]) -> dict[str, str]:
+    """Check that the files have room on the boot partition. Return why directories have none, by their names."""
+    free = partition.free() - MARGIN
+    free += sum(space(len(partition.read(name) or b"")) for name in files)
+    needed = sum(space(len(content.encode())) for content in files.values())
+    if needed > free:
+        raise CardProblem(
+            f"The files {', '.join(files)} need {size_text(needed)} on the boot partition, and {size_text(max(free, 0))} of it are free. "
+            "Write an image to the card (card_image), or remove files that it does not need."
+        )
+    left_out = {}
+    for name, source in directories.items():
+        size = sum(space(path.stat().st_size) for path in Path(source).rglob("*") if path.is_file())
+        if needed + size > free:
+            left_out[name] = (
+                f"{size_text(size)} are needed on the boot partition, and {size_text(free - needed)} are free"
+            )
+        else:
+            needed += size
+    return left_out
+
+
+def write_files(card: Card, files: dict[str, str], directories: dict[str, str], wanted: dict) -> None:
     """Write the files, then read them back and compare."""
     partition = card.boot_partition()
     check_system(partition, wanted)
     files = with_parameters(partition, files, wanted["kernel_parameters"])
+    for name, source in directories.items():
+        if not partition.has(name, source):
+            partition.copy(name, source)
     for name in differences(partition, files):
         partition.write(name, files[name].encode())
-    if wrong := differences(card.boot_partition(), files):
+    wrong = [name for name, source in directories.items() if not partition.has(name, source)]
+    if wrong := [*wrong, *differences(card.boot_partition(), files)]:
         raise CardProblem(f"{', '.join(wrong)} on the card is not what was written: use another card or reader.")
 
 
@@ -232,34 +276,41 @@ def run(module: AnsibleModule) -> dict:
     if image:
         image.check(wanted["image_sha256"])
         with image.beginning(boot_partition.end_of) as plain:
-            check_system(boot_partition.find(plain), wanted)
+            fresh = boot_partition.find(plain)
+            check_system(fresh, wanted)
+            left_out = check_room(fresh, files, wanted["directories"])
         partition, overwrites = None, [f"Everything on {card.name}:", *(f"  {line}" for line in card.contents)]
     else:
         partition = card.boot_partition()
         check_system(partition, wanted)
         files = with_parameters(partition, files, wanted["kernel_parameters"])
+        present = [name for name, source in wanted["directories"].items() if partition.has(name, source)]
+        left_out = check_room(partition, files, {k: v for k, v in wanted["directories"].items() if k not in present})
         overwrites = []
+    directories = {name: source for name, source in wanted["directories"].items() if name not in left_out}
     differing = differences(partition, files)
+    new = [f"{name}/" for name in directories if image or name not in present]
     # The image has the other parameters of the kernel.
-    names = [*differing, *([COMMAND_LINE] if image and wanted["kernel_parameters"] else [])]
+    names = [*differing, *new, *([COMMAND_LINE] if image and wanted["kernel_parameters"] else [])]
     if names:
         overwrites.append(
             f"{'New files on' if image else 'Files on the boot partition of'} {card.name}: {', '.join(names)}"
         )
-    if not module.check_mode and (image or differing):
+    changed = bool(image or names)
+    if changed and not module.check_mode:
         if card.is_directory:
-            write_files(card, files, wanted)
+            write_files(card, files, directories, wanted)
         else:
             with card.claimed() as file:
                 if image:
                     image.write(file)
-                write_files(card, files, wanted)
+                write_files(card, files, directories, wanted)
     shown = [
         {"before_header": name, "after_header": name, "before": text(differing[name]), "after": files[name]}
         for name in differing
         if name not in wanted["secret_files"]
     ]
-    return {"changed": bool(image or differing), "overwrites": overwrites, "diff": shown}
+    return {"changed": changed, "overwrites": overwrites, "left_out": left_out, "diff": shown}
 
 
 def main() -> None:
@@ -273,6 +324,7 @@ def main() -> None:
             "validate": {"type": "dict", "default": {}},
             "required_files": {"type": "dict", "default": {}},
             "unwanted_files": {"type": "dict", "default": {}},
+            "directories": {"type": "dict", "default": {}},
             "kernel_parameters": {"type": "list", "elements": "str", "default": []},
             "max_size_gb": {"type": "int", "default": 300},
         },

@@ -2,49 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pathlib
-import shlex
 import subprocess
-import sys
-import tarfile
 
 import pytest
 
-PROJECT = pathlib.Path(__file__).resolve().parents[3]
 EPHEMERAL = pathlib.Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", "."))
-sys.path.insert(0, str(PROJECT / "tests"))
-import blank_card  # noqa: E402
-
 BOOT = "/boot/firmware"
 CONFIG = EPHEMERAL / "pis/ssh_config"
-
-
-@pytest.fixture(scope="session")
-def boot_with():
-    """The Pi gets the card's files as its boot partition, forgets what only the tests gave it, and boots."""
-
-    def boot(pi, card: str, secret_files: tuple[str, ...], then: str = ":") -> None:
-        packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode="w") as tar:
-            for name, content in blank_card.read(EPHEMERAL / card).items():
-                member = tarfile.TarInfo(name)
-                member.size, member.mode = len(content), 0o755  # as FAT has it
-                tar.addfile(member, io.BytesIO(content))
-        blank = f"""set -e
-        tar --extract --directory={BOOT} --no-same-owner
-        mkdir /root/overwritten
-        for file in {" ".join(secret_files)}; do ln {BOOT}/$file /root/overwritten/; done
-        userdel --force --remove pi 2>/dev/null || :
-        rm -f /etc/sudoers.d/* /etc/ssh/ssh_host_*
-        ! getent passwd pi
-        {then}"""
-        command = ["ssh", "-F", CONFIG, pi.name, "sudo sh -c " + shlex.quote(blank)]
-        subprocess.run(command, input=packed.getvalue(), check=True)
-        pi.reboot()
-
-    return boot
 
 
 @pytest.fixture

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
+import os
 import shutil
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 
+import blank_card
 import pytest
-from virtual_site import PROJECT, Site
+from virtual_site import Site
 
 FIRST, COUNT = 1704060000, 500  # readings, one each 15 s
+PAST = f"time < {FIRST + 10**6}s"
+SECRET_FILES = ("vendor-data", "network-config", "tig-pi.bundle")
+# Removes the route to other networks at each boot.
+ISOLATE = """cat >/etc/systemd/system/isolate.service <<'END'
+[Unit]
+DefaultDependencies=no
+Before=sysinit.target
+[Service]
+Type=oneshot
+ExecStart=ip route replace unreachable default metric 0
+[Install]
+WantedBy=sysinit.target
+END
+systemctl enable isolate.service"""
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +54,23 @@ def test_esptool_is_installed_from_the_feed(host, playbook):
     assert "esptool v5" in host.check_output("/opt/tig-pi/esptool/bin/esptool version")
 
 
-def test_a_blank_pi_is_rebuilt(host, site, converge, playbook, inventory, tmp_path):
+@pytest.fixture(scope="module")
+def readings(site, playbook) -> list[tuple]:
+    """Readings that are in a backup on the stick."""
     readings = [(FIRST + 15 * number, 10 + number % 100 / 10) for number in range(COUNT)]
     messages = (json.dumps({"device": "matslopy4", "outsidetemp": value, "time": moment}) for moment, value in readings)
     site.publish("mats/test", *messages, account="mats")
-    assert site.readings(f"time < {FIRST + 10**6}s", COUNT) == readings
+    assert site.readings(PAST, COUNT) == readings
     backup = playbook("backup.yml")
     assert backup.returncode == 0, backup.stdout + backup.stderr
+    return readings
 
+
+def test_a_changed_feed_is_refused_and_an_old_one_is_used(
+    host, site, readings, converge, playbook, inventory, tmp_path
+):
+    stick = host.run_expect([0], "tar --create --directory=/media/stick backups | base64").stdout
+    (inventory.parent / "stick.tar").write_bytes(base64.b64decode(stick))
     site.replace_pi()
     isolated = playbook("../molecule/offline/isolate.yml")
     assert isolated.returncode == 0, isolated.stdout + isolated.stderr
@@ -72,8 +100,56 @@ def test_a_blank_pi_is_rebuilt(host, site, converge, playbook, inventory, tmp_pa
     assert back.returncode == 0, back.stdout + back.stderr
     assert int(host.check_output("date +%Y")) <= year + 1
 
-    command = [PROJECT / "bin/rebuild", inventory, "--extra-vars=restore_consent=true"]
-    rebuilt = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert rebuilt.returncode == 0, rebuilt.stdout + rebuilt.stderr
-    assert site.readings(f"time < {FIRST + 10**6}s", COUNT) == readings
+
+def test_a_card_sets_up_a_blank_pi_without_a_computer(host, pi, site, readings, playbook, inventory, boot_with):
+    site.replace_pi()
+    for name in ("card/trixie.yml", "offline/isolate.yml"):
+        prepared = playbook(f"../molecule/{name}")
+        assert prepared.returncode == 0, prepared.stdout + prepared.stderr
+    # The feed and the backups are on the stick.
+    stick = site.state / ".boot-pi/stick"
+    shutil.copytree(inventory.parent / "feed", stick / "feed", copy_function=os.link)
+    packed = base64.b64encode((inventory.parent / "stick.tar").read_bytes()).decode()
+    unpack = "base64 --decode | sudo tar --extract --directory=/run/host/pi/stick"
+    unpack = ["ssh", "-F", site.state / "ssh_config", pi.name, unpack]
+    subprocess.run(unpack, input=packed, text=True, check=True)
+
+    blank_card.create(inventory.parent / "card.img")
+    variables = {"card_path": str(inventory.parent / "card.img"), "card_consent": True, "self_setup": 1}
+    variables["feed_architecture"] = site.pi["architecture"]
+    written = playbook("card.yml", f"--extra-vars={json.dumps(variables)}")
+    assert written.returncode == 0, written.stdout + written.stderr
+    boot_with(pi, "card.img", SECRET_FILES, ISOLATE)
+
+    # Nobody has plugged in the stick.
+    page = f"http://{pi.address}:{pi.port(80)}/"
+    assert "Failed: There is no feed for trixie on " in follow(page, "Failed: ")
+    plugged_in = playbook("../molecule/offline/stick.yml")
+    assert plugged_in.returncode == 0, plugged_in.stdout + plugged_in.stderr
+    shown = follow(page, "Done: ")
+    for step in ("Installing Ansible", "Setting up the services", "Restoring the newest backup", "Done: http://"):
+        assert step in shown, shown
+    assert "Failed" not in shown.partition("Installing Ansible")[2], shown
+    assert site.readings(PAST, COUNT) == readings
     assert host.run("ip route get 192.0.2.1").rc  # nothing has brought the network back
+
+    # It needs nothing of it any more.
+    host.run_expect([0], "while systemctl --quiet is-active tig-pi-self.service; do sleep 0.5; done")
+    assert host.run("systemctl cat tig-pi-self.service").rc
+    assert not host.file("/var/lib/tig-pi/self").exists
+    assert not host.file("/boot/firmware/tig-pi.bundle").exists
+    assert set(host.file("/root/overwritten/tig-pi.bundle").content) <= {0}
+    key = (inventory / "secrets/mosquitto/tig-pi-operator").read_text().strip()
+    assert host.run("grep -rlsIF -e %s /boot /etc /home /root /run /tmp /var", key).stdout.split() == []
+    assert host.check_output("cat /run/motd.d/tig-pi-self").startswith("greenhouse.local: Done")
+    assert host.run("getent ahostsv4 greenhouse.local").rc == 0
+
+
+def follow(url: str, until: str) -> str:
+    """The page that the Pi shows while it sets itself up, as soon as it has a text."""
+    shown, end = "", time.monotonic() + 500
+    while until not in shown and time.monotonic() < end:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=10) as answer:
+            shown = answer.read().decode()
+        time.sleep(0.5)
+    return shown

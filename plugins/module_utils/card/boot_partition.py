@@ -5,9 +5,13 @@ mtools read and write its FAT file system without mounting it: on a disk, and in
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
+import re
+import shutil
 import tempfile
+from pathlib import Path
 
 from ansible_collections.tig_pi.stack.plugins.module_utils.card.image import forget
 from ansible_collections.tig_pi.stack.plugins.module_utils.card.programs import CardProblem, run
@@ -39,6 +43,19 @@ class Directory:
             file.write(content)
             forget(file)
 
+    def copy(self, name: str, source: str) -> None:
+        """Replace a directory by a copy of one of this computer."""
+        shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
+        shutil.copytree(source, os.path.join(self.path, name), copy_function=shutil.copyfile)
+        os.sync()
+
+    def has(self, name: str, source: str) -> bool:
+        """Whether there is such a copy."""
+        return is_same(source, os.path.join(self.path, name))
+
+    def free(self) -> int:
+        return shutil.disk_usage(self.path).free
+
 
 class Fat:
     """A boot partition that is not mounted, at an offset of a disk or of an image file."""
@@ -66,8 +83,44 @@ class Fat:
             with open(copy, "wb") as file:
                 file.write(content)
             run(["mcopy", "-o", "-i", self.drive, copy, f"::/{name}"])
+        self._forget()
+
+    def copy(self, name: str, source: str) -> None:
+        """Replace a directory by a copy of one of this computer."""
+        if name in self._directories():
+            run(["mdeltree", "-i", self.drive, f"::/{name}"])
+        run(["mmd", "-i", self.drive, f"::/{name}"])
+        run(["mcopy", "-s", "-i", self.drive, *(str(path) for path in sorted(Path(source).iterdir())), f"::/{name}"])
+        self._forget()
+
+    def has(self, name: str, source: str) -> bool:
+        """Whether there is such a copy."""
+        if name not in self._directories():
+            return False
+        with tempfile.TemporaryDirectory() as folder:
+            run(["mcopy", "-s", "-n", "-i", self.drive, f"::/{name}", folder])
+            return is_same(source, os.path.join(folder, name))
+
+    def free(self) -> int:
+        said = run(["mdir", "-i", self.drive, "::/"])
+        return int(re.sub(r"\D", "", re.search(r"([\d ]+) bytes free", said)[1]))
+
+    def _directories(self) -> list[str]:
+        return [name.removesuffix("/") for name in self._names() if name.endswith("/")]
+
+    def _forget(self) -> None:
         with open(self.path, "rb") as card:
             forget(card)
+
+
+def is_same(one: str, other: str) -> bool:
+    """Whether two directories have the same files with the same content."""
+    files = [
+        {str(path.relative_to(top)): path for path in Path(top).rglob("*") if path.is_file()} for top in (one, other)
+    ]
+    return files[0].keys() == files[1].keys() and all(
+        filecmp.cmp(path, files[1][name], False) for name, path in files[0].items()
+    )
 
 
 def find(path: str, is_partition: bool = False) -> Directory | Fat:

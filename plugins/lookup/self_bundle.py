@@ -1,0 +1,132 @@
+"""What a Pi sets itself up from: a part of this project, and the site's inventory with its secrets."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: self_bundle
+short_description: Pack the project and the inventory of the site, for a Pi that sets itself up
+description:
+  - Packs what C(bin/self) needs on a Pi as a compressed tar file, in base64, the same for the same files. It has all secrets of the site
+    but the recovery key of its backups.
+options:
+  _terms:
+    description: What C(self.json) in it is, the description for C(bin/self). C(inventory), the paths of the inventory in it, is added.
+    required: true
+  feed:
+    description:
+      - The feed that the Pi uses, as C(directory), C(fingerprint), C(release) and C(architecture); {} for none.
+      - It is checked that it is complete, unchanged, and has the Python packages for the Pi.
+    type: dict
+    default: {}
+"""
+
+EXAMPLES = r"""
+card_secret_files:
+  tig-pi.bundle: "{{ lookup('tig_pi.stack.self_bundle', {'name': 'pi.local', 'variables': {}}) }}"
+"""
+
+RETURN = r"""
+_raw:
+  description: The bundles.
+  type: list
+  elements: str
+"""
+
+import base64
+import gzip
+import io
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ansible.errors import AnsibleError
+from ansible.plugins.lookup import LookupBase
+from ansible_collections.tig_pi.stack.plugins.lookup.site_description import LEFT_OUT
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.feed import Feed
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+# What runs on the Pi. Untracked files are in it as well: a site may have added a template.
+PROJECT = (
+    *("ansible.cfg", "contract.yml", "galaxy.yml", "requirements.txt"),
+    *("bin", "firmware", "meta", "packaging", "playbooks", "plugins", "roles", "templates"),
+)
+# dpkg's architecture: that of wheels. There are none of all packages for armhf.
+MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+VAULT = re.compile(rb"^\$ANSIBLE_VAULT;|!vault\b", re.MULTILINE)
+
+
+class LookupModule(LookupBase):
+    def run(self, terms, variables=None, **kwargs):
+        self.set_options(var_options=variables, direct=kwargs)
+        if feed := self.get_option("feed"):
+            _check(**feed)
+        inventory = (variables or {}).get("inventory_dir")
+        if not inventory:
+            raise AnsibleError("self_bundle: there is no inventory directory; run with -i inventories/<site>.")
+        folder = Path("inventories", Path(inventory).name)
+        sources = [_below(Path(inventory), Path(source)) for source in variables["ansible_inventory_sources"]]
+        files = {
+            **{path.relative_to(REPOSITORY): path for path in _files(REPOSITORY, PROJECT)},
+            **{folder / path.relative_to(inventory): path for path in _inventory(Path(inventory))},
+        }
+        return [_packed(files, {**term, "inventory": [str(folder / source) for source in sources]}) for term in terms]
+
+
+def _check(directory: str, fingerprint: str, release: str, architecture: str) -> None:
+    feed = Feed(directory, release, architecture)
+    feed.verified(fingerprint)
+    machine = MACHINES.get(architecture, "")
+    if not any(name.startswith("python/") and name.endswith(f"_{machine}.whl") for name in feed.files):
+        raise AnsibleError(
+            f"The feed {feed.directory} has no Python packages for {architecture}, which a Pi that sets itself up needs. "
+            + (
+                f"Fill it again: {feed.command}"
+                if machine
+                else "Write the card without SELF=1, or with an image of 64 bits."
+            )
+        )
+
+
+def _below(inventory: Path, source: Path) -> Path:
+    try:
+        return source.relative_to(inventory)
+    except ValueError:
+        raise AnsibleError(
+            f"self_bundle: the inventory is in several directories, {inventory} and {source}; a Pi that sets itself up needs it in one."
+        ) from None
+
+
+def _files(directory: Path, names: Iterable[str]) -> Iterator[Path]:
+    for name in names:
+        for path in [directory / name, *sorted((directory / name).rglob("*"))]:
+            if path.is_file() and "__pycache__" not in path.parts:
+                yield path
+
+
+def _inventory(directory: Path) -> Iterator[Path]:
+    """The files of the inventory, without the recovery key and hidden ones. The Pi has nobody who types the password of a vault."""
+    for path in _files(directory, sorted(os.listdir(directory))):
+        name = path.relative_to(directory)
+        if str(name) in LEFT_OUT or any(part.startswith(".") for part in name.parts):
+            continue
+        if VAULT.search(path.read_bytes()):
+            raise AnsibleError(
+                f"self_bundle: {path} is encrypted with ansible-vault, and a Pi that sets itself up has nobody who types its password. "
+                "Write the card without SELF=1, or move the secret to a file in secrets/."
+            )
+        yield path
+
+
+def _packed(files: dict[Path, Path], about: dict) -> str:
+    output = io.BytesIO()
+    contents = {str(name): (path.read_bytes(), path.stat().st_mode & 0o777) for name, path in sorted(files.items())}
+    contents["self.json"] = (json.dumps(about, indent=1).encode(), 0o600)
+    with tarfile.open(fileobj=output, mode="w") as tar:
+        for name, (content, mode) in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), mode
+            tar.addfile(member, io.BytesIO(content))
+    return base64.encodebytes(gzip.compress(output.getvalue(), mtime=0)).decode()

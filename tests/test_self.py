@@ -1,0 +1,297 @@
+"""make card SELF=1: what is refused, what the card has, and what a Pi does with it. Scenario `offline` boots one."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import json
+import re
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import blank_card
+import pytest
+from ansible_collections.tig_pi.stack.plugins.filter.card import self_problems
+from ansible_collections.tig_pi.stack.plugins.plugin_utils import recovery_key
+from project import REPOSITORY, load
+from test_card import KEY, module, sha256
+
+STICK = {"name": "stick", "kind": "disk", "label": "BACKUP"}
+LAPTOP = {"name": "laptop", "kind": "controller"}
+RECOVERY_KEY = recovery_key.generate(bytes(range(20)))
+GOOD = {"setup": "1", "hosts": ["pi"], "targets": [LAPTOP, STICK], "has_key": True}
+
+
+class TestRefusals:
+    def test_of_nothing_that_works(self):
+        assert list(self_problems(GOOD)) == []
+        assert list(self_problems({**GOOD, "targets": [], "has_key": False})) == []
+        assert list(self_problems({**GOOD, "setup": "new", "targets": [LAPTOP], "has_key": False})) == []
+
+    @pytest.mark.parametrize(
+        ("wrong", "words"),
+        [
+            ({"setup": "maybe"}, "SELF is 'maybe': it is 1"),
+            ({"hosts": ["pi", "attic"]}, "this one has 2, attic, pi"),
+            ({"targets": [LAPTOP]}, "all of site_backup_targets are on this computer"),
+            ({"has_key": False}, "secrets/backup/recovery_key"),
+        ],
+    )
+    def test_name_what_is_wrong(self, wrong, words):
+        (problem,) = self_problems({**GOOD, **wrong})
+        assert words in problem
+
+
+@pytest.fixture(scope="module")
+def inventory(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("site") / "home"
+    shutil.copytree(REPOSITORY / "inventories/home", path, ignore=shutil.ignore_patterns("secrets", "backups"))
+    (path / "host_vars/pi.yml").write_text(
+        f"card_authorized_keys: [{KEY}]\nsite_backup_targets: [{json.dumps(STICK)}]\n"
+    )
+    (path / "secrets/backup").mkdir(parents=True)
+    (path / "secrets/backup/recovery_key").write_text(RECOVERY_KEY + "\n")
+    return path
+
+
+@pytest.fixture
+def write(inventory, tmp_path):
+    """Write a card with SELF=1."""
+    card = blank_card.create(tmp_path / "card.img")
+
+    def run(**variables) -> tuple[subprocess.CompletedProcess[str], Path]:
+        variables = {"card_path": str(card), "card_consent": True, "self_setup": 1, **variables}
+        variables["ansible_ssh_common_args"] = f"-o UserKnownHostsFile={tmp_path}/known_hosts"
+        command = [
+            REPOSITORY / "bin/play",
+            f"--inventory={inventory}",
+            "playbooks/card.yml",
+            f"--extra-vars={json.dumps(variables)}",
+        ]
+        return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False), card
+
+    return run
+
+
+def unpacked(bundle: bytes) -> dict[str, bytes]:
+    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(bundle)), mode="r:gz") as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar}
+
+
+@pytest.mark.parametrize(("earliest", "is_set"), [(1000, False), (3000, True)])
+def test_the_clock_is_at_least_at_the_time_of_the_archive(ansible_playbook, tmp_path, earliest, is_set):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/date").write_text(f'#!/bin/sh\n[ "$1" = +%s ] && echo 2000 || echo "$@" | tee {tmp_path}/called\n')
+    (tmp_path / "bin/date").chmod(0o755)
+    task = {"ansible.builtin.import_tasks": str(REPOSITORY / "playbooks/tasks/set_clock.yml")}
+    play = {"hosts": "localhost", "gather_facts": False, "tasks": [task]}
+    play |= {"environment": {"PATH": f"{tmp_path}/bin:/usr/bin:/bin"}}
+    play |= {"vars": {"base_set_clock": True, "clock_earliest": earliest}}
+    result = ansible_playbook(json.dumps([play]))
+    assert result.returncode == 0, result.stdout
+    assert (tmp_path / "called").exists() == is_set
+    assert not is_set or (tmp_path / "called").read_text() == "--utc --set=@3000\n"
+
+
+def test_make_passes_it_on():
+    make = ["make", "--dry-run", "card", "CARD=/dev/sdb", "SELF=new", "INVENTORY=mine"]
+    said = subprocess.run(make, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert "playbooks/card.yml" in said
+    assert "--extra-vars self_setup=new" in said
+
+
+class TestCard:
+    def test_has_the_project_and_the_site_with_all_secrets_but_the_recovery_key(self, inventory, write):
+        done, card = write()
+        assert done.returncode == 0, done.stdout
+        there = blank_card.read(card)
+        files = unpacked(there["tig-pi.bundle"])
+        assert files["bin/self"] == (REPOSITORY / "bin/self").read_bytes()
+        assert {"playbooks/rebuild_site.yml", "inventories/home/hosts.yml", "roles/base/tasks/main.yml"} <= files.keys()
+
+        about = json.loads(files["self.json"])
+        assert (about["name"], about["url"]) == ("raspberrypi.local", "http://raspberrypi.local:3000")
+        assert (about["restores"], about["offline"], about["inventory"]) == (True, False, ["inventories/home"])
+        assert about["time"] % 86400 == 0
+        variables = about["variables"]
+        assert variables["backup_description"].startswith("$ANSIBLE_VAULT")
+        assert variables["ansible_connection"] == "local"
+
+        # The recovery key stays here; all other secrets were generated here, and not on the Pi, which forgets them.
+        assert "inventories/home/secrets/backup/recovery_key" not in files
+        assert RECOVERY_KEY.encode() not in b"".join(files.values())
+        text = "".join(path.read_text() for path in (REPOSITORY / "playbooks/group_vars/all").glob("*.yml"))
+        used = set(re.findall(r"lookup\('tig_pi\.stack\.secret', '([a-z_/]+)'\)", text))
+        assert {"influxdb/admin", "grafana/secret_key", "node_red/credential_secret"} <= used
+        for name in used | {"mosquitto/matslopy4", "mosquitto/tig-pi-operator"}:
+            secret = (inventory / "secrets" / name).read_text()
+            assert files[f"inventories/home/secrets/{name}"].decode() == secret
+            assert secret.strip() not in done.stdout
+
+        # The first boot unpacks it before it is overwritten and removed.
+        assert there["user-data"].index(b"base64 --decode /boot/firmware/tig-pi.bundle") < there["user-data"].index(
+            b"- shred"
+        )
+        assert b"/boot/firmware/tig-pi.bundle\n" in there["user-data"].partition(b"- shred")[2]
+
+        again, _ = write()
+        assert "changed=0" in again.stdout
+
+    def test_with_bookworm_continues_after_its_reboot(self, write, tmp_path):
+        card = blank_card.create(tmp_path / "older.img", blank_card.OLDER_FILES)
+        done, _ = write(card_path=str(card), card_release="bookworm")
+        assert done.returncode == 0, done.stdout
+        script = blank_card.read(card)["firstrun.sh"].decode()
+        assert "/bin/self install --reboot" in script
+        assert "unlink firstrun.sh tig-pi.bundle\n" in script
+
+    def test_is_not_written_with_an_encrypted_inventory(self, inventory, write):
+        path = inventory / "group_vars/site/vault.yml"
+        path.write_text("site_mail_password: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  3132\n")
+        before = None
+        try:
+            done, card = write()
+            before = sha256(blank_card.create(card.with_name("fresh.img")))
+        finally:
+            path.unlink()
+        assert done.returncode
+        assert before
+        assert "tig-pi.bundle" not in blank_card.read(card)
+
+    def test_is_not_written_without_a_feed(self, write, tmp_path):
+        done, card = write(site_offline=True, site_feed=str(tmp_path / "feed"))
+        assert done.returncode
+        assert f"There is no feed for trixie on arm64 in {tmp_path}/feed" in " ".join(done.stdout.split())
+        assert "tig-pi.bundle" not in blank_card.read(card)
+
+
+class TestRoom:
+    @pytest.fixture
+    def feed(self, tmp_path) -> Path:
+        (tmp_path / "feed/python").mkdir(parents=True)
+        (tmp_path / "feed/telegraf_1.39.3-1~tigpi2_amd64.deb").write_bytes(bytes(3 << 20))
+        (tmp_path / "feed/python/pip-25.whl").write_text("pip")
+        return tmp_path / "feed"
+
+    @pytest.fixture(params=["image", "mounted"])
+    def card(self, request, tmp_path) -> Path:
+        card = blank_card.create(tmp_path / "card.img")
+        if request.param == "image":
+            return card
+        (tmp_path / "bootfs").mkdir()
+        for name, content in blank_card.read(card).items():
+            (tmp_path / "bootfs" / name).write_bytes(content)
+        return tmp_path / "bootfs"
+
+    def test_for_a_directory_is_used_and_a_second_run_changes_nothing(self, card, feed, tmp_path):
+        planned = module(card, check=True, directories={"feed": str(feed)})
+        assert planned["overwrites"][0].endswith("feed/")
+        done = module(card, directories={"feed": str(feed)})
+        assert (done["changed"], done["left_out"]) == (True, {})
+        again = module(card, directories={"feed": str(feed)})
+        assert (again["changed"], again["left_out"]) == (False, {})
+        (feed / "python/pip-25.whl").write_text("PIP")
+        assert module(card, directories={"feed": str(feed)})["changed"]
+        assert not module(card, directories={"feed": str(feed)})["changed"]
+
+    def test_for_a_directory_is_not_there(self, feed, tmp_path):
+        card = blank_card.create(tmp_path / "card.img")
+        (feed / "grafana.deb").write_bytes(bytes(50 << 20))
+        done = module(card, directories={"feed": str(feed)})
+        assert done["changed"]
+        assert re.fullmatch(
+            r"55\.\d MB are needed on the boot partition, and 4\d\.\d MB are free", done["left_out"]["feed"]
+        )
+        assert "feed" not in blank_card.read(card)
+
+    @pytest.mark.parametrize("is_compressed", [False, True])
+    def test_for_the_files_is_not_there(self, tmp_path, is_compressed):
+        card, options = blank_card.create(tmp_path / "card.img"), {}
+        if is_compressed:
+            subprocess.run(["xz", "-0", "--keep", card], check=True)
+            image = tmp_path / "card.img.xz"
+            options = {"image": image, "image_sha256": sha256(image)}
+        before = sha256(card)
+        failed = module(card, secret_files={"tig-pi.bundle": "x" * (60 << 20)}, **options)
+        assert re.search(
+            r"tig-pi\.bundle need 6\d\.\d MB on the boot partition, and 4\d\.\d MB of it are free", failed["msg"]
+        )
+        assert sha256(card) == before
+
+
+class TestOnThePi:
+    @pytest.fixture
+    def program(self, tmp_path, monkeypatch):
+        program = load("bin/self")
+        for name, path in {"HERE": "self", "STATE": "run", "CARD_FEED": "boot/feed", "DONE": "self/done"}.items():
+            monkeypatch.setattr(program, name, tmp_path / path)
+        monkeypatch.setattr(program, "UNIT", tmp_path / "unit.service")
+        monkeypatch.setattr(program, "NOTICES", (tmp_path / "run/issue",))
+        (tmp_path / "run").mkdir()
+        (tmp_path / "self").mkdir()
+        return program
+
+    def test_the_clock_is_set_if_it_is_behind(self, program, monkeypatch):
+        set_to = []
+        monkeypatch.setattr(program.time, "clock_settime", lambda _, moment: set_to.append(moment))
+        monkeypatch.setattr(program.time, "time", lambda: 1000.0)
+        program.set_clock(500)
+        program.set_clock(2000)
+        assert set_to == [2000]
+
+    def test_a_feed_for_this_pi_is_found_on_the_card_or_a_stick(self, program, tmp_path, monkeypatch):
+        monkeypatch.setattr(program, "release", lambda: "trixie")
+        monkeypatch.setattr(program, "architecture", lambda: "arm64")
+        for name, release in {"media/me/old": "bookworm", "media/me/stick/feed/trixie-arm64": "trixie"}.items():
+            (tmp_path / name).mkdir(parents=True)
+            (tmp_path / name / "feed.lock.json").write_text(json.dumps({"release": release, "architecture": "arm64"}))
+        (tmp_path / "media/me/feed.lock.json").write_text("{")
+        assert program.feeds_below(tmp_path / "boot/feed", tmp_path / "media/me") == [
+            tmp_path / "media/me/stick/feed/trixie-arm64"
+        ]
+
+    def test_without_a_feed_it_says_what_to_plug_in(self, program, monkeypatch):
+        monkeypatch.setattr(program, "feeds_below", lambda *_: [])
+        monkeypatch.setattr(program, "unmounted", list)
+        with pytest.raises(program.Problem, match="Plug in the stick that"), program.feed(True):
+            pass
+
+    def test_without_internet_it_says_so(self, program, tmp_path, monkeypatch):
+        def refuse(*_):
+            raise program.socket.gaierror(-3, "Temporary failure in name resolution")
+
+        monkeypatch.setattr(program.socket, "getaddrinfo", refuse)
+        monkeypatch.setattr(program, "wait_for_internet", functools.partial(program.wait_for_internet, 0))
+        progress = program.Progress("attic.local")
+        assert not program.is_set_up({"time": 0, "offline": False}, progress)
+        said = (tmp_path / "run/issue").read_text()
+        assert said.startswith(
+            "attic.local: Failed: There is no internet (Temporary failure in name resolution): check the cable"
+        )
+
+    def test_progress_has_the_steps_and_what_failed(self, program, tmp_path):
+        progress = program.Progress("attic.local")
+        script = "echo '==> Reaching the hosts'; echo 'ok: [pi]'; echo '[ERROR]: Task failed: Action failed: no stick' >&2; echo; echo 'Stopped at: x'; exit 2"
+        with pytest.raises(program.Problem, match=r"^no stick$"):
+            program.run(["sh", "-c", script], progress)
+        assert progress.page().decode().splitlines()[2].endswith(" Reaching the hosts")
+        assert (tmp_path / "run/issue").read_text() == "attic.local: Reaching the hosts\n"
+
+    def test_secrets_are_overwritten_before_they_are_removed(self, program, tmp_path, monkeypatch):
+        secret = tmp_path / "self/inventories/home/secrets/grafana/admin"
+        secret.parent.mkdir(parents=True)
+        secret.write_text("hunter2")
+        (tmp_path / "kept").hardlink_to(secret)
+        (tmp_path / "self/self.json").write_text("{}")
+        program.UNIT.touch()
+        real = subprocess.run
+        monkeypatch.setattr(
+            program.subprocess, "run", lambda command, **more: command[0].endswith("systemctl") or real(command, **more)
+        )
+        program.remove()
+        assert not (tmp_path / "self").exists()
+        assert not program.UNIT.exists()
+        assert set((tmp_path / "kept").read_bytes()) <= {0}
