@@ -14,10 +14,15 @@ from pathlib import Path
 
 import blank_card
 import pytest
+import repository
+from ansible.errors import AnsibleError
+from ansible.plugins.loader import lookup_loader
 from ansible_collections.tig_pi.stack.plugins.filter.card import self_problems
+from ansible_collections.tig_pi.stack.plugins.filter.openpgp import openpgp_fingerprint
 from ansible_collections.tig_pi.stack.plugins.plugin_utils import recovery_key
 from project import REPOSITORY, load
 from test_card import KEY, module, sha256
+from wheels import Wheel
 
 STICK = {"name": "stick", "kind": "disk", "label": "BACKUP"}
 LAPTOP = {"name": "laptop", "kind": "controller"}
@@ -148,24 +153,67 @@ class TestCard:
         assert "/bin/self install --reboot" in script
         assert "unlink firstrun.sh tig-pi.bundle\n" in script
 
-    def test_is_not_written_with_an_encrypted_inventory(self, inventory, write):
-        path = inventory / "group_vars/site/vault.yml"
-        path.write_text("site_mail_password: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  3132\n")
-        before = None
-        try:
-            done, card = write()
-            before = sha256(blank_card.create(card.with_name("fresh.img")))
-        finally:
-            path.unlink()
-        assert done.returncode
-        assert before
-        assert "tig-pi.bundle" not in blank_card.read(card)
-
     def test_is_not_written_without_a_feed(self, write, tmp_path):
         done, card = write(site_offline=True, site_feed=str(tmp_path / "feed"))
         assert done.returncode
         assert f"There is no feed for trixie on arm64 in {tmp_path}/feed" in " ".join(done.stdout.split())
         assert "tig-pi.bundle" not in blank_card.read(card)
+
+
+class TestBundle:
+    @pytest.fixture
+    def pack(self, tmp_path):
+        (tmp_path / "mine/secrets").mkdir(parents=True)
+        (tmp_path / "mine/hosts.yml").write_text("site: {}\n")
+
+        def run(*sources: str, **options) -> dict[str, bytes]:
+            variables = {
+                "inventory_dir": str(tmp_path / "mine"),
+                "ansible_inventory_sources": [str(tmp_path / one) for one in sources],
+            }
+            (bundle,) = lookup_loader.get("tig_pi.stack.self_bundle").run([{"name": "pi"}], variables, **options)
+            return unpacked(bundle.encode())
+
+        return run
+
+    def test_has_the_inventory_as_it_was_named(self, pack):
+        assert json.loads(pack("mine/hosts.yml")["self.json"])["inventory"] == ["inventories/mine/hosts.yml"]
+
+    def test_has_no_files_that_nobody_can_read_on_the_pi(self, pack, tmp_path):
+        (tmp_path / "mine/vault.yml").write_text("password: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  3132\n")
+        with pytest.raises(AnsibleError, match=r"mine/vault\.yml is encrypted with ansible-vault"):
+            pack("mine")
+
+    def test_has_one_directory(self, pack):
+        with pytest.raises(AnsibleError, match="the inventory is in several directories"):
+            pack("mine", "other")
+
+    @pytest.mark.parametrize(
+        ("wheel", "architecture", "words"),
+        [
+            ("one-1.0-cp313-cp313-manylinux_2_28_aarch64.whl", "arm64", ""),
+            ("one-1.0-cp313-cp313-manylinux_2_28_x86_64.whl", "arm64", "Fill it again: make feed"),
+            ("one-1.0-cp313-cp313-manylinux_2_28_x86_64.whl", "armhf", "with an image of 64 bits"),
+        ],
+    )
+    def test_needs_the_python_packages_of_the_pi_in_the_feed(self, pack, tmp_path, wheel, architecture, words):
+        (tmp_path / wheel).write_text("wheel")
+        key = repository.SigningKey(tmp_path / "key")
+        key.ensure()
+        packages = [Wheel.of(tmp_path / wheel, "python")]
+        repository.publish(tmp_path / "feed", packages, key, "trixie", architecture, "")
+        fingerprint = openpgp_fingerprint((tmp_path / "feed/feed.asc").read_text())
+        feed = {
+            "directory": str(tmp_path / "feed"),
+            "fingerprint": fingerprint,
+            "release": "trixie",
+            "architecture": architecture,
+        }
+        if not words:
+            assert pack("mine", feed=feed)
+            return
+        with pytest.raises(AnsibleError, match=words):
+            pack("mine", feed=feed)
 
 
 class TestRoom:
