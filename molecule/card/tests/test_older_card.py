@@ -10,7 +10,7 @@ import pytest
 
 EPHEMERAL = pathlib.Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", "."))
 testinfra_hosts = ["ansible://older"]
-SECRET_FILES = ("firstrun.sh",)
+SECRET_FILES = ("firstrun.sh", "of-the-site")
 CONNECTION = "/etc/NetworkManager/system-connections/firstrun.nmconnection"
 
 
@@ -31,6 +31,10 @@ def test_the_script_ran_once_without_an_error(host):
 
 def test_no_secret_is_left_on_the_boot_partition(left_on_the_boot_partition):
     assert left_on_the_boot_partition(SECRET_FILES) == set(blank_card.OLDER_FILES)
+
+
+def test_commands_of_the_site_are_run_before_its_secret_files_are_removed(host):
+    assert host.check_output("cat '/root/of the site'") == "it's secret"
 
 
 def test_only_the_declared_key_is_accepted(host, pi, refuses_all_but_the_key):
