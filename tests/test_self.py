@@ -20,7 +20,7 @@ from ansible.plugins.loader import lookup_loader
 from ansible_collections.tig_pi.stack.plugins.filter.card import self_problems
 from ansible_collections.tig_pi.stack.plugins.filter.openpgp import openpgp_fingerprint
 from ansible_collections.tig_pi.stack.plugins.plugin_utils import recovery_key
-from project import REPOSITORY, load
+from project import CONTRACT, REPOSITORY, load
 from test_card import KEY, module, sha256
 from wheels import Wheel
 
@@ -131,7 +131,7 @@ class TestCard:
         text = "".join(path.read_text() for path in (REPOSITORY / "playbooks/group_vars/all").glob("*.yml"))
         used = set(re.findall(r"lookup\('tig_pi\.stack\.secret', '([a-z_/]+)'\)", text))
         assert {"influxdb/admin", "grafana/secret_key", "node_red/credential_secret"} <= used
-        for name in used | {"mosquitto/matslopy4", "mosquitto/tig-pi-operator"}:
+        for name in used | {"mosquitto/matslopy4", f"mosquitto/{CONTRACT['operator']}"}:
             secret = (inventory / "secrets" / name).read_text()
             assert files[f"inventories/home/secrets/{name}"].decode() == secret
             assert secret.strip() not in done.stdout
