@@ -30,6 +30,8 @@ CAPABILITIES = "SYS_ADMIN,NET_ADMIN,NET_RAW,SYS_PTRACE,SYS_NICE,IPC_LOCK,AUDIT_W
 # As the boot loader does: systemd gets the kernel parameters of the boot partition, and starts.
 INIT = """if [ -s /boot/firmware/cmdline.txt ]; then export SYSTEMD_PROC_CMDLINE="$(cat /boot/firmware/cmdline.txt)"; fi
 exec /sbin/init"""
+# As the initial RAM disk of Raspberry Pi OS mounts it.
+RUN = "rw,nosuid,nodev,noexec,mode=755"
 REBOOTS = 3  # how often it may reboot itself while it boots
 
 
@@ -84,6 +86,7 @@ class Pi:
             f"--network={self.network}",
             f"--network-alias={hostname}",
             "--systemd=always",
+            f"--tmpfs=/run:{RUN}",
             f"--cap-add={CAPABILITIES}",
             "--sdnotify=ignore",
             "--env=NOTIFY_SOCKET=/run/host/pi/notify",
