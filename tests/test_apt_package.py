@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
 import zlib
 from types import SimpleNamespace
 
 import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.tig_pi.stack.plugins.action import apt_package
+from ansible_collections.tig_pi.stack.plugins.module_utils import interrupted_apt
 
 FACTS = {"packages": {"grafana": [{"name": "grafana", "version": "12.4.1", "arch": "arm64", "source": "apt"}]}}
 NOTHING = {"changed": False, "upgraded": [], "diff": []}
@@ -129,6 +132,52 @@ def test_a_package_that_apt_does_not_know_is_an_error_unless_its_source_was_only
     result, _ = run({"name": [wanted]}, check_mode, apt=FAILED)
     assert result.get("failed", False) is fails
     assert result["changed"] is not fails
+
+
+INTERRUPTED = FACTS | {"apt_interrupted": True}
+
+
+@pytest.mark.parametrize(("wanted", "modules"), [("grafana", ["command"]), ("influxdb", ["command", "command", "apt"])])
+def test_what_a_power_cut_has_interrupted_is_completed_first(run, wanted, modules):
+    """Even if the wanted packages are installed: others may not be, and apt would refuse the next one that a person wants."""
+    result, calls = run({"name": [wanted]}, facts=INTERRUPTED)
+    assert result["changed"]
+    assert [module for module, _ in calls] == modules
+    assert "dpkg" in calls[0][1]["argv"][-1]
+    assert all(asked["state"] == "fixed" for module, asked in calls if module == "apt")
+
+
+def test_check_mode_completes_nothing(run):
+    result, calls = run({"name": ["grafana"]}, check_mode=True, facts=INTERRUPTED)
+    assert (result["changed"], calls) == (True, [])
+
+
+@pytest.mark.parametrize(
+    ("policy", "files", "interrupted"),
+    [
+        (None, [], False),
+        (None, ["tmp.i"], False),  # dpkg always leaves it
+        (None, ["0000", "tmp.i"], True),
+        ("#!/bin/sh\nexit 101\n", [], True),
+        ("#!/bin/sh\n# of the site\nexit 101\n", [], False),
+    ],
+)
+def test_a_journal_of_dpkg_or_a_policy_of_ansible_shows_that_apt_was_interrupted(tmp_path, policy, files, interrupted):
+    (tmp_path / "updates").mkdir()
+    for name in files:
+        (tmp_path / "updates" / name).touch()
+    path = tmp_path / "policy-rc.d"
+    if policy is not None:
+        path.write_text(policy)
+    assert interrupted_apt.is_interrupted(str(tmp_path / "updates"), str(path)) is interrupted
+    # Only the policy that was left is removed, and not before dpkg has completed its work.
+    (tmp_path / "dpkg").write_text(f"#!/bin/sh\n[ ! -e {path} ] || cp {path} {tmp_path}/at-the-time\n")
+    (tmp_path / "dpkg").chmod(0o755)
+    script = interrupted_apt.CLEAN_UP.replace(interrupted_apt.POLICY, str(path))
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["sh", "-c", script], env=environment, capture_output=True, check=False)
+    assert path.exists() is (policy is not None and not interrupted)
+    assert (tmp_path / "at-the-time").exists() is (policy is not None)
 
 
 def test_check_mode_does_not_update_the_lists(run):

@@ -7,6 +7,7 @@ import time
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.tig_pi.stack.plugins.filter.packages import absent_packages, unmet_packages
+from ansible_collections.tig_pi.stack.plugins.module_utils.interrupted_apt import CLEAN_UP
 from ansible_collections.tig_pi.stack.plugins.module_utils.packing import pack
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.this_run import done, with_done
 
@@ -43,10 +44,18 @@ class ActionModule(ActionBase):
         if "packages" not in facts:
             raise AnsibleActionFail("apt_package: gather package facts first.")
         result |= {"changed": False, "upgraded": [], "diff": []}
+        if facts.get("apt_interrupted"):
+            self._clean_up(result, task_vars)
         self._write_sources(result, args["sources"], facts, task_vars)
         if not result.get("failed"):
             self._install(result, args, facts, task_vars)
         return result
+
+    def _clean_up(self, result: dict, task_vars: dict) -> None:
+        """Complete what a power cut has interrupted, as far as dpkg can; apt does the rest when it installs packages."""
+        result["changed"] = True
+        if not self._task.check_mode:
+            self._execute_module("ansible.builtin.command", {"argv": ["sh", "-c", CLEAN_UP]}, task_vars=task_vars)
 
     def _write_sources(self, result: dict, sources: list[dict], facts: dict, task_vars: dict) -> None:
         written = done(facts, "apt_sources")
@@ -64,6 +73,8 @@ class ActionModule(ActionBase):
         if not self._task.check_mode:
             self._update_lists(args["lock_timeout"], task_vars)
         options = INSTALL | {name: args[name] for name in ("name", "allow_downgrade", "lock_timeout")}
+        if facts.get("apt_interrupted"):
+            options["state"] = "fixed"  # packages that lack others that they need
         installed = self._execute_module("ansible.builtin.apt", options, task_vars=task_vars)
         absent = absent_packages(unmet, facts)
         # In check mode the apt source may not exist yet, so that apt does not know the package.

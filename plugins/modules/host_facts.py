@@ -64,6 +64,9 @@ ansible_facts:
     container:
       description: The kind of container, as systemd-detect-virt(1) calls it; empty if the host is none.
       type: str
+    apt_interrupted:
+      description: Whether apt was interrupted, by a power cut for example, and M(tig_pi.stack.apt_package) has to clean up.
+      type: bool
 system:
   description: What decides whether the services can run here.
   type: dict
@@ -101,6 +104,7 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.tig_pi.stack.plugins.module_utils.interrupted_apt import is_interrupted
 from ansible_collections.tig_pi.stack.plugins.module_utils.sockets import LISTENING, sockets
 
 DPKG_LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock")
@@ -280,6 +284,7 @@ def main() -> None:
             "listeners": listeners(),
             "timezone": timezone(),
             "container": host.container,
+            "apt_interrupted": is_interrupted(),
         },
         system=host.system(),
     )
