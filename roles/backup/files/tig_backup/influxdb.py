@@ -189,10 +189,13 @@ class Database:
     def has_points(self, database: str) -> bool:
         return bool(self.shards(database))
 
+    def files(self, shard: dict) -> Path:
+        return self.data / shard["database"] / shard["policy"] / str(shard["id"])
+
     def back_up(self, shard: dict) -> dict:
         """Run InfluxDB's own portable backup of a shard into the scratch directory; its manifest."""
         shutil.rmtree(self.scratch, ignore_errors=True)
-        size = size_of(self.data / shard["database"] / shard["policy"] / str(shard["id"]))
+        size = size_of(self.files(shard))
         self.scratch = place_for(size, self.memory, self.card) / "influxdb"
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.scratch.mkdir(mode=0o700)
@@ -205,7 +208,7 @@ class Database:
         command = ["influxd", verb, "-portable", "-host", self.backup_address, *arguments]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
-            said = (result.stderr + result.stdout).strip().splitlines()
+            said = (result.stdout + result.stderr).strip().splitlines()
             raise Problem("database", f"influxd {verb} fails: {said[-1] if said else 'it says nothing'}")
         if verb == "restore":
             self.forget()
@@ -247,7 +250,7 @@ def _copied(server: Database, shard: dict, until: int) -> tuple[dict, dict, bool
     """Manifest and contents of a copy of a shard, and whether the contents are known to be exactly those of the copy.
 
     They are not if points from before the backup, such as a node's backlog, arrive during every attempt. It is None if
-    the shard is gone, since its retention has ended.
+    the shard is gone, since its retention has ended, or if it was created ahead and nothing was written to it.
     """
     before = server.contents(shard, until)
     manifest: dict = {}
@@ -255,7 +258,7 @@ def _copied(server: Database, shard: dict, until: int) -> tuple[dict, dict, bool
         try:
             manifest = server.back_up(shard)
         except Problem:
-            if shard["id"] in {each["id"] for each in server.shards()}:
+            if server.files(shard).exists() and shard["id"] in {each["id"] for each in server.shards()}:
                 raise
             return None
         after = server.contents(shard, until)
