@@ -19,12 +19,12 @@ SHARD = {"id": 5, "database": "iot", "policy": "autogen", "start": 0, "end": 10}
 class Server(influxdb.Database):
     """A server that lists the shard, and whose program answers as that of InfluxDB 1.13.2."""
 
-    def __init__(self, folder: Path, listed: list[dict]) -> None:
+    def __init__(self, folder: Path, listed: list[dict], contents: dict | None = None) -> None:
         super().__init__({"url": "", "user": "", "password": "", "data": str(folder / "data")}, folder)
-        self.listed = listed
+        self.listed, self.found = listed, contents or {}
 
     def contents(self, shard: dict, until: int) -> dict:
-        return {}
+        return self.found
 
     def shards(self, database: str = "") -> list[dict]:
         return self.listed
@@ -53,3 +53,10 @@ def test_a_shard_with_files_is_not(tmp_path):
     (tmp_path / "data/iot/autogen/5").mkdir(parents=True)
     with pytest.raises(Problem, match="influxd backup fails: backup: did not find shard 5"):
         influxdb._copied(Server(tmp_path, [SHARD]), SHARD, 10)
+
+
+def test_a_shard_with_points_whose_files_are_not_found_is_an_error(tmp_path):
+    """The data may be in another directory than declared, and must not be missing from the backup for that."""
+    points = {"m": {"device=a": {"value": {"count": 1}}}}
+    with pytest.raises(Problem, match="did not find shard 5"):
+        influxdb._copied(Server(tmp_path, [SHARD], points), SHARD, 10)

@@ -258,7 +258,8 @@ def _copied(server: Database, shard: dict, until: int) -> tuple[dict, dict, bool
         try:
             manifest = server.back_up(shard)
         except Problem:
-            if server.files(shard).exists() and shard["id"] in {each["id"] for each in server.shards()}:
+            has_points = before or server.files(shard).exists()
+            if has_points and shard["id"] in {each["id"] for each in server.shards()}:
                 raise
             return None
         after = server.contents(shard, until)
