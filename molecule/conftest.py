@@ -231,6 +231,25 @@ def verify(playbook):
 
 
 @pytest.fixture
+def refuses_all_but_the_key(tmp_path):
+    """Account pi lets the declared key in, and neither another one nor a password."""
+
+    def check(pi) -> None:
+        accepted = ["ssh", "-F", EPHEMERAL / "pis/ssh_config", "-o", "ControlPath=none", pi.name, "id -un"]
+        quiet = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
+        assert subprocess.run(accepted, **quiet, check=True).stdout == "pi\n"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "other"], check=True)
+        common = ["ssh", "-F", "/dev/null", "-p", str(pi.port(22)), "-o", "BatchMode=yes"]
+        common += ["-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={tmp_path}/known"]
+        for options in (["-i", str(tmp_path / "other"), "-o", "IdentitiesOnly=yes"], ["-o", "PubkeyAuthentication=no"]):
+            refused = subprocess.run([*common, *options, f"pi@{pi.address}", "true"], **quiet, check=False)
+            assert refused.returncode == 255
+            assert "Permission denied (publickey)." in refused.stderr
+
+    return check
+
+
+@pytest.fixture
 def damage(host):
     """Damage a state file as a power cut does: kill the service, change the bytes of the file, and start the service.
 

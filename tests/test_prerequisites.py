@@ -34,8 +34,8 @@ class Machine:
             (root / name).mkdir(parents=True)
         shutil.copy(REPOSITORY / "bin/venv", root / "bin")
         text = (REPOSITORY / "bin/prerequisites").read_text()
-        programs = re.findall(r"^[a-z-]+ ([a-z_-]+)\b", text, re.MULTILINE)
-        files = re.findall(r"^[a-z-]+ /([^\"\n]+)", text, re.MULTILINE)
+        programs = re.findall(r"^[a-z0-9-]+ ([a-z0-9_-]+)\b", text, re.MULTILINE)
+        files = re.findall(r"^[a-z0-9-]+ /([^\"\n]+)", text, re.MULTILINE)
         assert "podman" in programs
         assert "etc/ssl/certs/ca-certificates.crt" in files
         for name in (*programs, "ssh"):
@@ -43,7 +43,7 @@ class Machine:
         for name in files:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).touch()
-        text = re.sub(r"^([a-z-]+) /", rf"\1 {root}/", text, flags=re.MULTILINE)
+        text = re.sub(r"^([a-z0-9-]+) /", rf"\1 {root}/", text, flags=re.MULTILINE)
         (root / "bin/prerequisites").write_text(text)
         for name in ("dirname", "env", "setsid", "sh"):
             (root / "path" / name).symlink_to(shutil.which(name))

@@ -347,7 +347,10 @@ def test_a_program_is_found_however_it_is_run(source):
 def test_every_program_that_runs_on_this_machine_is_a_prerequisite():
     """A fresh machine has nothing else, although a developer's machine has most programs by chance."""
     needs = (REPOSITORY / "bin/prerequisites").read_text()
-    listed = {line.split()[1] for line in re.findall(r"^[a-z0-9-]+ [a-z_-]+\b", needs, re.MULTILINE)} | {"ssh", "sudo"}
+    listed = {line.split()[1] for line in re.findall(r"^[a-z0-9-]+ [a-z0-9_-]+\b", needs, re.MULTILINE)} | {
+        "ssh",
+        "sudo",
+    }
     with_another = {"mdir": "mcopy", "ssh-keygen": "ssh", "gpgconf": "gpg", "mosquitto_sub": "mosquitto_pub"}
     used = {
         name: path.relative_to(REPOSITORY)

@@ -19,9 +19,9 @@ from .podman import Podman
 
 
 def collect_garbage(podman: Podman, cache: pathlib.Path, leaving: int | None = None) -> list[str]:
-    """Remove Pis whose owner has ended, and those of the process `leaving`; end orphaned processes. Returns the Pis' names."""
+    """Remove Pis whose owner has ended, and those of the process `leaving`; end orphaned processes and virtual machines. Returns the Pis' names."""
     removed, leaver = [], owner_mark(leaving)
-    for pid in orphans():
+    for pid in orphans(leaving):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     with lock(cache / "pis.lock", "another run that removes Pis"):

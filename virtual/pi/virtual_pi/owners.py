@@ -38,12 +38,15 @@ def is_left_over(mark: str, current_mark: Callable[[int], str] = lambda pid: own
         return True
 
 
-def orphans(processes: pathlib.Path = pathlib.Path("/proc")) -> list[int]:
-    """Processes whose owner, the pid in $TIG_PI_OWNER_PID, has ended."""
+def orphans(leaving: int | None = None, processes: pathlib.Path = pathlib.Path("/proc")) -> list[int]:
+    """Processes whose owner, the pid in $TIG_PI_OWNER_PID, has ended, and the virtual machines of the process `leaving`."""
     found = []
     for path in processes.glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
             owner = re.search(rb"(?:^|\0)TIG_PI_OWNER_PID=(\d+)(?:\0|$)", path.read_bytes())
-            if owner and not process_start(int(owner[1])):
+            if not owner:
+                continue
+            is_machine = path.with_name("comm").read_text().startswith("qemu-system")
+            if not process_start(int(owner[1])) or (is_machine and int(owner[1]) == leaving):
                 found.append(int(path.parent.name))
     return found
