@@ -159,6 +159,7 @@ def test_check_mode_completes_nothing(run):
         (None, ["tmp.i"], False),  # dpkg always leaves it
         (None, ["0000", "tmp.i"], True),
         ("#!/bin/sh\nexit 101\n", [], True),
+        ("", [], True),  # the power was cut before its content was on the card
         ("#!/bin/sh\n# of the site\nexit 101\n", [], False),
     ],
 )
