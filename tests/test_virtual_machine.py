@@ -78,11 +78,13 @@ def test_a_card_without_a_kernel_does_not_boot(machine):
 
 def test_it_is_left_over_when_its_owner_ends_or_leaves(machine, monkeypatch, program):
     program("ssh", "echo running")
-    program("qemu-system-x86_64", "exec sleep 60")
+    program("qemu-system-x86_64", "while :; do sleep 0.1; done")
     with subprocess.Popen(["sleep", "60"]) as owner:
         monkeypatch.setenv("TIG_PI_OWNER_PID", str(owner.pid))
         machine.switch_on(512, 10)
         pid = int(machine.process.read_text().partition(":")[0])
         assert pid not in owners.orphans()
+        assert pid in owners.orphans(owner.pid)
+        assert owner.pid not in owners.orphans(owner.pid)
         owner.kill()
     assert pid in owners.orphans()
