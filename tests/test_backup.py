@@ -690,6 +690,7 @@ def test_a_database_is_backed_up_while_points_arrive_and_added_to_another(databa
     ]
     old.ask("/write?db=iot&precision=s", "\n".join(lines).encode())
     old.ask("/write?db=iot&rp=averages&precision=s", f"m,device=old mean=1.25 {old.thursday - 30000}".encode())
+    old.ask("/write?db=iot", b"m,device=flowing value=0")  # the backup has what is there when it begins
     is_done = threading.Event()
 
     def flow() -> None:
