@@ -242,6 +242,21 @@ def test_a_problem_has_a_name_and_the_last_good_archive_stays(site, disk, change
     )
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Fatal: wrong password or no key found",
+        '{"message_type":"exit_error","code":12,"message":"Fatal: wrong password or no key found"}',
+        '{"message_type":"error","error":{"message":"Fatal: wrong password or no key found"},"during":"open"}',
+    ],
+)
+def test_an_error_of_restic_is_told_in_words(site, tmp_path, said):
+    """As restic 0.14 says it, and as newer ones do."""
+    problem = Repository(site["targets"][0], "right", "pi", tmp_path)._problem(f"{said}\n")
+    assert problem.name == "wrong_key"
+    assert str(problem).endswith(": Fatal: wrong password or no key found)")
+
+
 def _damage(folder: Path) -> None:
     """A few bytes of each pack are other ones."""
     for pack in folder.glob("*/*"):

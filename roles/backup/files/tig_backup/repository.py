@@ -68,6 +68,14 @@ def moment(time: str) -> datetime.datetime:
     return datetime.datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", time).replace("Z", "+00:00"))
 
 
+def _message(line: str) -> str:
+    """What a line of restic's says: since 0.17 it is JSON, also of an error."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        about = json.loads(line)
+        return about.get("message") or about["error"]["message"]
+    return line
+
+
 @dataclasses.dataclass
 class Snapshot:
     id: str
@@ -160,11 +168,12 @@ class Repository:
         with contextlib.suppress(FileNotFoundError):
             said = f"{self.ssh_log.read_text(errors='replace')}{said}"
             self.ssh_log.unlink()
+        lines = [_message(line).strip() for line in said.splitlines()]
         for name, pattern in MESSAGES:
-            line = next((line for line in said.splitlines() if re.search(pattern, line)), None)
+            line = next((line for line in lines if re.search(pattern, line)), None)
             if line is not None:
-                return Problem(name, f"{EXPLANATIONS[name]} ({self.location}: {line.strip()})")
-        return Problem("failed", f"restic fails at {self.location}: {said or 'it says nothing'}")
+                return Problem(name, f"{EXPLANATIONS[name]} ({self.location}: {line})")
+        return Problem("failed", f"restic fails at {self.location}: {' '.join(lines) or 'it says nothing'}")
 
     def ready(self) -> None:
         """Create the repository, unless there is one. What is not a repository is not touched."""
