@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import functools
 import json
 import threading
 import time
@@ -70,6 +71,17 @@ def wait_for_refusal(chain: Chain, status: int) -> None:
     wait_until(refused, f"a write is refused with {status}")
 
 
+def succeeds(chain: Chain, statement: str) -> bool:
+    """Nothing can be dropped at the moment at which Telegraf's own metrics create a shard in it."""
+    try:
+        chain.query(statement)
+    except RuntimeError as error:
+        if "directory not empty" in str(error):
+            return False
+        raise
+    return True
+
+
 @pytest.fixture
 def chain(tmp_path) -> Iterator[Chain]:
     with running(tmp_path / "chain") as chain:
@@ -83,7 +95,7 @@ def chain(tmp_path) -> Iterator[Chain]:
 def test_refused_points_are_kept_and_stored_later(chain, refusal, restarted):
     broken, mended, status = REFUSALS[refusal]
     for statement in broken:
-        chain.query(statement)
+        wait_until(functools.partial(succeeds, chain, statement), statement)
         time.sleep(0.5)
     publish(chain, *readings(1_700_001_000, 500))
     wait_for_refusal(chain, status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections import Counter
@@ -25,7 +26,8 @@ def parsed(text: str, is_json: bool):
         except json.JSONDecodeError as error:
             raise Fault(f"is not JSON: {error.msg} in line {error.lineno}, column {error.colno}.") from error
     try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+        # Not the text itself: libyaml refuses a string with the tags of Ansible.
+        return yaml.load(io.StringIO(text), Loader=_Loader)  # a SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1} of the rendered file: {text.splitlines()[mark.line].strip()}" if mark else ""

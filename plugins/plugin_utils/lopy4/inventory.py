@@ -6,8 +6,8 @@ import json
 import re
 from collections.abc import Mapping
 
+import yaml
 from ansible.errors import AnsibleFilterError
-from ansible.module_utils.common.yaml import yaml_load
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.drivers import Driver, drivers
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.sensors import limits, pins
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.lopy4.text import perhaps
@@ -83,16 +83,16 @@ def lopy4_with_host(text: str, name: str) -> str:
     Raises:
         AnsibleFilterError: the group is written in a way that is not understood.
     """
-    before = yaml_load(text)
+    before = yaml.safe_load(text)
     path = _devices_of(before)
     if path is not None and name in (path.get("hosts") or {}):
         return text
     more = _with_line(text.splitlines(), name)
-    expected = yaml_load(text)
+    expected = yaml.safe_load(text)
     group = _devices_of(expected)
     if group is not None:
         group["hosts"] = {**(group.get("hosts") or {}), name: None}
-        if yaml_load(more) == expected:
+        if yaml.safe_load(more) == expected:
             return more
     raise AnsibleFilterError(
         f"hosts.yml is written in a way that is not understood here: add {name} to its group devices by hand."
