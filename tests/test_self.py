@@ -6,15 +6,18 @@ import base64
 import functools
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 
 import blank_card
 import pytest
 import repository
+import yaml
 from ansible.errors import AnsibleError
 from ansible.plugins.loader import lookup_loader
 from ansible_collections.tig_pi.stack.plugins.filter.card import self_problems
@@ -136,14 +139,47 @@ class TestCard:
             assert files[f"inventories/home/secrets/{name}"].decode() == secret
             assert secret.strip() not in done.stdout
 
-        # The first boot unpacks it before it is overwritten and removed.
-        assert there["user-data"].index(b"base64 --decode /boot/firmware/tig-pi.bundle") < there["user-data"].index(
-            b"- shred"
-        )
-        assert b"/boot/firmware/tig-pi.bundle\n" in there["user-data"].partition(b"- shred")[2]
+        assert set(about["secret_files"]) >= {"tig-pi.bundle", "network-config", "vendor-data"}
+        assert about["ports"] == [1883, 3000, 1880]
 
+        day = time.time() // 86400
         again, _ = write()
-        assert "changed=0" in again.stdout
+        assert "changed=0" in again.stdout or time.time() // 86400 > day
+
+    def test_keeps_its_secret_files_until_the_first_boot_has_unpacked_them(self, write, tmp_path):
+        done, card = write()
+        assert done.returncode == 0, done.stdout
+        there = blank_card.read(card)
+        boot, here = tmp_path / "boot", tmp_path / "self"
+        boot.mkdir()
+        for name, content in there.items():
+            (boot / name).write_bytes(content)
+        secret = {"network-config", "vendor-data", "tig-pi.bundle"}
+        shell, option, script = yaml.safe_load(there["user-data"])["runcmd"][-1]
+
+        def first_boot(install: str) -> set[str]:
+            """The secret files that are left when `bin/self install` has ended in this way."""
+            text = script.replace("/var/lib/tig-pi/self/bin/self install", install)
+            for path, other in (("/boot/firmware", boot), ("/var/lib/tig-pi/self", here)):
+                text = text.replace(path, str(other))
+            subprocess.run([shell, option, text], check=False)
+            return secret & set(os.listdir(boot))
+
+        assert first_boot("false") == secret
+        assert (here / "bin/self").exists()
+        (boot / "network-config").unlink()  # the power was cut while they were being removed
+        assert first_boot("true") == set()
+        assert first_boot("false") == set()
+        assert "user-data" in os.listdir(boot)
+
+    def test_may_not_have_the_recovery_key_in_another_file(self, inventory, write):
+        note = inventory / "group_vars/site/secret.yml"
+        note.write_text(f"note: {RECOVERY_KEY}\n")
+        done, card = write()
+        note.unlink()
+        assert done.returncode
+        assert "secret.yml has the recovery key" in " ".join(done.stdout.split())
+        assert "tig-pi.bundle" not in blank_card.read(card)
 
     def test_with_bookworm_continues_after_its_reboot(self, write, tmp_path):
         card = blank_card.create(tmp_path / "older.img", blank_card.OLDER_FILES)

@@ -10,8 +10,14 @@ description:
     but the recovery key of its backups.
 options:
   _terms:
-    description: What C(self.json) in it is, the description for C(bin/self). C(inventory), the paths of the inventory in it, is added.
+    description:
+      - What C(self.json) in it is, the description for C(bin/self). C(inventory), the paths of the inventory in it, is added.
+      - C(time) becomes that of the feed, if this is later, since a signature of the future is not valid.
     required: true
+  recovery_key:
+    description: The key that must not be in it.
+    type: str
+    default: ""
   feed:
     description:
       - The feed that the Pi uses, as C(directory), C(fingerprint), C(release) and C(architecture); {} for none.
@@ -61,8 +67,7 @@ VAULT = re.compile(rb"^\$ANSIBLE_VAULT;|!vault\b", re.MULTILINE)
 class LookupModule(LookupBase):
     def run(self, terms, variables=None, **kwargs):
         self.set_options(var_options=variables, direct=kwargs)
-        if feed := self.get_option("feed"):
-            _check(**feed)
+        signed = _check(**feed) if (feed := self.get_option("feed")) else 0
         inventory = (variables or {}).get("inventory_dir")
         if not inventory:
             raise AnsibleError("self_bundle: there is no inventory directory; run with -i inventories/<site>.")
@@ -72,10 +77,13 @@ class LookupModule(LookupBase):
             **{path.relative_to(REPOSITORY): path for path in _files(REPOSITORY, PROJECT)},
             **{folder / path.relative_to(inventory): path for path in _inventory(Path(inventory))},
         }
-        return [_packed(files, {**term, "inventory": [str(folder / source) for source in sources]}) for term in terms]
+        _refuse(files, self.get_option("recovery_key").encode())
+        about = {"inventory": [str(folder / source) for source in sources]}
+        return [_packed(files, {**term, **about, "time": max(term.get("time", 0), signed)}) for term in terms]
 
 
-def _check(directory: str, fingerprint: str, release: str, architecture: str) -> None:
+def _check(directory: str, fingerprint: str, release: str, architecture: str) -> int:
+    """When the feed was signed."""
     feed = Feed(directory, release, architecture)
     feed.verified(fingerprint)
     machine = MACHINES.get(architecture, "")
@@ -88,6 +96,17 @@ def _check(directory: str, fingerprint: str, release: str, architecture: str) ->
                 else "Write the card without SELF=1, or with an image of 64 bits."
             )
         )
+    # One minute later: the times of files are less exact than that of a signature.
+    return max(int(path.stat().st_mtime) for path in feed.directory.glob("*Release*")) + 60
+
+
+def _refuse(files: dict[Path, Path], key: bytes) -> None:
+    for path in files.values():
+        if key and key in path.read_bytes():
+            raise AnsibleError(
+                f"self_bundle: {path} has the recovery key of the backups, which must not be on a card. Write it to "
+                "secrets/backup/recovery_key, and remove it there."
+            )
 
 
 def _below(inventory: Path, source: Path) -> Path:
