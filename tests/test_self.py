@@ -306,16 +306,84 @@ class TestRoom:
         assert sha256(card) == before
 
 
+class Disks:
+    """Disks that mount and umount are called for, as the kernel has them: a disk is mounted to read or to write, in all places alike."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.mounted: list[tuple[str, str, Path]] = []
+        self.log: list[str] = []
+        self.run_other = subprocess.run
+
+    def add(self, name: str) -> Path:
+        """A disk's files, beside its node."""
+        (self.folder / name).touch()
+        (self.folder / f"{name}.files").mkdir()
+        return self.folder / f"{name}.files"
+
+    def run(self, command: list, **more) -> subprocess.CompletedProcess:
+        name, *arguments = map(str, command)
+        if Path(name).name == "lsblk":
+            found = [
+                {
+                    "name": str(path),
+                    "fstype": "ext4",
+                    "mountpoints": [
+                        f"/{place.relative_to(self.folder.parent)}"
+                        for device, _, place in self.mounted
+                        if device == str(path)
+                    ]
+                    or [None],
+                }
+                for path in sorted(self.folder.iterdir())
+                if path.is_file()
+            ]
+            return subprocess.CompletedProcess(command, 0, json.dumps({"blockdevices": found}))
+        if name == "umount":
+            (place,) = {one for one in self.mounted if str(one[2]) == arguments[-1]} or [None]
+            if place:
+                self.mounted.remove(place)
+                place[2].unlink()
+                place[2].mkdir()
+            return subprocess.CompletedProcess(command, 0 if place else 32)
+        if name != "mount":
+            return self.run_other(command, **more)
+        _, options, device, place = arguments
+        mode = options.partition(",")[0]
+        if any(one == device and other != mode for one, other, _ in self.mounted):
+            return subprocess.CompletedProcess(command, 32)
+        assert not any(one == Path(place) for _, _, one in self.mounted), "the place is taken"
+        self.mount(device, mode, Path(place))
+        self.log.append(f"{Path(device).name} {mode}")
+        return subprocess.CompletedProcess(command, 0)
+
+    def mount(self, device: str, mode: str, place: Path) -> None:
+        place.rmdir()
+        place.symlink_to(f"{device}.files")
+        self.mounted.append((device, mode, place))
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory) -> dict[str, repository.SigningKey]:
+    keys = {name: repository.SigningKey(tmp_path_factory.mktemp(name)) for name in ("ours", "theirs")}
+    for key in keys.values():
+        key.ensure()
+    return keys
+
+
 class TestOnThePi:
     @pytest.fixture
     def program(self, tmp_path, monkeypatch):
         program = load("bin/self")
-        for name, path in {"HERE": "self", "STATE": "run", "CARD_FEED": "boot/feed", "DONE": "self/done"}.items():
+        paths = {"HERE": "self", "STATE": "run", "BOOT": "boot", "DONE": "self/done"}
+        for name, path in {**paths, "UNIT": "unit.service"}.items():
             monkeypatch.setattr(program, name, tmp_path / path)
-        monkeypatch.setattr(program, "UNIT", tmp_path / "unit.service")
         monkeypatch.setattr(program, "NOTICES", (tmp_path / "run/issue",))
-        (tmp_path / "run").mkdir()
-        (tmp_path / "self").mkdir()
+        monkeypatch.setattr(program, "release", lambda: "trixie")
+        monkeypatch.setattr(program, "architecture", lambda: "arm64")
+        for folder in ("self/plugins/filter", "run", "boot"):
+            (tmp_path / folder).mkdir(parents=True)
+        shutil.copy(REPOSITORY / "plugins/filter/openpgp.py", tmp_path / "self/plugins/filter")
         return program
 
     def test_the_clock_is_set_if_it_is_behind(self, program, monkeypatch):
@@ -326,22 +394,87 @@ class TestOnThePi:
         program.set_clock(2000)
         assert set_to == [2000]
 
-    def test_a_feed_for_this_pi_is_found_on_the_card_or_a_stick(self, program, tmp_path, monkeypatch):
-        monkeypatch.setattr(program, "release", lambda: "trixie")
-        monkeypatch.setattr(program, "architecture", lambda: "arm64")
-        for name, release in {"media/me/old": "bookworm", "media/me/stick/feed/trixie-arm64": "trixie"}.items():
-            (tmp_path / name).mkdir(parents=True)
-            (tmp_path / name / "feed.lock.json").write_text(json.dumps({"release": release, "architecture": "arm64"}))
-        (tmp_path / "media/me/feed.lock.json").write_text("{")
-        assert program.feeds_below(tmp_path / "boot/feed", tmp_path / "media/me") == [
-            tmp_path / "media/me/stick/feed/trixie-arm64"
-        ]
+    @pytest.fixture
+    def disks(self, program, tmp_path, monkeypatch) -> Disks:
+        (tmp_path / "dev").mkdir()
+        disks = Disks(tmp_path / "dev")
+        monkeypatch.setattr(program.subprocess, "run", disks.run)
+        return disks
 
-    def test_without_a_feed_it_says_what_to_plug_in(self, program, monkeypatch):
-        monkeypatch.setattr(program, "feeds_below", lambda *_: [])
-        monkeypatch.setattr(program, "unmounted", list)
-        with pytest.raises(program.Problem, match="Plug in the stick that"), program.feed(True):
+    @pytest.fixture
+    def publish(self, keys, tmp_path):
+        def publish(directory: Path, key: str = "ours", release: str = "trixie", year: int = 2026) -> Path:
+            wheel = tmp_path / "one-1.0-py3-none-any.whl"
+            wheel.write_text("wheel")
+            repository.publish(directory, [Wheel.of(wheel, "python")], keys[key], release, "arm64", "")
+            signed = directory / "InRelease"
+            signed.write_text(re.sub("(?m)^Date: .*$", f"Date: Thu, 01 Jan {year} 00:00:00 +0000", signed.read_text()))
+            return directory
+
+        return publish
+
+    @pytest.fixture
+    def fingerprint(self, keys) -> str:
+        return openpgp_fingerprint(keys["ours"].public().decode())
+
+    def test_the_newest_feed_of_the_site_is_found_and_only_its_disk_stays_mounted(
+        self, program, disks, publish, fingerprint, tmp_path
+    ):
+        publish(tmp_path / "boot/feed", year=2024)
+        publish(disks.add("sda1") / "feed", year=2023)
+        publish(disks.add("sdb1") / "a/feed/trixie-arm64", year=2025)
+        publish(disks.add("sdc1") / "feed", "theirs")
+        older = publish(disks.add("sdd1") / "bookworm", release="bookworm")
+        (older.parent / "feed.lock.json").write_text("[]")
+        with program.feed(True, fingerprint) as directory:
+            assert (directory / "InRelease").exists()
+            ((device, mode, place),) = disks.mounted
+            assert (Path(device).name, mode) == ("sdb1", "rw")  # the backups may be there
+            assert directory == place / "a/feed/trixie-arm64"
+        assert disks.mounted == []
+        assert disks.log == ["sda1 ro", "sdb1 ro", "sdc1 ro", "sdd1 ro", "sdb1 rw"]
+
+    def test_a_feed_on_the_card_needs_no_disk(self, program, disks, publish, fingerprint, tmp_path):
+        publish(tmp_path / "boot/feed")
+        with program.feed(True, fingerprint) as directory:
+            assert directory == tmp_path / "boot/feed"
+            assert disks.mounted == []
+
+    @pytest.mark.parametrize("place", ["run/disk", "run/backup"])
+    def test_a_disk_that_a_killed_run_or_a_backup_has_mounted_is_found(
+        self, program, disks, publish, fingerprint, tmp_path, place
+    ):
+        publish(disks.add("sda1") / "feed")
+        (tmp_path / place).mkdir()
+        disks.mount(str(tmp_path / "dev/sda1"), "rw", tmp_path / place)
+        with program.feed(True, fingerprint) as directory:
+            assert (directory / "InRelease").exists()
+        assert [one[2] for one in disks.mounted] == [tmp_path / place] * (place == "run/backup")
+
+    def test_without_a_feed_it_says_what_to_plug_in(self, program, disks):
+        with pytest.raises(program.Problem, match="Plug in the stick that"), program.feed(True, ""):
             pass
+
+    @pytest.mark.parametrize(
+        ("spoil", "words"),
+        [
+            ("InRelease", "sda1 lacks InRelease"),
+            ("python/one-1.0-py3-none-any.whl", r"sda1 lacks python/one-1\.0"),
+            ("python/one-1.0-py3-none-any.whl short", r"sda1 has only a part of python/one-1\.0"),
+            ("feed.asc short", r"sda1 is damaged \("),
+            ("theirs", "sda1 is signed by another key"),
+        ],
+    )
+    def test_a_feed_that_is_not_used_is_named(self, program, disks, publish, fingerprint, spoil, words):
+        name, _, is_short = spoil.partition(" ")
+        feed = publish(disks.add("sda1") / "feed", "theirs" if spoil == "theirs" else "ours")
+        if is_short:
+            (feed / name).write_text("w")
+        else:
+            (feed / name).unlink(missing_ok=True)
+        with pytest.raises(program.Problem, match=words), program.feed(True, fingerprint):
+            pass
+        assert disks.mounted == []
 
     def test_without_internet_it_says_so(self, program, tmp_path, monkeypatch):
         def refuse(*_):
