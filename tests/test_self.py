@@ -386,6 +386,35 @@ class TestOnThePi:
         shutil.copy(REPOSITORY / "plugins/filter/openpgp.py", tmp_path / "self/plugins/filter")
         return program
 
+    @pytest.fixture
+    def description(self, tmp_path) -> dict:
+        about = {
+            "name": "attic.local",
+            "url": "http://attic.local:3000",
+            "time": 0,
+            "offline": False,
+            "restores": False,
+        }
+        about |= {"inventory": ["inventories/home"], "variables": {"backup_password": "hunter3"}}
+        (tmp_path / "self/self.json").write_text(json.dumps(about))
+        return about
+
+    @pytest.fixture
+    def calls(self, monkeypatch, program) -> list[str]:
+        """The order in which programs are run and the card is written."""
+        calls, real = [], subprocess.run
+
+        def run(command, **more):
+            name = Path(command[0]).name
+            names = [Path(word).name for word in command[1:] if not str(word).startswith("--")]
+            calls.append(" ".join([name, *names]))
+            return name == "systemctl" or real(command, **more)
+
+        monkeypatch.setattr(program.subprocess, "run", run)
+        monkeypatch.setattr(program.os, "sync", lambda: calls.append("sync" if program.DONE.exists() else "too early"))
+        program.UNIT.touch()
+        return calls
+
     def test_the_clock_is_set_if_it_is_behind(self, program, monkeypatch):
         set_to = []
         monkeypatch.setattr(program.time, "clock_settime", lambda _, moment: set_to.append(moment))
@@ -497,18 +526,36 @@ class TestOnThePi:
         assert progress.page().decode().splitlines()[2].endswith(" Reaching the hosts")
         assert (tmp_path / "run/issue").read_text() == "attic.local: Reaching the hosts\n"
 
-    def test_secrets_are_overwritten_before_they_are_removed(self, program, tmp_path, monkeypatch):
-        secret = tmp_path / "self/inventories/home/secrets/grafana/admin"
-        secret.parent.mkdir(parents=True)
-        secret.write_text("hunter2")
-        (tmp_path / "kept").hardlink_to(secret)
-        (tmp_path / "self/self.json").write_text("{}")
-        program.UNIT.touch()
-        real = subprocess.run
-        monkeypatch.setattr(
-            program.subprocess, "run", lambda command, **more: command[0].endswith("systemctl") or real(command, **more)
-        )
+    def test_secrets_are_overwritten_before_they_are_removed(self, program, tmp_path, description, calls):
+        secrets = [
+            "boot/tig-pi.bundle",
+            "self/bundle",
+            "self/inventories/home/secrets/grafana/admin",
+            "run/variables.json",
+        ]
+        for number, name in enumerate(secrets):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text("hunter2")
+            (tmp_path / f"kept{number}").hardlink_to(tmp_path / name)
+        (tmp_path / "boot/cmdline.txt").write_text("quiet")
+        # The first boot has removed the other one.
+        names = {"secret_files": ["network-config", "tig-pi.bundle"]}
+        (tmp_path / "self/self.json").write_text(json.dumps(description | names))
+        (tmp_path / "kept4").hardlink_to(tmp_path / "self/self.json")
         program.remove()
         assert not (tmp_path / "self").exists()
         assert not program.UNIT.exists()
-        assert set((tmp_path / "kept").read_bytes()) <= {0}
+        assert [path.name for path in (tmp_path / "boot").iterdir()] == ["cmdline.txt"]
+        assert set(b"".join((tmp_path / f"kept{number}").read_bytes() for number in range(5))) <= {0}
+        # Nothing is lost before the card knows that nothing is needed, and the last one has the names of the first.
+        assert calls == [
+            "sync",
+            "shred tig-pi.bundle bundle admin variables.json self.json",
+            "sync",
+            "systemctl disable unit.service",
+        ]
+
+    def test_removal_continues_after_a_power_cut(self, program, tmp_path, calls):
+        (tmp_path / "self/self.json").write_bytes(bytes(20))
+        program.remove()
+        assert not (tmp_path / "self").exists()
