@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import io
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tarfile
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import blank_card
@@ -375,7 +379,7 @@ class TestOnThePi:
     @pytest.fixture
     def program(self, tmp_path, monkeypatch):
         program = load("bin/self")
-        paths = {"HERE": "self", "STATE": "run", "BOOT": "boot", "DONE": "self/done"}
+        paths = {"HERE": "self", "STATE": "run", "BOOT": "boot", "DONE": "self/done", "CLOCK": "self/clock"}
         for name, path in {**paths, "UNIT": "unit.service"}.items():
             monkeypatch.setattr(program, name, tmp_path / path)
         monkeypatch.setattr(program, "NOTICES", (tmp_path / "run/issue",))
@@ -422,6 +426,16 @@ class TestOnThePi:
         program.set_clock(500)
         program.set_clock(2000)
         assert set_to == [2000]
+
+    def test_after_a_power_cut_the_clock_is_not_before_what_was_said_last(self, program, monkeypatch):
+        set_to = []
+        program.Progress("attic.local").say("Restoring the newest backup")
+        said = program.CLOCK.stat().st_mtime
+        monkeypatch.setattr(program.time, "clock_settime", lambda _, moment: set_to.append(moment))
+        monkeypatch.setattr(program.time, "time", lambda: 1000.0)
+        program.set_clock(2000)
+        program.set_clock(said + 5)
+        assert set_to == [said, said + 5]
 
     @pytest.fixture
     def disks(self, program, tmp_path, monkeypatch) -> Disks:
@@ -505,18 +519,40 @@ class TestOnThePi:
             pass
         assert disks.mounted == []
 
-    def test_without_internet_it_says_so(self, program, tmp_path, monkeypatch):
-        def refuse(*_):
-            raise program.socket.gaierror(-3, "Temporary failure in name resolution")
+    @pytest.mark.parametrize(
+        ("name", "error", "words"),
+        [
+            (
+                "gaierror",
+                (-3, "Temporary failure in name resolution"),
+                "There is no internet (Temporary failure in name",
+            ),
+            ("timeout", ("timed out",), "deb.debian.org has an address, but cannot be reached (timed out)"),
+        ],
+    )
+    def test_without_internet_it_says_so(self, program, description, tmp_path, monkeypatch, name, error, words):
+        def refuse(*_, **__):
+            raise getattr(program.socket, name)(*error)
 
-        monkeypatch.setattr(program.socket, "getaddrinfo", refuse)
+        monkeypatch.setattr(program.socket, "create_connection", refuse)
         monkeypatch.setattr(program, "wait_for_internet", functools.partial(program.wait_for_internet, 0))
-        progress = program.Progress("attic.local")
-        assert not program.is_set_up({"time": 0, "offline": False}, progress)
+        assert not program.is_set_up(program.Progress("attic.local"))
         said = (tmp_path / "run/issue").read_text()
-        assert said.startswith(
-            "attic.local: Failed: There is no internet (Temporary failure in name resolution): check the cable"
-        )
+        assert said.startswith("attic.local: Failed: There is no internet")
+        assert words in said
+
+    @pytest.mark.parametrize("text", ["", "[]", '{"name": "attic.local"}', None])
+    def test_a_damaged_description_is_named(self, program, tmp_path, text):
+        if text is not None:
+            (tmp_path / "self/self.json").write_text(text)
+        assert not program.is_set_up(program.Progress("attic.local"))
+        said = (tmp_path / "run/issue").read_text()
+        assert re.search(r"Failed: .*/self\.json (is damaged|lacks .*url).*: write the card again", said)
+
+    def test_an_error_that_nobody_expected_does_not_end_it(self, program, description, tmp_path, monkeypatch):
+        monkeypatch.setattr(program, "set_up", lambda *_: [][0])
+        assert not program.is_set_up(program.Progress("attic.local"))
+        assert "Failed: IndexError: list index out of range. The next" in (tmp_path / "run/issue").read_text()
 
     def test_progress_has_the_steps_and_what_failed(self, program, tmp_path):
         progress = program.Progress("attic.local")
@@ -559,3 +595,49 @@ class TestOnThePi:
         (tmp_path / "self/self.json").write_bytes(bytes(20))
         program.remove()
         assert not (tmp_path / "self").exists()
+
+    @pytest.mark.parametrize("ports", [[3000], [3000, 80]])
+    def test_the_result_stays_on_the_page_unless_the_port_is_that_of_a_service(
+        self, program, tmp_path, description, calls, monkeypatch, ports
+    ):
+        with socket.create_server(("", 0)) as free:
+            port = free.getsockname()[1]
+        (tmp_path / "self/self.json").write_text(
+            json.dumps(description | {"ports": [port if one == 80 else one for one in ports]})
+        )
+        monkeypatch.setattr(program, "PORT", port)
+        (tmp_path / "run").rmdir()
+        pages, commands = [], []
+
+        def look(*_):
+            assert "Failed" not in (tmp_path / "run/issue").read_text()
+            with (
+                contextlib.suppress(urllib.error.URLError),
+                urllib.request.urlopen(f"http://localhost:{port}") as answer,
+            ):
+                pages.append((answer.headers["Refresh"], answer.read().decode(), (tmp_path / "self").exists()))
+
+        def run(command, *_, **__):
+            look()
+            commands.append([str(word) for word in command])
+            if "playbooks/verify.yml" in commands[-1]:
+                variables = tmp_path / "run/variables.json"
+                assert json.loads(variables.read_text()) == {"backup_password": "hunter3", "site_no_log": True}
+                assert (variables.stat().st_mode & 0o777, variables.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+        monkeypatch.setattr(program, "wait_for_internet", lambda: None)
+        monkeypatch.setattr(program, "run", run)
+        monkeypatch.setattr(program.time, "sleep", look)
+        assert program.main(["run"]) == 0
+        assert "playbooks/verify.yml" in commands[-1]
+        assert "hunter3" not in str(commands)
+        assert not list((tmp_path / "run").glob("variables.json"))
+        if 80 in ports:
+            assert pages == []
+            return
+        *earlier, (refresh, page, has_files) = pages
+        assert {one[0] for one in earlier} == {"5"}
+        assert "Done" not in earlier[-1][1]
+        assert (refresh, has_files) == (None, False)
+        assert page.startswith("attic.local has set itself up.\n")
+        assert page.endswith(" Done: http://attic.local:3000\n")
