@@ -60,3 +60,20 @@ def test_a_shard_with_points_whose_files_are_not_found_is_an_error(tmp_path):
     points = {"m": {"device=a": {"value": {"count": 1}}}}
     with pytest.raises(Problem, match="did not find shard 5"):
         influxdb._copied(Server(tmp_path, [SHARD], points), SHARD, 10)
+
+
+def test_a_shard_whose_first_point_arrives_meanwhile_is_tried_again(tmp_path, monkeypatch):
+    """It arrives between InfluxDB's answer that it has no such shard, and the look for its files."""
+    server = Server(tmp_path, [SHARD])
+    attempts = []
+
+    def back_up(shard):
+        attempts.append(shard)
+        if len(attempts) == 1:
+            (tmp_path / "data/iot/autogen/5").mkdir(parents=True)
+            raise Problem("database", "influxd backup fails: backup: did not find shard 5")
+        return {"files": []}
+
+    monkeypatch.setattr(server, "back_up", back_up)
+    assert influxdb._copied(server, SHARD, 10) == ({"files": []}, {}, True)
+    assert len(attempts) == 2

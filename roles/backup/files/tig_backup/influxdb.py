@@ -254,14 +254,16 @@ def _copied(server: Database, shard: dict, until: int) -> tuple[dict, dict, bool
     """
     before = server.contents(shard, until)
     manifest: dict = {}
-    for _ in range(ATTEMPTS):
+    for attempt in range(1, ATTEMPTS + 1):
         try:
             manifest = server.back_up(shard)
         except Problem:
             has_points = before or server.files(shard).exists()
-            if has_points and shard["id"] in {each["id"] for each in server.shards()}:
+            if not has_points or shard["id"] not in {each["id"] for each in server.shards()}:
+                return None
+            if attempt == ATTEMPTS:
                 raise
-            return None
+            continue  # the first point may have arrived just now
         after = server.contents(shard, until)
         if after == before:
             return manifest, before, True
