@@ -7,12 +7,15 @@ import json
 import os
 import subprocess
 import zlib
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.tig_pi.stack.plugins.action import apt_package
 from ansible_collections.tig_pi.stack.plugins.module_utils import interrupted_apt
+from ansible_collections.tig_pi.stack.plugins.module_utils.interrupted_apt import is_interrupted
+from ansible_collections.tig_pi.stack.plugins.modules import host_facts
 
 FACTS = {"packages": {"grafana": [{"name": "grafana", "version": "12.4.1", "arch": "arm64", "source": "apt"}]}}
 NOTHING = {"changed": False, "upgraded": [], "diff": []}
@@ -152,33 +155,114 @@ def test_check_mode_completes_nothing(run):
     assert (result["changed"], calls) == (True, [])
 
 
+# dpkg's exit status and errors, as dpkg 1.21 has them.
+HALF_DONE = {"failed": True, "rc": 1, "stderr": "telegraf: no space left\n"}
+UNUSABLE = {"failed": True, "rc": 2, "stderr": "dpkg: error: parsing file updates/0003\n"}
+DPKG_IS_LOCKED = {"failed": True, "rc": 2, "stderr": "dpkg: error: lock was locked by another process with pid 9\n"}
+
+
 @pytest.mark.parametrize(
-    ("policy", "files", "interrupted"),
+    ("wanted", "answer", "said"),
     [
-        (None, [], False),
-        (None, ["tmp.i"], False),  # dpkg always leaves it
-        (None, ["0000", "tmp.i"], True),
-        ("#!/bin/sh\nexit 101\n", [], True),
-        ("", [], True),  # the power was cut before its content was on the card
-        ("#!/bin/sh\n# of the site\nexit 101\n", [], False),
+        ("grafana", HALF_DONE, "telegraf: no space left\nRun `sudo apt --fix-broken install`"),  # apt does not run
+        ("grafana", UNUSABLE, "parsing file updates/0003"),
+        ("influxdb", UNUSABLE, "parsing file updates/0003"),  # apt could not work, either
+        ("influxdb", DPKG_IS_LOCKED, "locked by another process with pid 9"),
     ],
 )
-def test_a_journal_of_dpkg_or_a_policy_of_ansible_shows_that_apt_was_interrupted(tmp_path, policy, files, interrupted):
+def test_what_neither_dpkg_nor_apt_can_complete_is_an_error_with_the_reason(run, wanted, answer, said):
+    with pytest.raises(AnsibleActionFail, match=f"dpkg cannot complete an installation that was interrupted: .*{said}"):
+        run({"name": [wanted], "lock_timeout": 0}, facts=INTERRUPTED, command=answer)
+
+
+def test_what_dpkg_cannot_complete_is_left_to_apt_with_a_warning(run):
+    command = [DPKG_IS_LOCKED, HALF_DONE, {"changed": True}]
+    answer = {"changed": True, "warnings": ["of apt"]}
+    result, calls = run({"name": ["influxdb"]}, facts=INTERRUPTED, command=command, apt=answer)
+    assert [module for module, _ in calls] == ["command", "command", "command", "apt"]
+    assert calls[-1][1]["state"] == "fixed"
+    first, second = result["warnings"]
+    assert "telegraf: no space left" in first
+    assert second == "of apt"
+
+
+INSTALLED = ["ii ", "hi ", "rc ", "un "]
+
+
+@pytest.mark.parametrize(
+    ("policy", "files", "statuses", "interrupted"),
+    [
+        (None, [], INSTALLED, False),
+        (None, ["tmp.i"], INSTALLED, False),  # apt does not mind it: dpkg had written its state before
+        (None, ["0000", "tmp.i"], INSTALLED, True),
+        ("#!/bin/sh\nexit 101\n", [], INSTALLED, True),
+        ("", [], INSTALLED, True),  # the power was cut before its content was on the card
+        ("#!/bin/sh\n# of the site\nexit 101\n", [], INSTALLED, False),
+        # dpkg has completed its journal, and the power was cut again before apt has completed the packages.
+        *[(None, [], [*INSTALLED, status], True) for status in ("iU ", "iF ", "iHR", "hF ", "it ", "iW ", "rH ")],
+    ],
+)
+def test_what_dpkg_or_ansible_leave_shows_that_apt_was_interrupted(tmp_path, policy, files, statuses, interrupted):
     (tmp_path / "updates").mkdir()
     for name in files:
         (tmp_path / "updates" / name).touch()
     path = tmp_path / "policy-rc.d"
     if policy is not None:
         path.write_text(policy)
-    assert interrupted_apt.is_interrupted(str(tmp_path / "updates"), str(path)) is interrupted
-    # Only the policy that was left is removed, and not before dpkg has completed its work.
-    (tmp_path / "dpkg").write_text(f"#!/bin/sh\n[ ! -e {path} ] || cp {path} {tmp_path}/at-the-time\n")
-    (tmp_path / "dpkg").chmod(0o755)
+    assert is_interrupted(statuses, str(tmp_path / "updates"), str(path)) is interrupted
+
+
+def test_a_package_that_is_not_complete_is_not_installed_and_costs_no_further_program(tmp_path, monkeypatch):
+    calls = []
+
+    class Module:
+        def run_command(self, command):
+            calls.append(command)
+            return 0, "ii \tgrafana\t12.4.1\tarm64\niF \ttelegraf\t1.39\tarm64\nrc \told\t1\tall\n", ""
+
+    monkeypatch.setattr(
+        host_facts, "is_interrupted", partial(is_interrupted, journal=tmp_path, policy=tmp_path / "none")
+    )
+    host = host_facts.Host(Module())
+    assert host.packages() == FACTS["packages"]
+    assert host.apt_interrupted()
+    assert len(calls) == 1
+
+
+# What dpkg does is exit; dpkg-query knows a package that is not complete, or only complete ones.
+COMPLETE = "installed grafana\nconfig-files old\nnot-installed none\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "known", "expected", "removes"),
+    [
+        (0, COMPLETE, 0, True),
+        (1, COMPLETE, 1, True),
+        (2, COMPLETE, 2, False),  # as if dpkg is locked: the policy may be that of another program
+        (0, f"{COMPLETE}half-installed libc\n", 1, True),  # which dpkg passes over
+        (0, f"{COMPLETE}triggers-awaited libc\n", 1, True),
+    ],
+)
+@pytest.mark.parametrize("policy", [None, "", interrupted_apt.POLICY_TEXT, "#!/bin/sh\n# of the site\nexit 0\n"])
+def test_services_do_not_start_while_dpkg_completes_packages(tmp_path, policy, status, known, expected, removes):
+    path = tmp_path / "policy-rc.d"
+    if policy is not None:
+        path.write_text(policy)
+    is_the_sites = policy not in (None, "", interrupted_apt.POLICY_TEXT)
+    (tmp_path / "known").write_text(known)
+    dpkg = f"cp -p {path} {tmp_path}/at-the-time; exit {status}"
+    for name, does in (("dpkg", dpkg), ("dpkg-query", f"cat {tmp_path}/known")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
     script = interrupted_apt.CLEAN_UP.replace(interrupted_apt.POLICY, str(path))
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    subprocess.run(["sh", "-c", script], env=environment, capture_output=True, check=False)
-    assert path.exists() is (policy is not None and not interrupted)
-    assert (tmp_path / "at-the-time").exists() is (policy is not None)
+    done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == expected
+    assert ("libc" in done.stderr) is ("libc" in known)
+    then = tmp_path / "at-the-time"
+    assert then.read_text() == (policy if is_the_sites else interrupted_apt.POLICY_TEXT)
+    assert is_the_sites or os.access(then, os.X_OK)
+    assert path.exists() is (is_the_sites or not removes)
 
 
 def test_check_mode_does_not_update_the_lists(run):

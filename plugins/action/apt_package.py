@@ -7,7 +7,7 @@ import time
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.tig_pi.stack.plugins.filter.packages import absent_packages, unmet_packages
-from ansible_collections.tig_pi.stack.plugins.module_utils.interrupted_apt import CLEAN_UP
+from ansible_collections.tig_pi.stack.plugins.module_utils.interrupted_apt import CLEAN_UP, INCOMPLETE
 from ansible_collections.tig_pi.stack.plugins.module_utils.packing import pack
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.this_run import done, with_done
 
@@ -19,8 +19,8 @@ OPTIONS = {
 }
 # ansible.builtin.apt would build the index of all packages twice, which takes long on a Pi.
 UPDATE = ["apt", "update", "--quiet", "--error-on=any", "--option=APT::Cmd::Show-Update-Stats=false"]
-# apt retries downloads, but does not wait for the lock.
-LOCKED = "Could not get lock"
+# Neither waits for the lock, although apt retries downloads: what apt and dpkg say then.
+LOCKED = ("Could not get lock", "locked by another process")
 RETRY_DELAY = 5  # seconds
 # Options of ansible.builtin.apt for all roles.
 INSTALL = {
@@ -45,17 +45,24 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail("apt_package: gather package facts first.")
         result |= {"changed": False, "upgraded": [], "diff": []}
         if facts.get("apt_interrupted"):
-            self._clean_up(result, task_vars)
+            self._clean_up(result, args, facts, task_vars)
         self._write_sources(result, args["sources"], facts, task_vars)
         if not result.get("failed"):
             self._install(result, args, facts, task_vars)
         return result
 
-    def _clean_up(self, result: dict, task_vars: dict) -> None:
-        """Complete what a power cut has interrupted, as far as dpkg can; apt does the rest when it installs packages."""
+    def _clean_up(self, result: dict, args: dict, facts: dict, task_vars: dict) -> None:
+        """Complete what a power cut has interrupted, as far as dpkg can; apt may do the rest if it installs packages."""
         result["changed"] = True
-        if not self._task.check_mode:
-            self._execute_module("ansible.builtin.command", {"argv": ["sh", "-c", CLEAN_UP]}, task_vars=task_vars)
+        if self._task.check_mode:
+            return
+        done = self._when_free(["sh", "-c", CLEAN_UP], args["lock_timeout"], task_vars)
+        if not done.get("failed"):
+            return
+        said = f"dpkg cannot complete an installation that was interrupted: {reason(done)}"
+        if done.get("rc") != INCOMPLETE or not unmet_packages(args["name"], facts):
+            raise AnsibleActionFail(f"{said}\nRun `sudo apt --fix-broken install` on the host, which may complete it.")
+        result["warnings"] = [f"{said}\nNow apt tries it."]
 
     def _write_sources(self, result: dict, sources: list[dict], facts: dict, task_vars: dict) -> None:
         written = done(facts, "apt_sources")
@@ -85,14 +92,18 @@ class ActionModule(ActionBase):
             result["upgraded"] = [package for package in unmet if package not in absent]
 
     def _update_lists(self, lock_timeout: int, task_vars: dict) -> None:
+        updated = self._when_free(UPDATE, lock_timeout, task_vars)
+        if updated.get("failed"):
+            raise AnsibleActionFail(f"apt cannot update the package lists: {reason(updated)}")
+
+    def _when_free(self, argv: list[str], lock_timeout: int, task_vars: dict) -> dict:
+        """The result of a command that is run as soon as no other program uses apt and dpkg."""
         deadline = time.monotonic() + lock_timeout
         while True:
-            updated = self._execute_module("ansible.builtin.command", {"argv": UPDATE}, task_vars=task_vars)
-            if not updated.get("failed"):
-                return
-            said = updated.get("stderr") or updated.get("msg")
-            if LOCKED not in said or time.monotonic() > deadline:
-                raise AnsibleActionFail(f"apt cannot update the package lists: {said}")
+            done = self._execute_module("ansible.builtin.command", {"argv": argv}, task_vars=task_vars)
+            is_locked = done.get("failed") and any(locked in reason(done) for locked in LOCKED)
+            if not is_locked or time.monotonic() > deadline:
+                return done
             time.sleep(RETRY_DELAY)
 
     @staticmethod
@@ -101,4 +112,10 @@ class ActionModule(ActionBase):
         diffs = part.pop("diff", [])
         result["diff"] += diffs if isinstance(diffs, list) else [diffs]
         changed = result["changed"] or part.get("changed", False)
-        result |= part | {"changed": changed}
+        warnings = result.get("warnings", []) + part.pop("warnings", [])
+        result |= part | {"changed": changed} | ({"warnings": warnings} if warnings else {})
+
+
+def reason(failed: dict) -> str:
+    """Why a command failed, in its own words."""
+    return failed.get("stderr", "").strip() or failed.get("msg", "")

@@ -11,6 +11,7 @@ description:
     M(ansible.builtin.apt), without recommended packages and without starting services.
   - It needs package facts. If they say that the wanted versions are installed, apt does not run.
   - If the facts of M(tig_pi.stack.host_facts) say that apt was interrupted, by a power cut for example, it is completed first.
+    What dpkg cannot complete is left to apt, with a warning, if packages are to be installed; otherwise it is an error.
   - Sources that an earlier task of the same playbook run has written are not compared again. So the packages of several
     roles can be installed in one transaction first, and each role finds nothing left to do.
 options:

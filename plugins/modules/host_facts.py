@@ -65,7 +65,8 @@ ansible_facts:
       description: The kind of container, as systemd-detect-virt(1) calls it; empty if the host is none.
       type: str
     apt_interrupted:
-      description: Whether apt was interrupted, by a power cut for example, and M(tig_pi.stack.apt_package) has to clean up.
+      description: Whether apt was interrupted, by a power cut for example, or a package is not completely installed. Then
+        M(tig_pi.stack.apt_package) cleans up.
       type: bool
 system:
   description: What decides whether the services can run here.
@@ -168,15 +169,23 @@ class Host:
     def container(self) -> str:
         return self.output("systemd-detect-virt", "--container").removeprefix("none")
 
+    @functools.cached_property
+    def dpkg(self) -> list[list[str]]:
+        """What dpkg knows of each package, in the order of PACKAGE."""
+        lines = self.output("dpkg-query", "--show", "--showformat", PACKAGE).splitlines()
+        return [line.split("\t") for line in lines]
+
     def packages(self) -> dict[str, list[dict[str, str]]]:
         found: dict[str, list[dict[str, str]]] = {}
-        lines = self.output("dpkg-query", "--show", "--showformat", PACKAGE).splitlines()
-        for status, name, version, architecture in (line.split("\t") for line in lines):
+        for status, name, version, architecture in self.dpkg:
             if status[1:2] == "i":  # the first letter is the wanted state: install or hold
                 found.setdefault(name, []).append(
                     {"name": name, "version": version, "arch": architecture, "source": "apt"}
                 )
         return found
+
+    def apt_interrupted(self) -> bool:
+        return is_interrupted(status for status, *_ in self.dpkg)
 
     def services(self) -> dict[str, dict[str, str]]:
         """The services that systemd has loaded; no other runs."""
@@ -284,7 +293,7 @@ def main() -> None:
             "listeners": listeners(),
             "timezone": timezone(),
             "container": host.container,
-            "apt_interrupted": is_interrupted(),
+            "apt_interrupted": host.apt_interrupted(),
         },
         system=host.system(),
     )
