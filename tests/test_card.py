@@ -230,6 +230,29 @@ class TestFiles:
         assert (tmp_path / "vendor-data").read_text() == SECRETS["vendor-data"]
         assert not module(tmp_path)["changed"]
 
+    @pytest.mark.parametrize("mounted", [False, True])
+    def test_with_secrets_that_are_replaced_or_removed_are_overwritten(self, card, tmp_path, mounted):
+        place = card
+        if mounted:
+            place = tmp_path / "bootfs"
+            place.mkdir()
+            for name, content in blank_card.FILES.items():
+                (place / name).write_text(content)
+        old = "x" * 100_000 + "of-the-site" * 10_000
+        assert module(place, secret_files={"vendor-data": old, "tig-pi.bundle": old})["changed"]
+        links = [os.open(place / name, os.O_RDONLY) for name in ("vendor-data", "tig-pi.bundle")] if mounted else []
+        done = module(place, absent_files=["tig-pi.bundle", "another"])
+        assert done["overwrites"][0].endswith(": vendor-data, tig-pi.bundle (removed)")
+        if mounted:
+            assert sorted(path.name for path in place.iterdir()) == sorted({*blank_card.FILES, *FILES, *SECRETS})
+            for link in links:
+                assert b"of-the-site" not in os.pread(link, len(old), 0)
+                os.close(link)
+        else:
+            assert "tig-pi.bundle" not in blank_card.read(card)
+            assert b"of-the-site" not in card.read_bytes()
+        assert not module(place, absent_files=["tig-pi.bundle"])["changed"]
+
     def test_of_an_image_without_cloud_init_would_be_ignored(self, tmp_path):
         old = blank_card.create(tmp_path / "old.img", blank_card.OLDER_FILES)
         before = sha256(old)

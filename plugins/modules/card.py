@@ -44,6 +44,13 @@ options:
     description: Files that the boot partition must not have, by name, with what it means if one is there.
     type: dict
     default: {}
+  absent_files:
+    description:
+      - Files with secrets that an earlier use of this module may have written. They are removed.
+      - The content of such files, and of O(secret_files) that are replaced, is overwritten.
+    type: list
+    elements: str
+    default: []
   directories:
     description:
       - Directories of this computer, of which the boot partition gets copies, by their names there. If there is no room for one, nothing of
@@ -225,6 +232,10 @@ def differences(partition, files: dict[str, str]) -> dict[str, bytes | None]:
     return {name: present[name] for name, content in files.items() if present[name] != content.encode()}
 
 
+def leftovers(partition, files: dict[str, str], wanted: dict) -> list[str]:
+    return [name for name in wanted["absent_files"] if name not in files and partition.read(name) is not None]
+
+
 def space(size: int) -> int:
     """How much of a file system a file takes at most."""
     return -(-size // CLUSTER) * CLUSTER
@@ -257,11 +268,17 @@ def write_files(card: Card, files: dict[str, str], directories: dict[str, str], 
     partition = card.boot_partition()
     check_system(partition, wanted)
     files = with_parameters(partition, files, wanted["kernel_parameters"])
+    removed = leftovers(partition, files, wanted)
+    for name in removed:
+        partition.remove(name)
     for name, source in directories.items():
         if not partition.has(name, source):
             partition.copy(name, source)
-    for name in differences(partition, files):
+    differing = differences(partition, files)
+    for name in differing:
         partition.write(name, files[name].encode())
+    if removed or any(differing.get(name) is not None for name in wanted["secret_files"]):
+        partition.wipe()
     wrong = [name for name, source in directories.items() if not partition.has(name, source)]
     if wrong := [*wrong, *differences(card.boot_partition(), files)]:
         raise CardProblem(f"{', '.join(wrong)} on the card is not what was written: use another card or reader.")
@@ -287,11 +304,13 @@ def run(module: AnsibleModule) -> dict:
         present = [name for name, source in wanted["directories"].items() if partition.has(name, source)]
         left_out = check_room(partition, files, {k: v for k, v in wanted["directories"].items() if k not in present})
         overwrites = []
+    removed = leftovers(partition, files, wanted) if partition else []
     directories = {name: source for name, source in wanted["directories"].items() if name not in left_out}
     differing = differences(partition, files)
     new = [f"{name}/" for name in directories if image or name not in present]
     # The image has the other parameters of the kernel.
     names = [*differing, *new, *([COMMAND_LINE] if image and wanted["kernel_parameters"] else [])]
+    names += [f"{name} (removed)" for name in removed]
     if names:
         overwrites.append(
             f"{'New files on' if image else 'Files on the boot partition of'} {card.name}: {', '.join(names)}"
@@ -324,6 +343,7 @@ def main() -> None:
             "validate": {"type": "dict", "default": {}},
             "required_files": {"type": "dict", "default": {}},
             "unwanted_files": {"type": "dict", "default": {}},
+            "absent_files": {"type": "list", "elements": "str", "default": []},
             "directories": {"type": "dict", "default": {}},
             "kernel_parameters": {"type": "list", "elements": "str", "default": []},
             "max_size_gb": {"type": "int", "default": 300},

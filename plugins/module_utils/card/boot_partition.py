@@ -5,6 +5,7 @@ mtools read and write its FAT file system without mounting it: on a disk, and in
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import json
 import os
@@ -37,11 +38,25 @@ class Directory:
             return None
 
     def write(self, name: str, content: bytes) -> None:
+        self._overwrite(name)
         # FAT has no permissions of its own; in a directory of another file system, nobody else may read the file.
         handle = os.open(os.path.join(self.path, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             forget(file)
+
+    def remove(self, name: str) -> None:
+        self._overwrite(name)
+        os.remove(os.path.join(self.path, name))
+
+    def _overwrite(self, name: str) -> None:
+        """Overwrite the content of a file in place, if it exists: it may have secrets."""
+        with contextlib.suppress(FileNotFoundError), open(os.path.join(self.path, name), "r+b") as file:
+            file.write(bytes(os.fstat(file.fileno()).st_size))
+            forget(file)
+
+    def wipe(self) -> None:
+        """Overwrite what was removed, which is done already."""
 
     def copy(self, name: str, source: str) -> None:
         """Replace a directory by a copy of one of this computer."""
@@ -84,6 +99,17 @@ class Fat:
                 file.write(content)
             run(["mcopy", "-o", "-i", self.drive, copy, f"::/{name}"])
         self._forget()
+
+    def remove(self, name: str) -> None:
+        run(["mdel", "-i", self.drive, f"::/{name}"])
+
+    def wipe(self) -> None:
+        """Overwrite what was removed: mtools write a file to other places than the one that it replaces. It takes the time of filling the partition."""
+        with tempfile.NamedTemporaryFile() as zeros:
+            zeros.truncate(self.free())
+            run(["mcopy", "-i", self.drive, zeros.name, "::/zeros"])
+        self._forget()
+        self.remove("zeros")
 
     def copy(self, name: str, source: str) -> None:
         """Replace a directory by a copy of one of this computer."""
