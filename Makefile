@@ -122,7 +122,7 @@ feed: .venv/.controller ## download all that a Pi without internet is set up fro
 check: .venv/.test ## run lint and quick unit tests, three minutes
 	@$(MAKE) --silent --keep-going --output-sync --jobs=$(JOBS) check-tests $(lints)
 
-test: ## run all tests, up to 45 minutes (SCENARIO="base mosquitto": only these molecule scenarios)
+test: ## run all tests, about 50 minutes on two cores (SCENARIO="base mosquitto": only these molecule scenarios)
 	@bin/prerequisites test
 	@$(MAKE) --silent --jobs=3 .venv/.test image demo-feed
 	@$(MAKE) --silent --jobs=2 RELEASE=bookworm image demo-feed # for scenario takeover
