@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import threading
 import time
 import urllib.parse
 import urllib.request
@@ -18,6 +20,8 @@ import pytest
 
 PROJECT = pathlib.Path(__file__).resolve().parents[3]
 EPHEMERAL = pathlib.Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", "."))
+INTERVAL = 0.1  # seconds between two readings
+LOG = EPHEMERAL / "background.log"
 sys.path.insert(0, str(PROJECT / "virtual/machine"))
 
 
@@ -52,7 +56,7 @@ def playbook_in_background(inventory):
 
     def start(name: str, *arguments: str) -> subprocess.Popen[bytes]:
         command = ["ansible-playbook", f"--inventory={inventory}", f"playbooks/{name}", *arguments]
-        with (EPHEMERAL / "background.log").open("wb") as log:
+        with LOG.open("wb") as log:
             run = subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         started.append(run)
         return run
@@ -64,19 +68,20 @@ def playbook_in_background(inventory):
 
 
 @pytest.fixture
-def log_of_dpkg(pi):
-    """The lines of dpkg's log as they are written, also of a log that does not exist yet."""
+def dpkg_logs(pi):
+    """Wait until dpkg's log, which may not exist yet, has a line with this text; a run that ends before that is an error."""
 
-    def lines() -> Iterator[str]:
+    def wait(text: str, run: subprocess.Popen[bytes]) -> None:
         follow = "sudo timeout 600 tail --follow=name --retry --lines=+1 /var/log/dpkg.log"
         command = ["ssh", "-F", EPHEMERAL / "pis/ssh_config", "-o", "ControlPath=none", pi.name, follow]
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
-            try:
-                yield from process.stdout
-            finally:
-                process.kill()
+            threading.Thread(target=lambda: (run.wait(), process.kill()), daemon=True).start()
+            is_there = any(text in line for line in process.stdout)
+            process.kill()
+        end = "\n".join(LOG.read_text(errors="replace").splitlines()[-40:])
+        assert is_there, f"dpkg has not logged `{text}`, and the run {run.args} says:\n{end}"
 
-    return lines
+    return wait
 
 
 @pytest.fixture
@@ -114,8 +119,32 @@ class Readings:
         message = {"device": "matslopy4", "outsidetemp": number, "time": self.start + number}
         self.sent[self.client.publish("tig/matslopy4/reading", json.dumps(message), qos=1).mid] = number
 
+    @contextlib.contextmanager
+    def arriving(self) -> Iterator[None]:
+        """Publish a reading after the other, from another thread, until the block ends."""
+        has_ended = threading.Event()
+
+        def publish() -> None:
+            while not has_ended.wait(INTERVAL):
+                self.publish(len(self.sent))
+
+        self.connect()
+        thread = threading.Thread(target=publish)
+        thread.start()
+        try:
+            yield
+        finally:
+            has_ended.set()
+            thread.join()
+            # Or it would connect again after a power cut, and send what was not acknowledged.
+            self.client.disconnect()
+            self.client.loop_stop()
+
     def acknowledged(self, until: float) -> set[int]:
         return {self.sent[mid] for mid, moment in self.moments.items() if moment < until}
+
+    def last_acknowledgement(self) -> float:
+        return max(self.moments.values(), default=0)
 
     def stored(self) -> set[int]:
         """The readings in the database, each with its time."""
@@ -144,7 +173,5 @@ def answer(request: urllib.request.Request) -> dict:
 
 
 @pytest.fixture
-def readings(pi, inventory) -> Iterator[Readings]:
-    result = Readings(pi, inventory)
-    yield result
-    result.client.loop_stop()
+def readings(pi, inventory) -> Readings:
+    return Readings(pi, inventory)
