@@ -565,7 +565,6 @@ class TestOnThePi:
     def test_secrets_are_overwritten_before_they_are_removed(self, program, tmp_path, description, calls):
         secrets = [
             "boot/tig-pi.bundle",
-            "self/bundle",
             "self/inventories/home/secrets/grafana/admin",
             "run/variables.json",
         ]
@@ -577,16 +576,16 @@ class TestOnThePi:
         # The first boot has removed the other one.
         names = {"secret_files": ["network-config", "tig-pi.bundle"]}
         (tmp_path / "self/self.json").write_text(json.dumps(description | names))
-        (tmp_path / "kept4").hardlink_to(tmp_path / "self/self.json")
+        (tmp_path / "kept3").hardlink_to(tmp_path / "self/self.json")
         program.remove()
         assert not (tmp_path / "self").exists()
         assert not program.UNIT.exists()
         assert [path.name for path in (tmp_path / "boot").iterdir()] == ["cmdline.txt"]
-        assert set(b"".join((tmp_path / f"kept{number}").read_bytes() for number in range(5))) <= {0}
+        assert set(b"".join((tmp_path / f"kept{number}").read_bytes() for number in range(4))) <= {0}
         # Nothing is lost before the card knows that nothing is needed, and the last one has the names of the first.
         assert calls == [
             "sync",
-            "shred tig-pi.bundle bundle admin variables.json self.json",
+            "shred tig-pi.bundle admin variables.json self.json",
             "sync",
             "systemctl disable unit.service",
         ]
