@@ -394,7 +394,8 @@ def test_what_the_ring_cannot_hold_is_counted(house):
     house.arrive(had + 6)
     dropped = house.listener.status["dropped"]
     assert dropped >= 4
-    assert len(house.listener.lost()) == dropped
+    # The broker may have had the last one before the outage, although its acknowledgement did not reach the device.
+    assert len(house.listener.lost()) in (dropped - 1, dropped)
     assert house.listener.numbers == sorted(house.listener.numbers)
 
 

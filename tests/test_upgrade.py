@@ -185,6 +185,7 @@ def test_all_files_that_roles_write_are_restored():
         "/var/lib/tig-pi/backup",
         "/var/lib/tig-pi/feed",
         "/var/lib/NetworkManager",
+        "/var/lib/cloud",
         "/var/lib/systemd",
         "/opt/tig-pi/esptool",
     ]
