@@ -39,18 +39,15 @@ _raw:
 """
 
 import base64
-import gzip
-import io
 import json
 import os
 import re
-import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.tig_pi.stack.plugins.lookup.site_description import LEFT_OUT
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.description import is_left_out, packed, read
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.feed import Feed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -128,8 +125,7 @@ def _files(directory: Path, names: Iterable[str]) -> Iterator[Path]:
 def _inventory(directory: Path) -> Iterator[Path]:
     """The files of the inventory, without the recovery key and hidden ones. The Pi has nobody who types the password of a vault."""
     for path in _files(directory, sorted(os.listdir(directory))):
-        name = path.relative_to(directory)
-        if str(name) in LEFT_OUT or any(part.startswith(".") for part in name.parts):
+        if is_left_out(path.relative_to(directory)):
             continue
         if VAULT.search(path.read_bytes()):
             raise AnsibleError(
@@ -140,12 +136,6 @@ def _inventory(directory: Path) -> Iterator[Path]:
 
 
 def _packed(files: dict[Path, Path], about: dict) -> str:
-    output = io.BytesIO()
-    contents = {str(name): (path.read_bytes(), path.stat().st_mode & 0o777) for name, path in sorted(files.items())}
+    contents = {str(name): read(path) for name, path in sorted(files.items())}
     contents["self.json"] = (json.dumps(about, indent=1).encode(), 0o600)
-    with tarfile.open(fileobj=output, mode="w") as tar:
-        for name, (content, mode) in contents.items():
-            member = tarfile.TarInfo(name)
-            member.size, member.mode = len(content), mode
-            tar.addfile(member, io.BytesIO(content))
-    return base64.encodebytes(gzip.compress(output.getvalue(), mtime=0)).decode()
+    return base64.encodebytes(packed(contents)).decode()

@@ -26,17 +26,13 @@ _raw:
   elements: str
 """
 
-import gzip
 import hmac
-import io
-import tarfile
 from pathlib import Path
 
 from ansible.errors import AnsibleError
 from ansible.parsing.vault import VaultAES256, VaultSecret, format_vaulttext_envelope
 from ansible.plugins.lookup import LookupBase
-
-LEFT_OUT = {"secrets/backup/recovery_key"}
+from ansible_collections.tig_pi.stack.plugins.plugin_utils.description import is_left_out, packed, read
 
 
 class LookupModule(LookupBase):
@@ -49,19 +45,9 @@ class LookupModule(LookupBase):
 
 
 def _packed(directory: Path) -> bytes:
-    """The files of a directory as a tar file that depends on their names, contents and permissions only."""
-    output = io.BytesIO()
-    with tarfile.open(fileobj=output, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for path in sorted(directory.rglob("*")):
-            name = path.relative_to(directory)
-            is_hidden = any(part.startswith(".") for part in name.parts)
-            if is_hidden or str(name) in LEFT_OUT or not path.is_file():
-                continue
-            content = path.read_bytes()
-            member = tarfile.TarInfo(str(name))
-            member.size, member.mode = len(content), path.stat().st_mode & 0o777
-            tar.addfile(member, io.BytesIO(content))
-    return gzip.compress(output.getvalue(), mtime=0)
+    """The files of a directory."""
+    paths = {path.relative_to(directory): path for path in sorted(directory.rglob("*")) if path.is_file()}
+    return packed({str(name): read(path) for name, path in paths.items() if not is_left_out(name)})
 
 
 def _encrypted(content: bytes, password: bytes) -> str:

@@ -264,7 +264,7 @@ def check_room(partition, files: dict[str, str], directories: dict[str, str]) ->
 
 
 def write_files(card: Card, files: dict[str, str], directories: dict[str, str], wanted: dict) -> None:
-    """Write the files, then read them back and compare."""
+    """Write the files and new directories, then read them back and compare."""
     partition = card.boot_partition()
     check_system(partition, wanted)
     files = with_parameters(partition, files, wanted["kernel_parameters"])
@@ -272,8 +272,7 @@ def write_files(card: Card, files: dict[str, str], directories: dict[str, str], 
     for name in removed:
         partition.remove(name)
     for name, source in directories.items():
-        if not partition.has(name, source):
-            partition.copy(name, source)
+        partition.copy(name, source)
     differing = differences(partition, files)
     for name in differing:
         partition.write(name, files[name].encode())
@@ -296,7 +295,11 @@ def run(module: AnsibleModule) -> dict:
             fresh = boot_partition.find(plain)
             check_system(fresh, wanted)
             left_out = check_room(fresh, files, wanted["directories"])
-        partition, overwrites = None, [f"Everything on {card.name}:", *(f"  {line}" for line in card.contents)]
+        partition, present, overwrites = (
+            None,
+            [],
+            [f"Everything on {card.name}:", *(f"  {line}" for line in card.contents)],
+        )
     else:
         partition = card.boot_partition()
         check_system(partition, wanted)
@@ -305,11 +308,14 @@ def run(module: AnsibleModule) -> dict:
         left_out = check_room(partition, files, {k: v for k, v in wanted["directories"].items() if k not in present})
         overwrites = []
     removed = leftovers(partition, files, wanted) if partition else []
-    directories = {name: source for name, source in wanted["directories"].items() if name not in left_out}
+    directories = {k: v for k, v in wanted["directories"].items() if k not in (*present, *left_out)}
     differing = differences(partition, files)
-    new = [f"{name}/" for name in directories if image or name not in present]
     # The image has the other parameters of the kernel.
-    names = [*differing, *new, *([COMMAND_LINE] if image and wanted["kernel_parameters"] else [])]
+    names = [
+        *differing,
+        *[f"{name}/" for name in directories],
+        *([COMMAND_LINE] if image and wanted["kernel_parameters"] else []),
+    ]
     names += [f"{name} (removed)" for name in removed]
     if names:
         overwrites.append(

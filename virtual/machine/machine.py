@@ -22,11 +22,10 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import sys
 
 from virtual_machine.image import ARCHITECTURE, RELEASE, CardImage
 from virtual_machine.machine import Machine
-from virtual_pi import Failure
+from virtual_pi import run_command
 from virtual_pi.host import cache_directory
 from virtual_pi.podman import Podman
 from virtual_pi.ports import parse_publish
@@ -72,9 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Failure as failure:
-        sys.exit(f"machine.py: {failure}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_command("machine.py", main)

@@ -34,9 +34,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
-from virtual_pi import Failure, say
+from virtual_pi import run_command, say
 from virtual_pi.commands import collect_garbage, show, up
 from virtual_pi.container import Pi
 from virtual_pi.files import lock
@@ -132,9 +131,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Failure as failure:
-        sys.exit(f"pi.py: {failure}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_command("pi.py", main)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 LABEL = "tig-pi"  # prefix of labels, networks and images
 
@@ -13,3 +14,13 @@ class Failure(Exception):
 
 def say(text: str) -> None:
     print(f"pi.py: {text}", file=sys.stderr, flush=True)
+
+
+def run_command(name: str, main: Callable[[], None]) -> None:
+    """Run a command; a failure is a line for the user, and no traceback."""
+    try:
+        main()
+    except Failure as failure:
+        sys.exit(f"{name}: {failure}")
+    except KeyboardInterrupt:
+        sys.exit(130)
