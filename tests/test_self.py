@@ -527,19 +527,38 @@ class TestOnThePi:
                 (-3, "Temporary failure in name resolution"),
                 "There is no internet (Temporary failure in name",
             ),
-            ("timeout", ("timed out",), "deb.debian.org has an address, but cannot be reached (timed out)"),
+            ("timeout", ("timed out",), "mirror.example has an address, but cannot be reached (timed out)"),
         ],
     )
     def test_without_internet_it_says_so(self, program, description, tmp_path, monkeypatch, name, error, words):
         def refuse(*_, **__):
             raise getattr(program.socket, name)(*error)
 
+        monkeypatch.setattr(program, "apt_server", lambda: ("mirror.example", 80))
         monkeypatch.setattr(program.socket, "create_connection", refuse)
         monkeypatch.setattr(program, "wait_for_internet", functools.partial(program.wait_for_internet, 0))
         assert not program.is_set_up(program.Progress("attic.local"))
         said = (tmp_path / "run/issue").read_text()
         assert said.startswith("attic.local: Failed: There is no internet")
         assert words in said
+
+    @pytest.mark.parametrize(
+        ("sites", "server"),
+        [
+            ("http://mirror.example\nhttps://other.example", ("mirror.example", 80)),
+            ("file:/srv/packages\nhttps://other.example", ("other.example", 443)),
+            ("http://mirror.example:3142", ("mirror.example", 3142)),
+            ("file:/srv/packages\n", None),
+        ],
+    )
+    def test_the_internet_is_where_apt_has_its_packages_from(self, program, monkeypatch, sites, server):
+        said = subprocess.CompletedProcess([], 0, stdout=sites)
+        monkeypatch.setattr(program.subprocess, "run", lambda *_, **__: said)
+        if server:
+            assert program.apt_server() == server
+        else:
+            with pytest.raises(program.Problem, match="apt has no source in the internet"):
+                program.apt_server()
 
     @pytest.mark.parametrize("text", ["", "[]", '{"name": "attic.local"}', None])
     def test_a_damaged_description_is_named(self, program, tmp_path, text):
