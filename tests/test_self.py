@@ -545,15 +545,20 @@ class TestOnThePi:
     @pytest.mark.parametrize(
         ("sites", "server"),
         [
-            ("http://mirror.example\nhttps://other.example", ("mirror.example", 80)),
-            ("file:/srv/packages\nhttps://other.example", ("other.example", 443)),
-            ("http://mirror.example:3142", ("mirror.example", 3142)),
-            ("file:/srv/packages\n", None),
+            (["http://mirror.example/debian"], ("mirror.example", 80)),
+            (["file:/srv/packages", "https://other.example/debian"], ("other.example", 443)),
+            (["http://mirror.example:3142/debian"], ("mirror.example", 3142)),
+            (["file:/srv/packages"], None),
         ],
     )
-    def test_the_internet_is_where_apt_has_its_packages_from(self, program, monkeypatch, sites, server):
-        said = subprocess.CompletedProcess([], 0, stdout=sites)
-        monkeypatch.setattr(program.subprocess, "run", lambda *_, **__: said)
+    def test_the_internet_is_where_apt_has_its_packages_from(self, program, tmp_path, monkeypatch, sites, server):
+        """Of a real apt that has no package lists yet."""
+        (tmp_path / "lists/partial").mkdir(parents=True)
+        (tmp_path / "sources.list").write_text("".join(f"deb {site} trixie main\n" for site in sites))
+        (tmp_path / "apt.conf").write_text(
+            f'Dir::Etc::sourcelist "{tmp_path}/sources.list"; Dir::Etc::sourceparts "-"; Dir::State::Lists "{tmp_path}/lists";'
+        )
+        monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
         if server:
             assert program.apt_server() == server
         else:
