@@ -835,6 +835,41 @@ def test_a_restored_database_that_is_not_as_it_was_gives_way_to_the_present_one(
     assert new.query("SHOW GRANTS FOR telegraf")[0]["values"] == [["iot", "WRITE"]]
 
 
+@pytest.mark.parametrize("is_changed", [False, True], ids=["unchanged", "changed"])
+def test_a_restored_shard_with_the_files_of_the_archive_is_not_read_again(databases, tmp_path, monkeypatch, is_changed):
+    """Of a year of readings, that would take longer than everything else of a restoration."""
+    monkeypatch.setattr(influxdb, "SECONDS_TO_OPEN", 3)
+    old, new = databases("old"), databases("new")
+    old.query("CREATE DATABASE iot")
+    old.write(old.thursday - 21 * 86400, "old")
+    old.write(old.thursday - 20000, "new")
+    stream, about = saved(old, tmp_path)
+    archive.unpack(io.BytesIO(stream.getvalue()), tmp_path / "unpacked", influxdb.is_shard)
+    tool, query, queries = influxdb.Database.tool, influxdb.Database.query, []
+
+    def change_what_was_restored(self, verb, *arguments):
+        tool(self, verb, *arguments)
+        if is_changed:
+            wait_until(lambda: len(new.query("SELECT last(value) FROM m GROUP BY device")) == 2, "open shards")
+            new.query(f"DELETE FROM m WHERE time = {old.thursday - 21 * 86400 + 50}s")
+
+    def listen(self, statement, *arguments):
+        queries.append(statement)
+        return query(self, statement, *arguments)
+
+    monkeypatch.setattr(influxdb.Database, "tool", change_what_was_restored)
+    monkeypatch.setattr(influxdb.Database, "query", listen)
+    source = source_of(new) | {"data": str(new.path(new.directory) / "data")}
+    aside = tmp_path / "state/before-1/influxdb"
+    arguments = (tmp_path / "unpacked/influxdb", about, source, tmp_path / "scratch", aside)
+    if is_changed:
+        with pytest.raises(Problem, match="value of m,device=old: 2999 points instead of 3000"):
+            influxdb.restore(*arguments)
+    else:
+        assert influxdb.restore(*arguments) == ["restored 6000 points of database iot"]
+        assert not [statement for statement in queries if "sum(" in statement]
+
+
 # --- The controller keeps archives ---
 
 
