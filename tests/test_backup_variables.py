@@ -108,10 +108,11 @@ def test_the_notes_name_the_host():
 
 
 def test_the_notes_name_a_device_that_has_yet_to_send_its_readings_again():
-    told = json.dumps(json.loads(reported([{**GOOD, "proven": 1000}])) | {"owing": ["garage"]})
-    notes = backup_notes({"pi": {"rc": 0, "stdout": told}}, 1060, ["pi"])
+    told = json.dumps(json.loads(reported([{**GOOD, "proven": 1000}])) | {"owing": ["garage", "removed"]})
+    notes = backup_notes({"pi": {"rc": 0, "stdout": told}}, 1060, ["pi"], ["garage", "cellar"])
     assert "garage has not sent its readings" in notes[1]
     assert "make replay DEVICE=garage" in notes[1]
+    assert "removed" not in str(notes)
 
 
 def test_the_notes_name_what_is_missing_around_the_backups():

@@ -147,11 +147,14 @@ def _proof(target: dict, now: float) -> str:
     return "".join(f"; {text}" for text in texts)
 
 
-def backup_notes(found: Mapping[str, Mapping], now: float, collectors: list[str] = ()) -> list[str]:
+def backup_notes(
+    found: Mapping[str, Mapping], now: float, collectors: list[str] = (), devices: list[str] = ()
+) -> list[str]:
     """The backups of each host that makes some, from the results of `tig-pi-backup status`.
 
     Args:
         collectors: the hosts with Telegraf, whose backups have alerts.
+        devices: those of the site; one that was removed from it owes no readings.
     """
     notes = []
     for host, result in found.items():
@@ -178,6 +181,7 @@ def backup_notes(found: Mapping[str, Mapping], now: float, collectors: list[str]
         notes += [
             f"{device} has not sent its readings since the backup that was restored: when it is online, run make replay DEVICE={device}."
             for device in status.get("owing", [])
+            if device in devices
         ]
         if host not in collectors:
             notes.append(
