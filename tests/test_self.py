@@ -34,6 +34,7 @@ from wheels import Wheel
 STICK = {"name": "stick", "kind": "disk", "label": "BACKUP"}
 LAPTOP = {"name": "laptop", "kind": "controller"}
 RECOVERY_KEY = recovery_key.generate(bytes(range(20)))
+WHEEL = "python/one-1.0-py3-none-any.whl"
 GOOD = {"setup": "1", "hosts": ["pi"], "targets": [LAPTOP, STICK], "has_key": True}
 
 
@@ -385,9 +386,10 @@ class TestOnThePi:
         monkeypatch.setattr(program, "NOTICES", (tmp_path / "run/issue",))
         monkeypatch.setattr(program, "release", lambda: "trixie")
         monkeypatch.setattr(program, "architecture", lambda: "arm64")
-        for folder in ("self/plugins/filter", "run", "boot"):
+        for folder in ("self/plugins", "run", "boot"):
             (tmp_path / folder).mkdir(parents=True)
-        shutil.copy(REPOSITORY / "plugins/filter/openpgp.py", tmp_path / "self/plugins/filter")
+        for folder in ("filter", "plugin_utils"):
+            (tmp_path / "self/plugins" / folder).symlink_to(REPOSITORY / "plugins" / folder)
         return program
 
     @pytest.fixture
@@ -460,63 +462,73 @@ class TestOnThePi:
     def fingerprint(self, keys) -> str:
         return openpgp_fingerprint(keys["ours"].public().decode())
 
-    def test_the_newest_feed_of_the_site_is_found_and_only_its_disk_stays_mounted(
-        self, program, disks, publish, fingerprint, tmp_path
-    ):
+    @pytest.fixture
+    def feed(self, program, fingerprint):
+        """The feed that is chosen."""
+        return lambda: program.feed(True, fingerprint, program.Progress("attic.local"))
+
+    def test_the_newest_feed_of_the_site_is_found_and_only_its_disk_stays_mounted(self, feed, disks, publish, tmp_path):
         publish(tmp_path / "boot/feed", year=2024)
         publish(disks.add("sda1") / "feed", year=2023)
         publish(disks.add("sdb1") / "a/feed/trixie-arm64", year=2025)
-        publish(disks.add("sdc1") / "feed", "theirs")
-        older = publish(disks.add("sdd1") / "bookworm", release="bookworm")
-        (older.parent / "feed.lock.json").write_text("[]")
-        with program.feed(True, fingerprint) as directory:
+        with feed() as directory:
             assert (directory / "InRelease").exists()
             ((device, mode, place),) = disks.mounted
             assert (Path(device).name, mode) == ("sdb1", "rw")  # the backups may be there
             assert directory == place / "a/feed/trixie-arm64"
         assert disks.mounted == []
-        assert disks.log == ["sda1 ro", "sdb1 ro", "sdc1 ro", "sdd1 ro", "sdb1 rw"]
+        assert disks.log == ["sda1 ro", "sdb1 ro", "sdb1 rw"]
 
-    def test_a_feed_on_the_card_needs_no_disk(self, program, disks, publish, fingerprint, tmp_path):
+    def test_a_feed_on_the_card_needs_no_disk(self, feed, disks, publish, tmp_path):
         publish(tmp_path / "boot/feed")
-        with program.feed(True, fingerprint) as directory:
+        with feed() as directory:
             assert directory == tmp_path / "boot/feed"
             assert disks.mounted == []
 
     @pytest.mark.parametrize("place", ["run/disk", "run/backup"])
-    def test_a_disk_that_a_killed_run_or_a_backup_has_mounted_is_found(
-        self, program, disks, publish, fingerprint, tmp_path, place
-    ):
+    def test_a_disk_that_a_killed_run_or_a_backup_has_mounted_is_found(self, feed, disks, publish, tmp_path, place):
         publish(disks.add("sda1") / "feed")
         (tmp_path / place).mkdir()
         disks.mount(str(tmp_path / "dev/sda1"), "rw", tmp_path / place)
-        with program.feed(True, fingerprint) as directory:
+        with feed() as directory:
             assert (directory / "InRelease").exists()
         assert [one[2] for one in disks.mounted] == [tmp_path / place] * (place == "run/backup")
 
-    def test_without_a_feed_it_says_what_to_plug_in(self, program, disks):
-        with pytest.raises(program.Problem, match="Plug in the stick that"), program.feed(True, ""):
+    def test_without_a_feed_it_says_what_to_plug_in(self, program, feed, disks):
+        with pytest.raises(program.Problem, match="Plug in the stick that"), feed():
             pass
 
+    @pytest.mark.parametrize("is_alone", [True, False])
     @pytest.mark.parametrize(
-        ("spoil", "words"),
+        ("name", "content", "words"),
         [
-            ("InRelease", "sda1 lacks InRelease"),
-            ("python/one-1.0-py3-none-any.whl", r"sda1 lacks python/one-1\.0"),
-            ("python/one-1.0-py3-none-any.whl short", r"sda1 has only a part of python/one-1\.0"),
-            ("feed.asc short", r"sda1 is damaged \("),
-            ("theirs", "sda1 is signed by another key"),
+            ("InRelease", None, "InRelease of the feed .*/sdb1/feed cannot be read"),
+            (WHEEL, None, f"The feed .*/sdb1/feed lacks the file {WHEEL}"),
+            (WHEEL, "whee", f"{WHEEL} in the feed .*/sdb1/feed was changed"),
+            (WHEEL, "wheet", f"{WHEEL} in the feed .*/sdb1/feed was changed"),
+            ("feed.lock.json", "[]", r"The feed .*/sdb1/feed is damaged \("),
+            ("feed.asc", "key", r"The feed .*/sdb1/feed is damaged \("),
+            ("feed.asc", "theirs", "The feed .*/sdb1/feed is signed by the key"),
+            ("release", "bookworm", "The feed .*/sdb1/feed is for bookworm on arm64, and the host has trixie on arm64"),
         ],
     )
-    def test_a_feed_that_is_not_used_is_named(self, program, disks, publish, fingerprint, spoil, words):
-        name, _, is_short = spoil.partition(" ")
-        feed = publish(disks.add("sda1") / "feed", "theirs" if spoil == "theirs" else "ours")
-        if is_short:
-            (feed / name).write_text("w")
+    def test_a_feed_that_cannot_be_used_gives_way_to_an_older_one_and_is_named(
+        self, program, feed, disks, publish, tmp_path, is_alone, name, content, words
+    ):
+        there = disks.add("sdb1") / "feed"
+        publish(there, "theirs" if content == "theirs" else "ours", content if name == "release" else "trixie")
+        if (there / name).exists() and content != "theirs":
+            (there / name).unlink()
+            if content:
+                (there / name).write_text(content)
+        if is_alone:
+            with pytest.raises(program.Problem, match=words), feed():
+                pass
         else:
-            (feed / name).unlink(missing_ok=True)
-        with pytest.raises(program.Problem, match=words), program.feed(True, fingerprint):
-            pass
+            publish(disks.add("sda1") / "feed", year=2025)
+            with feed():
+                assert [Path(device).name for device, _, _ in disks.mounted] == ["sda1"]
+            assert re.search(words, (tmp_path / "run/issue").read_text())
         assert disks.mounted == []
 
     @pytest.mark.parametrize(
