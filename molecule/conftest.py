@@ -7,14 +7,11 @@ tested from outside, at `pi.address` and `pi.port(...)`.
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import os
 import pathlib
-import shlex
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Iterable
 
@@ -24,7 +21,7 @@ import yaml
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
 EPHEMERAL = pathlib.Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", "."))
 sys.path.insert(0, str(PROJECT / "tests"))
-import blank_card  # noqa: E402
+import virtual_site  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,28 +197,8 @@ def playbook(inventory: pathlib.Path):
 
 @pytest.fixture(scope="session")
 def boot_with():
-    """The Pi gets the card's files as its boot partition, forgets what only the tests gave it, and boots."""
-
-    def boot(pi, card: str, secret_files: tuple[str, ...], then: str = ":") -> None:
-        packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode="w") as tar:
-            for name, content in blank_card.read(EPHEMERAL / card).items():
-                member = tarfile.TarInfo(name)
-                member.size, member.mode = len(content), 0o755  # as FAT has it
-                tar.addfile(member, io.BytesIO(content))
-        blank = f"""set -e
-        tar --extract --directory=/boot/firmware --no-same-owner
-        mkdir /root/overwritten
-        for file in {" ".join(secret_files)}; do ln /boot/firmware/$file /root/overwritten/; done
-        userdel --force --remove pi 2>/dev/null || :
-        rm -f /etc/sudoers.d/* /etc/ssh/ssh_host_*
-        ! getent passwd pi
-        {then}"""
-        command = ["ssh", "-F", EPHEMERAL / "pis/ssh_config", pi.name, "sudo sh -c " + shlex.quote(blank)]
-        subprocess.run(command, input=packed.getvalue(), check=True)
-        pi.reboot()
-
-    return boot
+    """The Pi boots with a card of the scenario: `boot_with(pi, "card.img", secret_files, script)`."""
+    return lambda pi, card, *more: virtual_site.boot_with(EPHEMERAL / "pis", pi.name, EPHEMERAL / card, *more)
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,61 @@
-"""A site of one virtual Pi, as a client in the house sees it. The Pi may be replaced by a blank one."""
+"""A site of one virtual Pi, as a client in the house sees it. The Pi may be replaced by a blank one, and boot with a card."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import io
 import json
+import os
+import shlex
+import shutil
 import subprocess
+import tarfile
 import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
 
+import blank_card
+
 PROJECT = Path(__file__).resolve().parent.parent
+# A part of a script for `boot_with`: removes the route to other networks at each boot.
+ISOLATE = """cat >/etc/systemd/system/isolate.service <<'END'
+[Unit]
+DefaultDependencies=no
+Before=sysinit.target
+[Service]
+Type=oneshot
+ExecStart=ip route replace unreachable default metric 0
+[Install]
+WantedBy=sysinit.target
+END
+systemctl enable isolate.service"""
+
+
+def on_the_pi(state: Path, name: str, script: str, data: bytes = b"") -> bytes:
+    """What a shell script prints that root runs on a Pi."""
+    command = ["ssh", "-F", state / "ssh_config", name, "sudo sh -euc " + shlex.quote(script)]
+    return subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True).stdout
+
+
+def boot_with(state: Path, name: str, card: Path, secret_files: tuple[str, ...] = (), then: str = ":") -> None:
+    """A Pi gets the card's files as its boot partition, forgets what only the tests gave it, and boots."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for file, content in blank_card.read(card).items():
+            member = tarfile.TarInfo(file)
+            member.size, member.mode = len(content), 0o755  # as FAT has it
+            tar.addfile(member, io.BytesIO(content))
+    blank = f"""tar --extract --directory=/boot/firmware --no-same-owner
+    mkdir /root/overwritten
+    for file in {" ".join(secret_files)}; do ln /boot/firmware/$file /root/overwritten/; done
+    userdel --force --remove pi 2>/dev/null || :
+    rm -f /etc/sudoers.d/* /etc/ssh/ssh_host_*
+    if getent passwd pi; then exit 1; fi
+    {then}"""
+    on_the_pi(state, name, blank, packed.getvalue())
+    subprocess.run([PROJECT / "virtual/pi/pi.py", "reboot", name], check=True)
 
 
 class Site:
@@ -37,6 +82,26 @@ class Site:
             *publish,
         ]
         subprocess.run([PROJECT / "virtual/pi/pi.py", "up", pi["name"], *options], check=True)
+
+    def stick(self) -> bytes:
+        """The backups on the USB stick, packed."""
+        return on_the_pi(self.state, self.pi["name"], "tar --create --directory=/media/stick backups")
+
+    def fill_stick(self, backups: bytes) -> None:
+        """Write packed backups to the USB stick of a blank Pi, which is not plugged in, beside the feed of the scenario."""
+        feed = self.inventory.parent / "feed"
+        shutil.copytree(feed, self.state / ".boot-pi/stick/feed", copy_function=os.link)
+        on_the_pi(self.state, self.pi["name"], "tar --extract --directory=/run/host/pi/stick", backups)
+
+    def page(self, until: str, seconds: float = 500) -> str:
+        """The page that the Pi shows while it sets itself up, as soon as it has a text."""
+        shown, end = "", time.monotonic() + seconds
+        url = f"http://{self.pi['address']}:{self.pi['ports']['80']}/"
+        while until not in shown and time.monotonic() < end:
+            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=10) as answer:
+                shown = answer.read().decode()
+            time.sleep(0.5)
+        return shown
 
     def publish(self, topic: str, *messages: str, account: str = "matslopy4", retain: bool = False) -> None:
         """Publish messages; one that is retained may have several lines."""

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import json
-import os
 import shutil
-import subprocess
 import time
-import urllib.request
 from pathlib import Path
 
 import blank_card
 import pytest
 import yaml
-from virtual_site import PROJECT, Site
+from virtual_site import ISOLATE, PROJECT, Site
 
 FIRST, COUNT = 1704060000, 500  # readings, one each 15 s
 PAST = f"time < {FIRST + 10**6}s"
 SECRET_FILES = ("vendor-data", "network-config", "tig-pi.bundle")
-# Removes the route to other networks at each boot.
-ISOLATE = """cat >/etc/systemd/system/isolate.service <<'END'
-[Unit]
-DefaultDependencies=no
-Before=sysinit.target
-[Service]
-Type=oneshot
-ExecStart=ip route replace unreachable default metric 0
-[Install]
-WantedBy=sysinit.target
-END
-systemctl enable isolate.service"""
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +53,7 @@ def readings(site, playbook) -> list[tuple]:
 def test_a_changed_feed_is_refused_and_an_old_one_is_used(
     host, site, readings, converge, playbook, inventory, tmp_path
 ):
-    stick = host.run_expect([0], "tar --create --directory=/media/stick backups | base64").stdout
-    (inventory.parent / "stick.tar").write_bytes(base64.b64decode(stick))
+    (inventory.parent / "stick.tar").write_bytes(site.stick())
     site.replace_pi()
     isolated = playbook("../molecule/offline/isolate.yml")
     assert isolated.returncode == 0, isolated.stdout + isolated.stderr
@@ -107,14 +89,7 @@ def test_a_card_sets_up_a_blank_pi_without_a_computer(host, pi, site, readings, 
     for name in ("card/trixie.yml", "offline/isolate.yml"):
         prepared = playbook(f"../molecule/{name}")
         assert prepared.returncode == 0, prepared.stdout + prepared.stderr
-    # The feed and the backups are on the stick.
-    stick = site.state / ".boot-pi/stick"
-    shutil.copytree(inventory.parent / "feed", stick / "feed", copy_function=os.link)
-    packed = base64.b64encode((inventory.parent / "stick.tar").read_bytes()).decode()
-    unpack = "base64 --decode | sudo tar --extract --directory=/run/host/pi/stick"
-    unpack = ["ssh", "-F", site.state / "ssh_config", pi.name, unpack]
-    subprocess.run(unpack, input=packed, text=True, check=True)
-
+    site.fill_stick((inventory.parent / "stick.tar").read_bytes())
     blank_card.create(inventory.parent / "card.img")
     variables = {"card_path": str(inventory.parent / "card.img"), "card_consent": True, "self_setup": 1}
     variables["feed_architecture"] = site.pi["architecture"]
@@ -123,11 +98,10 @@ def test_a_card_sets_up_a_blank_pi_without_a_computer(host, pi, site, readings, 
     boot_with(pi, "card.img", SECRET_FILES, ISOLATE)
 
     # Nobody has plugged in the stick.
-    page = f"http://{pi.address}:{pi.port(80)}/"
-    assert "Failed: There is no feed for trixie on " in follow(page, "Failed: ")
+    assert "Failed: There is no feed for trixie on " in site.page("Failed: ")
     plugged_in = playbook("../molecule/offline/stick.yml")
     assert plugged_in.returncode == 0, plugged_in.stdout + plugged_in.stderr
-    shown = follow(page, "Done: ")
+    shown = site.page("Done: ")
     for step in ("Installing Ansible", "Setting up the services", "Restoring the newest backup", "Done: http://"):
         assert step in shown, shown
     assert "Failed" not in shown.partition("Installing Ansible")[2], shown
@@ -147,13 +121,3 @@ def test_a_card_sets_up_a_blank_pi_without_a_computer(host, pi, site, readings, 
     assert host.run("grep -rlsIF -e %s /boot /etc /home /root /run /tmp /var", key).stdout.split() == []
     assert host.check_output("cat /run/motd.d/tig-pi-self").startswith("greenhouse.local: Done")
     assert host.run("getent ahostsv4 greenhouse.local").rc == 0
-
-
-def follow(url: str, until: str) -> str:
-    """The page that the Pi shows while it sets itself up, as soon as it has a text."""
-    shown, end = "", time.monotonic() + 500
-    while until not in shown and time.monotonic() < end:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=10) as answer:
-            shown = answer.read().decode()
-        time.sleep(0.5)
-    return shown
