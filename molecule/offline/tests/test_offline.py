@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -90,6 +92,15 @@ def test_a_card_sets_up_a_blank_pi_without_a_computer(host, pi, site, readings, 
         prepared = playbook(f"../molecule/{name}")
         assert prepared.returncode == 0, prepared.stdout + prepared.stderr
     site.fill_stick((inventory.parent / "stick.tar").read_bytes())
+    # Beside the feed there is a newer one, in which a package was changed.
+    (feed,) = (site.state / ".boot-pi/stick/feed").iterdir()
+    newer = shutil.copytree(feed, feed.parent.with_name("newer"), copy_function=os.link)
+    (package,) = newer.glob("telegraf_*.deb")
+    content, signed = package.read_bytes(), (newer / "InRelease").read_text()
+    for path in (package, newer / "InRelease"):
+        path.unlink()
+    package.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    (newer / "InRelease").write_text(re.sub(r"(?m)^(Date: .*) \d{4} ", r"\1 2098 ", signed))
     blank_card.create(inventory.parent / "card.img")
     variables = {"card_path": str(inventory.parent / "card.img"), "card_consent": True, "self_setup": 1}
     variables["feed_architecture"] = site.pi["architecture"]
@@ -105,6 +116,7 @@ def test_a_card_sets_up_a_blank_pi_without_a_computer(host, pi, site, readings, 
     for step in ("Installing Ansible", "Setting up the services", "Restoring the newest backup", "Done: http://"):
         assert step in shown, shown
     assert "Failed" not in shown.partition("Installing Ansible")[2], shown
+    assert re.search(r"An older feed is used\. telegraf_\S+ in the feed /media/stick/newer was changed", shown), shown
     assert site.readings(PAST, COUNT) == readings
     assert host.run("ip route get 192.0.2.1").rc  # nothing has brought the network back
 
