@@ -132,6 +132,11 @@ class Site:
         credentials = base64.b64encode(f"{user}:{password}".encode()).decode()
         return self.request(3000, path, data, Authorization=f"Basic {credentials}")
 
+    def alerts(self) -> dict[str, str]:
+        """The state of each alert rule, by title."""
+        groups = self.grafana("/api/prometheus/grafana/api/v1/rules")["data"]["groups"]
+        return {rule["name"]: rule["state"] for group in groups for rule in group["rules"]}
+
     def rows(self, query: str) -> list[tuple]:
         """The rows that Grafana gets for a query, the time in milliseconds."""
         body = {

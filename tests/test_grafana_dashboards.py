@@ -61,6 +61,7 @@ SITES = {
     "three readings": lambda: site({"a": READINGS[:3], "b": READINGS}),
     "long names": lambda: site({"d" * 40: READINGS, "d" * 39 + "e": READINGS}),
     "somebody is told": lambda: site({"a": READINGS}, grafana_contact_points=[{"name": "My house", "type": "email"}]),
+    "backups": lambda: site({"a": READINGS}, site_backup_targets=[{"name": "stick"}]),
     "own retention policy": lambda: site({"a": READINGS}, site_host_retention_policy="host"),
 }
 
@@ -279,11 +280,30 @@ def values(series: list[dict]) -> list:
 
 
 def test_every_query_returns_data(database):
-    content = provisioned(site({"a": READINGS, "b": READINGS[:3]}))
+    ages = ",".join(f"{field}=1" for field in (*BACKUPS, "age", "proven_age"))
+    database.write(f"backup,host=raspberrypi,target=stick {ages} {int(time.time() - 300) * 10**9}")
+    content = provisioned(site({"a": READINGS, "b": READINGS[:3]}, site_backup_targets=[{"name": "stick"}]))
     found = queries(content)
     assert len(found) > 40
     empty = [where for where, query in found.items() if not values(database.query(asked(query)))]
     assert [where for where in empty if not any(word in where for word in OPTIONAL)] == []
+
+
+BACKUPS = ("failed", "late", "drill_failed", "drill_aborted", "drill_late")
+
+
+def test_alerts_about_backups_end_with_their_cause(database):
+    """Each target is reported for itself, but a drill that could not be carried out only once."""
+    found = queries(provisioned(site({"a": READINGS}, site_backup_targets=[{"name": "stick"}])))
+    found = {where: query for where, query in found.items() if where.startswith(("backup-", "drill-"))}
+    assert len(found) == len(BACKUPS)
+    for ago, stick, laptop, expected in ((120, 1, 1, {1}), (60, 0, 1, {0, 1}), (1, 0, 0, {0})):
+        for target, value in (("stick", stick), ("laptop", laptop)):
+            fields = ",".join(f"{field}={value}" for field in BACKUPS)
+            database.write(f"backup,host=raspberrypi,target={target} {fields} {int(time.time() - ago) * 10**9}")
+        for where, query in found.items():
+            wanted = {max(expected)} if where.startswith("drill-aborted/") else expected
+            assert set(values(database.query(asked(query)))) == wanted, where
 
 
 def test_the_last_reading_of_a_device_is_a_time(database):

@@ -16,6 +16,7 @@ from virtual_site import PROJECT, Site
 testinfra_hosts = ["ansible://servers"]
 
 STATUS = "/var/lib/tig-pi/backup/status.json"
+NOT_CARRIED_OUT = "A drill could not be carried out"  # an alert
 FIRST, COUNT = 1704060000, 2000  # readings of a device, one each 15 s
 
 
@@ -130,16 +131,25 @@ def drill(inventory):
     return run
 
 
-def test_a_drill_that_cannot_choose_an_archive_is_recorded(host, drill):
+def wait_for_alert(site: Site, title: str, states: set[str], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while (state := site.alerts()[title]) not in states:
+        assert time.monotonic() < end, f"{title}: {state}"
+        time.sleep(1)
+
+
+def test_a_drill_that_cannot_choose_an_archive_is_recorded_and_raises_an_alert(host, site, drill):
+    assert site.alerts()[NOT_CARRIED_OUT] == "inactive"
     refused = drill("--extra-vars=drill_from=nowhere")
     assert refused.returncode == 1
     assert "the drill could not be carried out" in refused.stdout
     told = status(host)
     assert [told[name]["drill_aborted"] for name in ("attic", "laptop")] == [1, 1]
     assert "There is no target nowhere" in told["laptop"]["drill_aborted_text"]
+    wait_for_alert(site, NOT_CARRIED_OUT, {"pending", "firing"})  # it fires after two minutes
 
 
-def test_a_drill_restores_the_newest_backup_elsewhere_and_the_pi_knows_it(host, drill):
+def test_a_drill_restores_the_newest_backup_elsewhere_and_the_pi_knows_it(host, site, drill):
     # The newest one of the attic is of the new card, before anything was restored.
     done = drill("--extra-vars=drill_from=laptop")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -150,6 +160,7 @@ def test_a_drill_restores_the_newest_backup_elsewhere_and_the_pi_knows_it(host, 
     assert abs(told["laptop"]["proven"] - time.time()) < 120
     assert told["laptop"]["drill_failed"] == 0
     assert [told[name]["drill_aborted"] for name in ("attic", "laptop")] == [0, 0]
+    wait_for_alert(site, NOT_CARRIED_OUT, {"inactive"})
     left = subprocess.run([PROJECT / "virtual/pi/pi.py", "list"], capture_output=True, text=True, check=True).stdout
     assert f"tig-drill-{hashlib.sha256(str(PROJECT).encode()).hexdigest()[:6]}" not in left
 
