@@ -306,6 +306,40 @@ def test_the_newest_archive_of_all_targets_is_fetched(site, disk, repository):
     assert "older: attic: the newest archive is of" in refused.stderr
 
 
+def test_a_target_that_cannot_be_asked_is_named_and_waited_for(site, disk, repository):
+    shutil.copytree(repository, disk / "attic/pi")
+    stick, attic = site["targets"][0], {"name": "attic", "kind": "directory", "path": str(disk / "attic")}
+    site["targets"] = [stick]
+    assert run(site, "run").returncode == 0
+    site["targets"] = [attic]
+    assert run(site, "run").returncode == 0
+    site["targets"] = [stick, attic]
+
+    def fetched(*options: str) -> dict:
+        done = run(site, "fetch", "--rebuild", *options)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    (disk / "attic").rename(disk / "unplugged")
+    for options in (["--ahead"], [], ["--patience=1"]):
+        said = fetched(*options)
+        assert said["target"] == "stick"
+        assert said["problems"] == {
+            "attic": f"unreachable: {disk}/attic does not exist; is the disk plugged in, or the share mounted?"
+        }
+    # What is here is not copied again, also if it cannot be reached any more.
+    (disk / "stick").rename(disk / "gone")
+    assert fetched("--patience=1")["target"] == "stick"
+    assert (Path(site["state"]) / "fetched/manifest.json").exists()
+    threading.Timer(2, (disk / "unplugged").rename, [disk / "attic"]).start()
+    began = time.monotonic()
+    said = fetched("--patience=100")
+    assert 2 < time.monotonic() - began < 90
+    assert (said["target"], list(said["problems"])) == ("attic", [])
+    (disk / "gone").rename(disk / "stick")
+    assert fetched("--patience=100")["problems"] == {}
+
+
 def test_a_rebuild_takes_the_last_archive_of_the_card_before(site, tmp_path):
     begun = {}
     for card in ("before", "new"):

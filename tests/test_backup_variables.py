@@ -6,6 +6,7 @@ import json
 
 import pytest
 from ansible_collections.tig_pi.stack.plugins.filter.backup import (
+    archive_age,
     backup_line,
     backup_notes,
     backup_problems,
@@ -15,6 +16,7 @@ from ansible_collections.tig_pi.stack.plugins.filter.backup import (
     drill_record,
     last_backup,
     newest_archive,
+    unasked_targets,
 )
 
 STICK = {"name": "stick", "kind": "disk", "label": "BACKUP"}
@@ -211,3 +213,20 @@ def test_what_the_services_of_a_drill_lack_is_named():
     assert drill_differences(
         {**comparison, "differences": []}, [], [{"login": "mats"}], [{"id": "1"}, {"id": "2"}]
     ) == ["Grafana has no dashboard own"]
+
+
+def test_targets_that_could_not_be_asked_are_named():
+    fetched = {"rc": 0, "stdout": json.dumps({"begun": 0, "problems": {"stick": "unreachable: is it plugged in?"}})}
+    kept = [
+        {"item": {"name": "laptop"}, "rc": 1, "stderr": "no_repository: there is no repository\n"},
+        {"item": {"name": "desk"}, "rc": 0, "stderr": ""},
+    ]
+    assert unasked_targets(fetched) == ["stick: unreachable: is it plugged in?"]
+    assert unasked_targets(fetched, kept)[1:] == ["laptop: no_repository: there is no repository"]
+    for other in ({"skipped": True}, {"rc": 1, "stdout": "", "stderr": "no_archive: none"}, {"rc": 0, "stdout": "{}"}):
+        assert unasked_targets(other) == []
+
+
+def test_an_archive_is_never_of_the_future():
+    assert archive_age({"begun": 1000}, 1000 + 3 * 86400.5) == "3 d ago"
+    assert archive_age({"begun": 1000}, 400.5) == "0 s ago"

@@ -146,6 +146,8 @@ class TestCard:
 
         assert set(about["secret_files"]) >= {"tig-pi.bundle", "network-config", "vendor-data"}
         assert about["ports"] == [1883, 3000, 1880]
+        message = re.sub("\n +", " ", done.stdout)
+        assert "and restores the newest backup. Its screen and http://raspberrypi.local show" in message
 
         day = time.time() // 86400
         again, _ = write()

@@ -358,6 +358,7 @@ class TestSteps:
                 "- {name: One, hosts: localhost, gather_facts: false, tasks: []}\n"
                 "- name: Two\n  hosts: localhost\n  gather_facts: false\n  tasks:\n"
                 "    - ansible.builtin.assert: {that: step != fail}\n"
+                "    - {ansible.builtin.debug: {msg: one is missing}, tags: [report], when: step == 'Reporting'}\n"
             )
             imports = [
                 f"- {{import_playbook: imported.yml, vars: {{step: {title}, fail: '{fail}'}}}}\n" for title in titles
@@ -380,6 +381,11 @@ class TestSteps:
         ]
         durations = re.findall(r"^ *\d+ s  (.*)$", result.stdout, re.MULTILINE)
         assert durations == ["Reaching", "Restoring", "Verifying", "together"]
+
+    def test_have_lines_for_what_people_must_know(self, steps):
+        """As `bin/self` shows them."""
+        assert "\n==> localhost: one is missing\n" in steps("Reaching", "Reporting").stdout
+        assert "missing" not in steps("Reaching").stdout
 
     def test_name_the_one_that_fails(self, steps):
         result = steps("Reaching", "Restoring", "Verifying", fail="Restoring")

@@ -8,6 +8,7 @@ type: stdout
 short_description: Print the steps of a playbook as they begin, and their durations at the end
 description:
   - Prints what the callback P(ansible.builtin.default#callback) prints.
+  - The message of a C(debug) task with the tag V(report) is a line of its own, as the title of a step is.
   - Nothing is printed while a task with the tag V(quiet) waits.
   - A step begins with the first play that has its title in the variable C(step).
   - After a failure, the title of the step in which it occurred is printed last.
@@ -37,6 +38,12 @@ class CallbackModule(Default):
         if title != self.steps.title:
             self._display.display(self.steps.begin(title))
         super().v2_playbook_on_play_start(play)
+
+    def v2_runner_on_ok(self, result):
+        if "report" in result.task.tags and result.task.action.endswith("debug"):
+            self._display.display(f"\n==> {result.host.name}: {result.result['msg']}")
+        else:
+            super().v2_runner_on_ok(result)
 
     def v2_runner_retry(self, result):
         if "quiet" not in result.task.tags:

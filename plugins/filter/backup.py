@@ -112,6 +112,26 @@ def newest_archive(lines: list[str], kept: Mapping[str, list], archive: str = ""
     return max(usable, key=lambda one: _moment(one["time"]), default={})
 
 
+def unasked_targets(fetched: Mapping, kept: list[Mapping] = ()) -> list[str]:
+    """The targets that could not be asked for their newest archive, each with the reason.
+
+    Args:
+        fetched: the result of `tig-pi-backup fetch`.
+        kept: the results of `bin/archive list`, each with its target as the item.
+    """
+    try:
+        problems = json.loads(fetched["stdout"]).get("problems", {})
+    except (ValueError, TypeError, KeyError, AttributeError):  # it was not called, or has failed
+        problems = {}
+    problems |= {one["item"]["name"]: one.get("stderr", "").strip() for one in kept if one.get("rc")}
+    return [f"{name}: {text}" for name, text in problems.items()]
+
+
+def archive_age(said: Mapping, now: float) -> str:
+    """The age of an archive; 0 if it is newer than the clock of a Pi that reaches no time server."""
+    return age(max(int(now - said["begun"]), 0))
+
+
 def _moment(time: str) -> datetime.datetime:
     # restic prints nanoseconds, of which Python before 3.11 reads six digits only.
     return datetime.datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", time).replace("Z", "+00:00"))
@@ -251,6 +271,8 @@ class FilterModule:
             "backup_targets": backup_targets,
             "controller_repository": controller_repository,
             "newest_archive": newest_archive,
+            "unasked_targets": unasked_targets,
+            "archive_age": archive_age,
             "backup_notes": backup_notes,
             "drill_differences": drill_differences,
             "drill_record": drill_record,

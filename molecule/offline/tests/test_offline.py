@@ -101,10 +101,17 @@ def test_a_card_sets_up_a_blank_pi_without_a_computer(host, pi, site, readings, 
         path.unlink()
     package.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     (newer / "InRelease").write_text(re.sub(r"(?m)^(Date: .*) \d{4} ", r"\1 2098 ", signed))
+    # The site has two targets of backups, and one of them is not there.
+    targets = [{"name": "attic", "kind": "disk", "label": "ATTIC"}]
+    targets.append({"name": "stick", "kind": "directory", "path": "/media/stick/backups"})
+    also = inventory / "host_vars/pi.yml"
+    also.parent.mkdir(exist_ok=True)
+    also.write_text(json.dumps({"site_backup_targets": targets}))
     blank_card.create(inventory.parent / "card.img")
     variables = {"card_path": str(inventory.parent / "card.img"), "card_consent": True, "self_setup": 1}
-    variables["feed_architecture"] = site.pi["architecture"]
+    variables |= {"feed_architecture": site.pi["architecture"], "restore_patience": 1}
     written = playbook("card.yml", f"--extra-vars={json.dumps(variables)}")
+    also.unlink()
     assert written.returncode == 0, written.stdout + written.stderr
     boot_with(pi, "card.img", SECRET_FILES, ISOLATE)
 
@@ -117,6 +124,10 @@ def test_a_card_sets_up_a_blank_pi_without_a_computer(host, pi, site, readings, 
         assert step in shown, shown
     assert "Failed" not in shown.partition("Installing Ansible")[2], shown
     assert re.search(r"An older feed is used\. telegraf_\S+ in the feed /media/stick/newer was changed", shown), shown
+    missing = "attic: unreachable: there is no disk with the label ATTIC"
+    assert f"Waiting 1 s for targets of backups that cannot be reached: {missing}" in shown
+    restored = r"Restoring the archive of \S+ \S+ \(\d+ \w+ ago\) of stick\. These targets may have a newer one, but cannot be asked: "
+    assert re.search(restored + missing, shown), shown
     assert site.readings(PAST, COUNT) == readings
     assert host.run("ip route get 192.0.2.1").rc  # nothing has brought the network back
 
