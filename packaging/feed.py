@@ -7,8 +7,8 @@
     feed.py deb  [--architecture amd64]
 
 Packages come from their vendors' signed repositories, and apt verifies them. With --stand-ins (demo and tests), packages of
-a vendor out of reach are replaced: Telegraf and InfluxDB are built from their Go modules, Grafana is the stand-in. If
-InfluxDB cannot be built, and always on armhf, it is Debian's. A .deb in <cache>/feed/drop-in takes precedence over all others.
+a vendor out of reach are replaced: Telegraf and InfluxDB are built from their Go modules, Grafana is the stand-in.
+On armhf InfluxDB is always Debian's. A .deb in <cache>/feed/drop-in takes precedence over all others.
 feed.lock.json lists the packages of the feed and their origins. The versions of the vendors' packages are kept until --refresh.
 With --complete the feed also has all packages of Debian that the roles install, with those that they depend on, and the Python
 packages of the controller and of esptool: a Pi can be set up from it without internet. Debian's packages are the newest each
@@ -47,14 +47,12 @@ import telegraf
 import wheels
 from deb import FeedError, Package, newer, place, sha256
 from sources import OutOfReach, from_debian, from_vendor, with_dependencies
-from tools import BuildFailed, CannotBuild, toolchain
+from tools import GO_ARCHITECTURE, toolchain
 
 HERE = Path(__file__).resolve().parent
-ARCHITECTURES = tuple(telegraf.GO_ARCHITECTURE)
+ARCHITECTURES = tuple(GO_ARCHITECTURE)
 # Vendor's package: the Debian packages that replace it.
 DEBIAN = {"influxdb": ["influxdb", "influxdb-client"]}
-# The version of the C library in each release; a package built on a newer system may need a newer one.
-GLIBC = {"bookworm": "2.36", "trixie": "2.41"}
 # Vendor's package: the function that builds a replacement, and the files that it depends on.
 STAND_INS = {
     "telegraf": (telegraf.make, telegraf.inputs),
@@ -64,7 +62,7 @@ STAND_INS = {
 # Long builds are announced with their duration.
 DURATIONS = {
     "telegraf": ", a minute or two on two cores",
-    "influxdb": ", six to nine minutes on two cores; it is kept for later runs",
+    "influxdb": ", two minutes on two cores",
 }
 SETTINGS = {"uri", "suites", "components", "key", "fingerprint", "packages"}
 
@@ -119,7 +117,6 @@ class Feed:
     complete: bool = False  # with all that a Pi without internet needs
     more: tuple[str, ...] = ()  # Debian's packages, beside those that the roles install
     status: Path | None = None  # the packages of the Pi's image, as in its /var/lib/dpkg/status
-    try_again: bool = False  # a build failed that may succeed in the next run
 
     @property
     def drop_ins(self) -> list[Path]:
@@ -132,7 +129,6 @@ class Feed:
         if self.stand_ins:
             files += grafana.inputs()
         description = [self.release, self.architecture, self.stand_ins, self.vendors, drop_ins]
-        description.append(self.stand_ins and influxdb.obstacle(self.architecture))
         if self.complete:
             files += [*wheels.inputs(), HERE / "debian-packages.txt", *([self.status] if self.status else [])]
             description.append(self.more)
@@ -150,8 +146,6 @@ class Feed:
         if self.complete:
             packages += self.dependencies(packages)
             packages += [wheel for directory in wheels.LOCKS for wheel in self.wheels(directory)]
-        if self.try_again:
-            inputs = ""
         return repository.publish(self.directory, packages, key, self.release, self.architecture, inputs)
 
     def dependencies(self, own: list[Package]) -> list[Package]:
@@ -246,24 +240,7 @@ class Feed:
                 ) from error
             say(f"{name}: replacing the vendor's package: {str(error).splitlines()[0][:160]}")
         maker, inputs = STAND_INS[name]
-        try:
-            if name == "influxdb":
-                influxdb.rust_programs(self.architecture)
-            package = self.cached_build(name, maker, inputs())
-            self.require_glibc(package)
-            return [package]
-        except CannotBuild as error:
-            if name not in DEBIAN:
-                raise
-            self.try_again = self.try_again or isinstance(error, BuildFailed)
-            say(f"{name}: using Debian's older version, because it cannot be built: {error}")
-        return self.debian(name)
-
-    def require_glibc(self, package: Package) -> None:
-        """CannotBuild if the release has an older C library than the package needs."""
-        needed = influxdb.glibc(package)
-        if needed and newer(needed, GLIBC.get(self.release, needed)):
-            raise CannotBuild(f"a build on this machine needs glibc {needed}, and {self.release} has an older one")
+        return [self.cached_build(name, maker, inputs())]
 
     def vendor(self, name: str, label: str) -> Package:
         """The package in the wanted version: the one in the lock file, else the vendor's newest one that matches."""

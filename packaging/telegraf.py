@@ -6,7 +6,7 @@ from pathlib import Path
 
 import deb
 from deb import Package
-from tools import go_environment, go_module, nice, run, toolchain
+from tools import GO_ARCHITECTURE, go_build, go_environment, go_module, toolchain
 
 HERE = Path(__file__).resolve().parent
 
@@ -15,13 +15,6 @@ VERSION = "1.39.3"
 SUM = "h1:SauZnzw7fZPkMNFq+GxazjPr7MyGl1/saEYxxKKvdyU="
 # The tilde sorts our build before the vendor's package of the same version, so that the vendor's replaces it.
 DEBIAN_VERSION = f"{VERSION}-1~tigpi2"
-
-# dpkg's architecture: Go's.
-GO_ARCHITECTURE = {
-    "amd64": {"GOARCH": "amd64"},
-    "arm64": {"GOARCH": "arm64"},
-    "armhf": {"GOARCH": "arm", "GOARM": "6"},
-}
 
 
 def inputs() -> list[Path]:
@@ -42,11 +35,9 @@ def make(arch: str, cache: Path, output: Path) -> Package:
     lines = (HERE / "telegraf-plugins.txt").read_text().splitlines()
     tags = ",".join(["custom", *(line.strip() for line in lines if line.strip() and not line.startswith("#"))])
     tree = output / "telegraf"
-    stamp = f"-s -w -X github.com/influxdata/telegraf/internal.Version={VERSION}"
-    command = [go, "build", "-tags", tags, "-ldflags", stamp, "-o", tree / "usr/bin/telegraf"]
-    run(
-        nice([*command, "./cmd/telegraf"]), log, env=environment | {"GOOS": "linux"} | GO_ARCHITECTURE[arch], cwd=source
-    )
+    stamp = f"github.com/influxdata/telegraf/internal.Version={VERSION}"
+    program = tree / "usr/bin/telegraf"
+    go_build(go, ["./cmd/telegraf"], program, tags, stamp, log, environment | GO_ARCHITECTURE[arch], source)
 
     for folder in ("DEBIAN", "etc/telegraf/telegraf.d", "var/log/telegraf"):
         (tree / folder).mkdir(parents=True, exist_ok=True)

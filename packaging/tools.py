@@ -8,19 +8,26 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 from deb import FeedError, sha256
 
 HERE = Path(__file__).resolve().parent
 
+# dpkg's architecture: Go's.
+GO_ARCHITECTURE = {
+    "amd64": {"GOARCH": "amd64"},
+    "arm64": {"GOARCH": "arm64"},
+    "armhf": {"GOARCH": "arm", "GOARM": "6"},
+}
 
-class CannotBuild(FeedError):
-    """This machine does not have what the build needs."""
+# One build at a time: the second takes the packages that both need from Go's cache.
+_building = threading.Lock()
 
 
-class BuildFailed(CannotBuild):
-    """The build started and failed: not enough memory, or a registry is out of reach. The next run may succeed."""
+class BuildFailed(FeedError):
+    """The build started and failed: not enough memory, or a registry is out of reach."""
 
 
 def run(command: list, log: Path, **options) -> None:
@@ -70,15 +77,36 @@ def go_environment(cache: Path) -> dict[str, str]:
             "GOPATH": str(cache / "go"),
             "GOMODCACHE": str(cache / "go/mod"),
             "GOCACHE": str(cache / "go/build"),
-            "GOFLAGS": "-modcacherw -trimpath -buildvcs=false -mod=readonly",
+            # Debug information would be stripped: do not generate it.
+            "GOFLAGS": "-gcflags=all=-dwarf=false -modcacherw -trimpath -buildvcs=false -mod=readonly",
             "GOWORK": "off",
             "CGO_ENABLED": "0",
         }
     )
 
 
-def go_module(go: Path, module: str, expected: str, environment: dict[str, str], folder: Path) -> Path:
-    """Download a Go module, verify that its hash is `expected`, and return its directory. Its go.sum pins its dependencies."""
+def go_build(
+    go: Path,
+    packages: list[str],
+    target: Path,
+    tags: str,
+    stamp: str,
+    log: Path,
+    environment: dict[str, str],
+    source: Path,
+) -> None:
+    """Build programs for Linux from the module in `source`; `stamp` sets the variable with the version."""
+    environment = environment | {"GOOS": "linux"}
+    run([go, "list", "-deps", "-tags", tags, *packages], log, env=environment, cwd=source)  # downloads their modules
+    command = [go, "build", "-tags", tags, "-ldflags", f"-s -w -X {stamp}", "-o", target, *packages]
+    with _building:
+        run(nice(command), log, env=environment, cwd=source)
+
+
+def go_module(go: Path, module: str, expected: str | None, environment: dict[str, str], folder: Path) -> Path:
+    """Download a Go module, verify that its hash is `expected` (None: the one in the go.sum of `folder`), and return its
+    directory. Its go.sum pins its dependencies.
+    """
     result = subprocess.run(
         [go, "mod", "download", "-json", module],
         capture_output=True,
@@ -90,6 +118,6 @@ def go_module(go: Path, module: str, expected: str, environment: dict[str, str],
     if result.returncode:
         raise FeedError(f"{module} could not be downloaded: {(result.stdout + result.stderr).strip()}")
     downloaded = json.loads(result.stdout)
-    if downloaded["Sum"] != expected:
+    if expected and downloaded["Sum"] != expected:
         raise FeedError(f"{module} has the hash {downloaded['Sum']}; expected {expected}.")
     return Path(downloaded["Dir"])

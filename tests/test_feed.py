@@ -440,60 +440,34 @@ def test_go_module_with_another_hash_is_refused(tmp_path):
         tools.go_module(go, "example.org/x@v1", "h1:two=", dict(os.environ), tmp_path)
 
 
-@pytest.fixture
-def machine(tmp_path, monkeypatch):
-    """A machine with only these programs: {name: shell script}."""
-
-    def equip(**programs: str) -> None:
-        folder = tmp_path / "programs"
-        folder.mkdir()
-        for name, script in programs.items():
-            (folder / name).write_text(f"#!/bin/sh\n{script}\n")
-            (folder / name).chmod(0o755)
-        monkeypatch.setenv("PATH", str(folder))
-
-    return equip
-
-
-RUSTC = "case $1 in --version) echo rustc {version} ;; *) echo {sysroot} ;; esac"
-DPKG = "echo amd64"
-
-
-@pytest.mark.parametrize(
-    ("architecture", "programs", "obstacle"),
-    [
-        ("amd64", {}, ""),
-        ("arm64", {}, "only for this machine's own architecture, amd64"),
-        ("amd64", {"rustc": None}, "Rust (rustc, cargo) is not installed"),
-        ("amd64", {"rustc": "exit 1"}, "Rust (rustc, cargo) is not installed"),
-        (
-            "amd64",
-            {"rustc": RUSTC.format(version="'1.82.0 (f6e511eec 2024-10-15)'", sysroot="/")},
-            "it needs Rust 1.83 or newer, and this machine has 1.82.0",
-        ),
-        ("amd64", {"cargo": None}, "cargo is not installed"),
-        ("amd64", {"gcc": None}, "gcc is not installed"),
-        ("amd64", {"cc": None}, "cc is not installed"),
-    ],
-)
-def test_influxdb_is_built_if_this_machine_has_the_tools(machine, tmp_path, architecture, programs, obstacle):
-    (tmp_path / "bin").symlink_to("programs")
-    rustc = RUSTC.format(version="'1.84.0-nightly (f6e511eec 2024-10-15)'", sysroot=tmp_path)
-    programs = {"dpkg": DPKG, "rustc": rustc, "cargo": "", "gcc": "", "cc": ""} | programs
-    machine(**{name: script for name, script in programs.items() if script is not None})
-    assert obstacle in influxdb.obstacle(architecture)
-    assert bool(influxdb.obstacle(architecture)) == bool(obstacle)
-
-
-def test_cargo_uses_the_settings_of_the_user_and_keeps_its_crates_in_the_cache(tmp_path, monkeypatch):
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    monkeypatch.setenv("CARGO_HOME", str(mine))
-    (mine / "config.toml").write_text("[http]\n")
-    home = influxdb._cargo_home(tmp_path)
-    assert (home / "config.toml").read_text() == "[http]\n"
-    (mine / "config.toml").unlink()
-    assert list(influxdb._cargo_home(tmp_path).iterdir()) == []
+def test_influxdb_is_built_from_the_parts_of_flux_that_need_no_compiler_for_it(tmp_path):
+    source, flux = tmp_path / "influxdb", tmp_path / "flux"
+    compiler, use = '"github.com/influxdata/flux/libflux/go/libflux"', 'import "github.com/influxdata/flux/lang"\n'
+    files = {
+        source / "flux/init/init.go": 'import _ "github.com/influxdata/flux/stdlib"\n',
+        source / "query/query.go": use,
+        flux / "go.mod": "module github.com/influxdata/flux\n",
+        flux / "lang/lang.go": f"import {compiler}\n",
+        flux / "runtime/lookup.go": f"import {compiler}\n",
+        flux / "dependencies/bigtable/bigtable.go": 'import "cloud.google.com/go/bigtable"\n',
+        flux / "libflux/go/libflux/parser.go": 'import "C"\n',
+    }
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    influxdb.remove_flux(source, flux)
+    built = {str(path.relative_to(source)): path.read_text() for path in source.rglob("*") if path.is_file()}
+    assert built["query/query.go"] == 'import "github.com/influxdata/influxdb/flux/module/lang"\n'
+    assert sorted(built) == [
+        "flux/init/init.go",
+        "flux/module/dependencies/bigtable/bigtable.go",
+        "flux/module/lang/lang.go",
+        "flux/module/libflux/go/libflux/libflux.go",
+        "flux/module/runtime/lookup.go",
+        "query/query.go",
+    ]
+    for text in ('"github.com/influxdata/flux', 'import "C"', "cloud.google.com", "flux/stdlib"):
+        assert not [path for path, content in built.items() if text in content], text
 
 
 # The feed as a whole
@@ -525,7 +499,6 @@ def cheap(monkeypatch):
         return [deb.Package.read(package, "debian", "test") for package in packages]
 
     monkeypatch.setattr(feed, "from_debian", from_debian)
-    monkeypatch.setattr(influxdb, "rust_programs", lambda architecture: Path("/"))
 
 
 @pytest.fixture
@@ -679,16 +652,6 @@ def influxdb_of(filled: dict) -> tuple[str, str]:
     return by_name(filled)["influxdb"]["version"], by_name(filled)["influxdb"]["origin"]
 
 
-def instead_of_influxdb(monkeypatch, error: Exception | None, depends: str = "") -> None:
-    def make(architecture: str, cache: Path, output: Path):
-        if error:
-            raise error
-        path = make_deb(output, "influxdb", influxdb.DEBIAN_VERSION, architecture, Depends=depends)
-        return deb.Package.read(path, "built", "test")
-
-    monkeypatch.setitem(feed.STAND_INS, "influxdb", (make, list))
-
-
 def test_influxdb_is_built_when_its_vendor_is_out_of_reach(influxdb_feed, vendor, tmp_path):
     assert influxdb_of(influxdb_feed().fill()) == (influxdb.DEBIAN_VERSION, "built")
     vendor.add(make_deb(tmp_path / "later", "influxdb", f"{influxdb.VERSION}-1"))
@@ -696,44 +659,6 @@ def test_influxdb_is_built_when_its_vendor_is_out_of_reach(influxdb_feed, vendor
     for version in (influxdb.VERSION, f"{influxdb.VERSION}-1"):
         assert deb.newer(version, influxdb.DEBIAN_VERSION)
     assert deb.newer(influxdb.DEBIAN_VERSION, "1.6.7~rc0-2+b12")
-
-
-def without_rust(architecture: str) -> Path:
-    raise tools.CannotBuild("Rust is not installed")
-
-
-def test_debian_s_influxdb_is_used_if_it_cannot_be_built(influxdb_feed, monkeypatch, capsys):
-    monkeypatch.setattr(influxdb, "rust_programs", without_rust)
-    filled = influxdb_feed().fill()
-    assert influxdb_of(filled) == ("1.6.7~rc0-2", "debian")
-    assert "influxdb-client" in by_name(filled)
-    assert (
-        "influxdb: using Debian's older version, because it cannot be built: Rust is not installed"
-        in capsys.readouterr().err
-    )
-
-
-def test_influxdb_is_built_when_rust_has_been_installed(influxdb_feed, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(influxdb, "rust_programs", without_rust)
-        influxdb_feed().fill()
-        patch.setattr(feed, "from_vendor", None)
-        assert influxdb_of(influxdb_feed().fill())[1] == "debian"  # nothing has changed, so no repository is asked
-    assert influxdb_of(influxdb_feed().fill())[1] == "built"
-
-
-def test_a_build_that_failed_is_tried_again(influxdb_feed, monkeypatch, capsys):
-    with monkeypatch.context() as patch:
-        instead_of_influxdb(patch, tools.BuildFailed("go failed"))
-        assert influxdb_of(influxdb_feed().fill())[1] == "debian"
-    assert "go failed" in capsys.readouterr().err
-    assert influxdb_of(influxdb_feed().fill())[1] == "built"
-
-
-@pytest.mark.parametrize(("needed", "origin"), [("2.36", "built"), ("2.41", "built"), ("2.42", "debian")])
-def test_influxdb_is_not_built_for_an_older_c_library(influxdb_feed, monkeypatch, needed, origin):
-    instead_of_influxdb(monkeypatch, None, f"libc6 (>= {needed}), libgcc-s1")
-    assert influxdb_of(influxdb_feed().fill())[1] == origin
 
 
 def test_debian_s_influxdb_is_used_on_armhf(influxdb_feed, vendor, monkeypatch):
