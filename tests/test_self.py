@@ -194,7 +194,7 @@ class TestCard:
         assert done.returncode == 0, done.stdout
         script = blank_card.read(card)["firstrun.sh"].decode()
         assert "/bin/self install --reboot" in script
-        assert "unlink firstrun.sh tig-pi.bundle\n" in script
+        assert "unlink tig-pi.bundle firstrun.sh\n" in script
 
     def test_is_not_written_without_a_feed(self, write, tmp_path):
         done, card = write(site_offline=True, site_feed=str(tmp_path / "feed"))

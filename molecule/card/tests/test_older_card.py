@@ -19,7 +19,13 @@ def booted(pis, boot_with) -> None:
     boot_with(pis["older"], "older.img", SECRET_FILES, "useradd --create-home --uid=1000 first")
 
 
-def test_the_script_ran_once_without_an_error(host):
+def test_the_script_is_run_again_at_the_next_boot_if_a_command_fails(host):
+    assert host.file("/root/failed").exists
+    assert host.run("systemctl cat firstrun.service").rc
+    assert not host.file("/var/lib/firstrun.done").exists
+
+
+def test_the_script_ended_without_an_error(host):
     log = host.check_output("cat /var/log/firstrun.log")
     for word in ("error", "not found", "No such", "Failed", "usermod:", "cannot"):
         assert word not in log, log
