@@ -54,7 +54,8 @@ def make(arch: str, cache: Path, output: Path) -> Package:
     environment = go_environment(cache)
     module = f"github.com/influxdata/influxdb@v{VERSION}"
     source = output / "source"
-    shutil.copytree(go_module(go, module, SUM, environment, output), source)
+    # Without the modes of Go's cache, where no file may be written.
+    shutil.copytree(go_module(go, module, SUM, environment, output), source, copy_function=shutil.copyfile)
     remove_flux(source, go_module(go, "github.com/influxdata/flux", None, environment, source))
 
     tree = output / "influxdb"
@@ -88,7 +89,8 @@ def remove_flux(source: Path, flux: Path) -> None:
     of InfluxDB needs from it become a part of its own module, where Go allows changes.
     """
     own = source / "flux/module"
-    shutil.copytree(flux, own, ignore=shutil.ignore_patterns("libflux", "bigtable", "*_test.go", "go.mod"))
+    left_out = shutil.ignore_patterns("libflux", "bigtable", "*_test.go", "go.mod")
+    shutil.copytree(flux, own, ignore=left_out, copy_function=shutil.copyfile)
     for name, folder in REPLACED.items():
         (source / folder).mkdir(parents=True, exist_ok=True)
         shutil.copyfile(WITHOUT_FLUX / name, source / folder / name)
