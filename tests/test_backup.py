@@ -340,7 +340,7 @@ def test_a_target_that_cannot_be_asked_is_named_and_waited_for(site, disk, repos
     assert fetched("--patience=100")["problems"] == {}
 
 
-def test_a_rebuild_takes_the_last_archive_of_the_card_before(site, tmp_path):
+def test_a_rebuild_takes_the_last_archive_of_the_card_before(site, tmp_path, disk, repository):
     begun = {}
     for card in ("before", "new"):
         (tmp_path / "machine-id").write_text(card)
@@ -349,6 +349,13 @@ def test_a_rebuild_takes_the_last_archive_of_the_card_before(site, tmp_path):
         time.sleep(1)
     new = {**site, "machine_id": str(tmp_path / "machine-id")}
     assert json.loads(run(new, "fetch", "--rebuild").stdout)["begun"] == pytest.approx(begun["before"], abs=0.99)
+    # Another target has only one of the new card, which is the newest of all.
+    shutil.copytree(repository, disk / "attic/pi")
+    attic = {"name": "attic", "kind": "directory", "path": str(disk / "attic")}
+    assert run({**new, "targets": [attic]}, "run").returncode == 0
+    shutil.rmtree(tmp_path / "state/fetched")
+    said = json.loads(run({**new, "targets": [*site["targets"], attic]}, "fetch", "--rebuild").stdout)
+    assert said["begun"] == pytest.approx(begun["before"], abs=0.99)
     # One of the new card gives way to any other one, also if it is newer.
     elsewhere = ("fetch", "--newer-than=2001-01-01T00:00:00.123456789Z")
     assert json.loads(run(new, *elsewhere).stdout)["begun"] == pytest.approx(begun["new"], abs=0.99)

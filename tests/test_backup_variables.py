@@ -200,6 +200,9 @@ def test_the_newest_archive_that_was_checked_is_chosen_wherever_it_is():
     kept["laptop"].append(["2026-11-27T02:30:00Z", "dddd", "before"])
     assert newest_archive([], kept, "", "here")["archive"] == "dddd"
     assert newest_archive([], kept, "", "third")["archive"] == "cccc"
+    # Another target has only one that the new card has made.
+    kept["desk"] = [["2026-11-30T02:30:00Z", "eeee", "here"]]
+    assert newest_archive([], kept, "", "here")["archive"] == "dddd"
     assert newest_archive(["stick {{1}} 2026-11-29T03:00:00Z", "a message"], {}) == {}
 
 

@@ -109,7 +109,7 @@ def newest_archive(lines: list[str], kept: Mapping[str, list], archive: str = ""
             for time, one, made_by in others or archives
         ]
     usable = [one for one in found if archive in ("", one["archive"])]
-    return max(usable, key=lambda one: _moment(one["time"]), default={})
+    return max(usable, key=lambda one: (not machine or one["machine"] != machine, _moment(one["time"])), default={})
 
 
 def unasked_targets(fetched: Mapping, kept: list[Mapping] = ()) -> list[str]:
