@@ -54,7 +54,7 @@ def project(tmp_path):
 
 def test_a_playbook_of_ten_lines_programs_a_device(project, tmp_path):
     # The clock runs fast: without a broker a program counts as working after a minute.
-    with Device(tmp_path / "state", "pycom", paced=False, speed=12) as device:
+    with Device(tmp_path / "state", "pycom", paced=False, speed=5) as device:
         for changed in (1, 0):
             result = project(device.port)
             assert result.returncode == 0, result.stdout + result.stderr

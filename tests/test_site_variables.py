@@ -80,7 +80,7 @@ def test_what_a_site_sets_counts_for_every_role(shown):
 def test_without_internet_the_feed_of_the_site_is_used_also_before_it_has_a_fingerprint(shown):
     """Role base then names what is missing: the feed, or the fingerprint of its key."""
     values, _ = shown(group_vars__site={"site_offline": True})
-    assert values["base_feed"].endswith("/tig-pi/feed/inventory")
+    assert values["base_feed"].endswith("/feed/inventory")
     assert values["base_feed_fingerprint"] == ""
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -323,7 +324,7 @@ def test_only_dpkg_s_lock_is_waited_for(monkeypatch):
     monkeypatch.setattr(
         packages, "run", lambda *command, check: packages.subprocess.CompletedProcess(command, 2, "", answers.pop(0))
     )
-    monkeypatch.setattr(packages.time, "sleep", waited.append)
+    monkeypatch.setattr(packages, "time", SimpleNamespace(**{**vars(time), "sleep": waited.append}))
     with pytest.raises(packages.Failure, match="block 7"):
         packages._dpkg("--install")
     assert waited == [2]
