@@ -140,7 +140,7 @@ clean: ## remove the demo: its Pi, its secrets and its state
 image:
 	@virtual/pi/pi.py image >/dev/null
 
-bookworm: .venv/bin/python # for scenario takeover
+bookworm: .venv/bin/python # for scenarios takeover, restore and card
 	@$(MAKE) --silent RELEASE=bookworm image demo-feed
 
 demo-feed: .venv/bin/python
