@@ -122,7 +122,7 @@ feed: .venv/.controller ## download all that a Pi without internet is set up fro
 check: .venv/.test ## run lint and quick unit tests, three minutes
 	@$(MAKE) --silent --keep-going --output-sync --jobs=$(JOBS) check-tests $(lints)
 
-test: ## run all tests, about 50 minutes on two cores (SCENARIO="base mosquitto": only these molecule scenarios)
+test: ## run all tests, about 45 minutes on two cores (SCENARIO="base mosquitto": only these molecule scenarios)
 	@bin/prerequisites test
 	@$(MAKE) --silent --jobs=3 .venv/.test image demo-feed bookworm
 	@$(bin)/python bin/test --jobs $$(($(JOBS) + 1)) $(SCENARIO) # more than cores: each waits a third of its time
