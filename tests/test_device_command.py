@@ -30,10 +30,14 @@ class Module:
         raise Failed(msg)
 
 
-def request(broker: Broker, command: dict, **more) -> dict:
-    defaults = {"id": "one", "timeout": 20, "silence": 20, "password": "operator", "port": broker.port}
-    known = {"host": "127.0.0.1", "username": "operator", "client_id": "operator", "topics": TOPICS}
-    return MODULE.Request(Module(**{**defaults, **known, "command": command, **more})).run()
+def requests(broker: Broker, *asked: dict, **more) -> dict:
+    defaults = {"timeout": 20, "silence": 20, "password": "operator", "port": broker.port}
+    known = {"host": "127.0.0.1", "username": "operator", "client_id": "operator", "requests": asked}
+    return MODULE.Requests(Module(**{**defaults, **known, **more})).run()
+
+
+def request(broker: Broker, command: dict, id: str = "one", **more) -> dict:
+    return requests(broker, {"device": NAME, "topics": TOPICS, "command": command, "id": id}, **more)[NAME]
 
 
 @pytest.fixture
@@ -207,6 +211,29 @@ def test_the_status_is_the_one_before_the_command(broker, node):
     node.status(kept_since=9, replaying=["one"])
     node.answer("done", sent=1)
     assert running.end()["status"]["kept_since"] == 5
+
+
+def test_several_devices_are_asked_at_the_same_time(broker, node):
+    """The one that does not answer is not waited for longer, because another is carrying out its request, nor the other way round."""
+    away = {"device": "attic", "topics": {branch: f"tig/attic/{branch}" for branch in TOPICS}}
+    known = {"device": NAME, "topics": TOPICS}
+    results: dict = {}
+    asked = ({**known, "command": REPLAY, "id": "one"}, {**away, "command": {"do": "replay", "since": 5}, "id": None})
+    running = threading.Thread(target=lambda: results.update(requests(broker, *asked, timeout=3)))
+    begun = time.monotonic()
+    running.start()
+    assert node.commands.get(timeout=10) == {**REPLAY, "id": "one"}
+    node.answer("accepted")
+    time.sleep(4)  # longer than the one that is away is waited for
+    node.answer("done", sent=9)
+    running.join(10)
+    assert time.monotonic() - begun < 15
+    assert (results[NAME]["state"], results[NAME]["answer"]["sent"], results[NAME]["seconds"]) == ("done", 9, 4)
+    assert (results["attic"]["state"], results["attic"]["command"], results["attic"]["seconds"]) == (
+        "away",
+        {"do": "replay", "since": 5},
+        3,
+    )
 
 
 def test_an_account_that_the_broker_refuses(broker):

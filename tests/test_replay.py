@@ -11,7 +11,9 @@ from ansible_collections.tig_pi.stack.plugins.filter.replay import (
     missing_spans,
     moment,
     replay_line,
+    replay_lines,
     replay_request,
+    replay_requests,
     replay_result,
 )
 from firmware.network import NAME, Broker, Device, TimeServer, until
@@ -218,15 +220,35 @@ def test_a_request_that_makes_no_sense_is_refused_before_it_is_sent(house, varia
     code, said = replay(house, *variables)
     assert code != 0
     assert problem in said
-    assert "Request the readings" not in said
+    assert "Send the requests" not in said
 
 
 def test_what_became_of_requests_is_recorded_by_device():
-    states = {
-        "one": {"state": "done"},
-        "two": {"state": "away"},
-        "three": {"msg": "no broker"},
-        "four": {"skipped": True},
+    replayed = {"devices": {"one": {"state": "done"}, "two": {"state": "away"}}}
+    assert replay_result(["one", "two"], replayed) == {"done": ["one"], "owing": ["two"]}
+    failed = {"failed": True, "msg": "Cannot connect to a broker at pi:1883: refused."}
+    assert replay_result(["one", "two"], failed) == {"done": [], "owing": ["one", "two"]}
+    assert [line.split(".")[0] for line in replay_lines(["one", "two"], failed, ZONE, NOW)] == [
+        "one: Cannot connect to a broker at pi:1883: refused",
+        "two: Cannot connect to a broker at pi:1883: refused",
+    ]
+
+
+def test_the_span_of_each_device_begins_before_its_newest_reading_in_the_backup():
+    devices = [{"name": name, "host": f"{name}-host", "topic": f"tig/{name}"} for name in ("one", "two", "new")]
+    backup = {"begun": NOW - 60.5, "newest": {"one": NOW - 3600, "two": NOW}}
+
+    def asked(only: str = "", span: dict | None = None) -> dict:
+        found = replay_requests(devices, only, span or {}, backup, 600)
+        return {each["device"]: each["command"] for each in found}
+
+    assert {device: command["since"] for device, command in asked().items()} == {
+        "one-host": NOW - 3600 - 600,
+        "two-host": NOW - 61 - 600,  # its clock is ahead
+        "new-host": CONTRACT["earliest_time"] - 600,  # the backup does not know it
     }
-    hostvars = {name: {"__replayed": result} for name, result in states.items()}
-    assert replay_result(states, hostvars) == {"done": ["one"], "owing": ["two", "three"]}
+    span = {"since": NOW - 9, "until": None, "problem": ""}
+    assert asked("two-host", span) == {"two-host": {"do": "replay", "since": NOW - 9}}
+    assert asked("two-host", {**span, "until": NOW})["two-host"] == {"do": "replay", "since": NOW - 9, "until": NOW}
+    topics = replay_requests(devices, "", span, {}, 0)[0]["topics"]
+    assert topics == {branch: f"tig/one/{CONTRACT['branches'][branch]}" for branch in ("command", "answer", "status")}

@@ -77,7 +77,7 @@ def replay_line(name: str, result: Mapping, zone: str, now: float, overlap: int 
 
     Args:
         name: the device.
-        result: of the module.
+        result: that of the device, or of the module if it has failed.
         zone: the time zone of the site.
         now: seconds since 1970.
         overlap: seconds at the beginning of the span that are requested to be safe, and are no loss if they are missing.
@@ -102,19 +102,52 @@ def replay_line(name: str, result: Mapping, zone: str, now: float, overlap: int 
     return f"{line}."
 
 
-def replay_lines(hosts: Iterable[str], hostvars: Mapping, zone: str, now: float, overlap: int = 0) -> list[str]:
+def replay_requests(devices: Iterable[Mapping], only: str, span: Mapping, backup: Mapping, overlap: int) -> list[dict]:
+    """The requests for the module device_command.
+
+    Args:
+        devices: of the site.
+        only: the host of the only one that is asked; "" is all.
+        span: `since` and `until`, see replay_request; {} is all since the backup.
+        backup: what was restored, as `tig-pi-backup` has recorded it.
+        overlap: so many seconds before the newest reading of the backup: not all may have been stored in the order of their times.
+    """
+    return [
+        {
+            "device": device["host"],
+            "topics": {
+                branch: f"{device['topic']}/{CONTRACT['branches'][branch]}"
+                for branch in ("command", "answer", "status")
+            },
+            "command": {"do": "replay", **_span(device["name"], span, backup, overlap)},
+        }
+        for device in devices
+        if only in ("", device["host"])
+    ]
+
+
+def _span(name: str, span: Mapping, backup: Mapping, overlap: int) -> dict[str, int]:
+    if not span:
+        return {"since": int(min(backup["newest"].get(name, EARLIEST), backup["begun"]) - overlap)}
+    return {word: span[word] for word in ("since", "until") if span[word]}
+
+
+def _results(devices: Iterable[str], replayed: Mapping) -> dict[str, Mapping]:
+    """The result of each device, from that of the module, which has none if it has failed."""
+    return {device: replayed.get("devices", {}).get(device, replayed) for device in devices}
+
+
+def replay_lines(devices: Iterable[str], replayed: Mapping, zone: str, now: float, overlap: int = 0) -> list[str]:
     """A line for each device to which a request was sent."""
-    results = ((host, hostvars[host].get("__replayed", {})) for host in hosts)
-    return [replay_line(host, result, zone, now, overlap) for host, result in results if not result.get("skipped")]
+    return [replay_line(device, result, zone, now, overlap) for device, result in _results(devices, replayed).items()]
 
 
-def replay_result(hosts: Iterable[str], hostvars: Mapping) -> dict[str, list[str]]:
+def replay_result(devices: Iterable[str], replayed: Mapping) -> dict[str, list[str]]:
     """The devices that have carried out a request, and those that still owe their readings, for `tig-pi-backup replayed`."""
-    results = {host: hostvars[host].get("__replayed", {}) for host in hosts}
-    states = {host: result.get("state") for host, result in results.items() if not result.get("skipped")}
+    states = {device: result.get("state") for device, result in _results(devices, replayed).items()}
     return {
-        "done": [host for host, state in states.items() if state == "done"],
-        "owing": [host for host, state in states.items() if state != "done"],
+        "done": [device for device, state in states.items() if state == "done"],
+        "owing": [device for device, state in states.items() if state != "done"],
     }
 
 
@@ -124,4 +157,9 @@ def _time(seconds: int, zone: str) -> str:
 
 class FilterModule:
     def filters(self) -> dict:
-        return {"replay_lines": replay_lines, "replay_result": replay_result, "replay_request": replay_request}
+        return {
+            "replay_lines": replay_lines,
+            "replay_request": replay_request,
+            "replay_requests": replay_requests,
+            "replay_result": replay_result,
+        }

@@ -1,17 +1,17 @@
 #!/usr/bin/python
-"""Send a command to a device over MQTT, and wait until it was carried out."""
+"""Send commands to devices over MQTT, and wait until they were carried out."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: device_command
-short_description: Send a command to a device over MQTT, and wait until it was carried out
+short_description: Send commands to devices over MQTT, and wait until they were carried out
 description:
-  - Publishes the command, and waits for the device's answer C(done) or C(refused).
+  - Publishes a command to each device, over one connection, and waits for the answers C(done) or C(refused).
   - >-
     A device forgets its commands if it loses power or is reset. If its status shows that it does not know the command any more,
     the command is sent again, with the same identifier. A device that does know it does not carry it out twice.
-  - A device that does not answer is no error of the module; see RV(state).
+  - A device that does not answer is no error of the module; see C(state) in RV(devices).
 options:
   host:
     description: Name or address of the broker.
@@ -33,17 +33,27 @@ options:
     description: Identifier of the client.
     type: str
     required: true
-  topics:
-    description: Topics of the device, with C(command), C(answer) and C(status).
-    type: dict
+  requests:
+    description: The commands.
+    type: list
+    elements: dict
     required: true
-  command:
-    description: The command, with C(do) and what else it takes.
-    type: dict
-    required: true
-  id:
-    description: Identifier of the command, up to 64 bytes. Without one it gets a random one.
-    type: str
+    suboptions:
+      device:
+        description: Name of the device, for RV(devices).
+        type: str
+        required: true
+      topics:
+        description: Topics of the device, with C(command), C(answer) and C(status).
+        type: dict
+        required: true
+      command:
+        description: The command, with C(do) and what else it takes.
+        type: dict
+        required: true
+      id:
+        description: Identifier of the command, up to 64 bytes. Without one it gets a random one.
+        type: str
   timeout:
     description: >-
       Maximum number of seconds until the device accepts or refuses the command. After a failure, a device tries to connect to the
@@ -68,38 +78,39 @@ EXAMPLES = r"""
     host: raspberrypi.local
     username: tig-operator
     password: "{{ vault_operator }}"
-    client_id: tig-operator-greenhouse
-    topics: {command: house/greenhouse/orders, answer: house/greenhouse/replies, status: house/greenhouse/state}
-    command: {do: replay, since: 1752331239}
+    client_id: tig-operator-7
+    requests:
+      - device: greenhouse
+        topics: {command: house/greenhouse/orders, answer: house/greenhouse/replies, status: house/greenhouse/state}
+        command: {do: replay, since: 1752331239}
 """
 
 RETURN = r"""
-id:
-  description: Identifier of the command.
-  type: str
-  returned: success
-command:
-  description: The command.
+devices:
+  description: What became of each command, by device.
   type: dict
   returned: success
-state:
-  description: >-
-    C(done), C(refused), C(away) (no answer), C(silent) (the device accepted the command, and has then sent nothing for too long),
-    or C(incapable) (its program knows no commands).
-  type: str
-  returned: success
-answer:
-  description: The last answer of the device.
-  type: dict
-  returned: success
-status:
-  description: The last status of the device before it accepted the command.
-  type: dict
-  returned: success
-seconds:
-  description: Seconds until the last answer.
-  type: int
-  returned: success
+  contains:
+    id:
+      description: Identifier of the command.
+      type: str
+    command:
+      description: The command.
+      type: dict
+    state:
+      description: >-
+        C(done), C(refused), C(away) (no answer), C(silent) (the device accepted the command, and has then sent nothing for too long),
+        or C(incapable) (its program knows no commands).
+      type: str
+    answer:
+      description: The last answer of the device.
+      type: dict
+    status:
+      description: The last status of the device before it accepted the command.
+      type: dict
+    seconds:
+      description: Seconds until the last answer.
+      type: int
 """
 
 import json
@@ -120,73 +131,102 @@ def parsed(payload: bytes) -> dict:
     return message if isinstance(message, dict) else {}
 
 
-class Request(Client):
-    """A command, and what is known of it."""
+class Request:
+    """A command to a device, and what is known of it."""
 
-    def __init__(self, module: AnsibleModule) -> None:
-        super().__init__(module)
-        self.topics = self.asked["topics"]
-        self.id = self.asked["id"] or uuid.uuid4().hex
+    def __init__(self, asked: dict, timeout: float, silence: float) -> None:
+        self.topics, self.command = asked["topics"], asked["command"]
+        self.id = asked["id"] or uuid.uuid4().hex
+        self.silence = silence
+        self.begun = time.monotonic()
+        self.end = self.begun + timeout
+        self.seconds = 0
+        self.state = ""  # until it is final
         self.answer: dict = {}
         self.status: dict = {}
 
-    def run(self) -> dict:
-        begun = time.monotonic()
-        with self.connection():
-            state = self.wait()
-        seconds = round(time.monotonic() - begun)
-        return {
-            "id": self.id,
-            "command": self.asked["command"],
-            "state": state,
-            "answer": self.answer,
-            "status": self.status,
-            "seconds": seconds,
+    @property
+    def result(self) -> dict:
+        names = ("id", "command", "state", "answer", "status", "seconds")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def payload(self) -> str:
+        return json.dumps({**self.command, "id": self.id})
+
+    def expire(self) -> None:
+        if time.monotonic() < self.end:
+            return
+        if "uptime" in self.status and "replaying" not in self.status:
+            self.finish("incapable")
+        else:
+            self.finish("silent" if self.answer else "away")
+
+    def finish(self, state: str) -> None:
+        self.state, self.seconds = state, round(time.monotonic() - self.begun)
+
+    def receive(self, topic: str, message: dict, is_retained: bool) -> bool:
+        """Take a message of the device; whether it shows that the device does not know the command any more."""
+        is_forgotten = False
+        if topic == self.topics["answer"]:
+            if message.get("id") == self.id:
+                self.answer = message
+                if message.get("state") in ("done", "refused"):
+                    self.finish(message["state"])
+        else:
+            if not self.answer:
+                self.status = message
+            is_forgotten = not is_retained and self.id not in message.get("replaying", [self.id])
+        # An old status that the broker has retained, and that of a device that is away, are no signs of life.
+        if self.answer and not is_retained and len(message) > 1:
+            self.end = time.monotonic() + self.silence
+        return is_forgotten
+
+
+class Requests(Client):
+    """Commands to several devices over one connection."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        super().__init__(module)
+        limits = {name: self.asked[name] for name in ("timeout", "silence")}
+        self.requests = {asked["device"]: Request(asked, **limits) for asked in self.asked["requests"]}
+        self.by_topic = {
+            request.topics[branch]: request for request in self.requests.values() for branch in ("answer", "status")
         }
 
-    def wait(self) -> str:
-        end = time.monotonic() + self.asked["timeout"]
-        while True:
-            try:
-                kind, value = self.events.get(timeout=max(0, end - time.monotonic()))
-            except queue.Empty:
-                if "uptime" in self.status and "replaying" not in self.status:
-                    return "incapable"
-                return "silent" if self.answer else "away"
-            if kind == "connected":
-                if value.is_failure:
-                    self.module.fail_json(
-                        msg=f"The broker refused {self.asked['username']} at {self.address}: {value}."
-                    )
-                self.client.subscribe([(self.topics[topic], 1) for topic in ("answer", "status")])
-            elif kind == "subscribed":
-                self.send()
-            else:
-                message = parsed(value.payload)
-                if value.topic == self.topics["status"]:
-                    self.reported(message, value.retain)
-                elif state := self.answered(message):
-                    return state
-                # An old status that the broker has retained, and that of a device that is away, are no signs of life.
-                if self.answer and not value.retain and len(message) > 1:
-                    end = time.monotonic() + self.asked["silence"]
+    def run(self) -> dict:
+        """The results by device."""
+        with self.connection():
+            while waiting := self.waiting():
+                self.handle(min(request.end for request in waiting))
+                for request in waiting:
+                    if not request.state:
+                        request.expire()
+        return {device: request.result for device, request in self.requests.items()}
 
-    def send(self) -> None:
-        command = {**self.asked["command"], "id": self.id}
-        self.client.publish(self.topics["command"], json.dumps(command), qos=1)
+    def waiting(self) -> list[Request]:
+        return [request for request in self.requests.values() if not request.state]
 
-    def answered(self, answer: dict) -> str:
-        """The final state, or ""."""
-        if answer.get("id") != self.id:
-            return ""
-        self.answer = answer
-        return answer["state"] if answer.get("state") in ("done", "refused") else ""
+    def handle(self, end: float) -> None:
+        """Handle the next event, if there is one until the end."""
+        try:
+            kind, value = self.events.get(timeout=max(0, end - time.monotonic()))
+        except queue.Empty:
+            return
+        if kind == "connected":
+            if value.is_failure:
+                self.module.fail_json(msg=f"The broker refused {self.asked['username']} at {self.address}: {value}.")
+            self.client.subscribe([(topic, 1) for topic in self.by_topic])
+        elif kind == "subscribed":
+            for request in self.waiting():
+                self.send(request)
+        else:
+            request = self.by_topic[value.topic]
+            if not request.state and request.receive(value.topic, parsed(value.payload), value.retain):
+                self.send(request)
 
-    def reported(self, status: dict, is_retained: bool) -> None:
-        if not self.answer:
-            self.status = status
-        if not is_retained and self.id not in status.get("replaying", [self.id]):
-            self.send()
+    def send(self, request: Request) -> None:
+        self.client.publish(request.topics["command"], request.payload, qos=1)
 
 
 def main() -> None:
@@ -197,15 +237,23 @@ def main() -> None:
             "username": {"type": "str", "required": True},
             "password": {"type": "str", "required": True, "no_log": True},
             "client_id": {"type": "str", "required": True},
-            "topics": {"type": "dict", "required": True},
-            "command": {"type": "dict", "required": True},
-            "id": {"type": "str"},
+            "requests": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "device": {"type": "str", "required": True},
+                    "topics": {"type": "dict", "required": True},
+                    "command": {"type": "dict", "required": True},
+                    "id": {"type": "str"},
+                },
+            },
             "timeout": {"type": "int", "default": 100},
             "silence": {"type": "int", "default": 180},
         },
     )
-    result = Request(module).run()
-    module.exit_json(changed=bool(result["answer"]), **result)
+    devices = Requests(module).run()
+    module.exit_json(changed=any(result["answer"] for result in devices.values()), devices=devices)
 
 
 if __name__ == "__main__":
