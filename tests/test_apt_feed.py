@@ -92,6 +92,38 @@ def test_a_changed_file_is_named(published, fingerprint, name):
         opened(published).verified(fingerprint)
 
 
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    path.unlink()  # it may be a hard link
+    path.write_text(text.replace(old, new))
+    assert path.read_text() != text
+
+
+END = "-----END PGP SIGNATURE-----\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Label: tig-pi feed", "Label: tig-pi food"),
+        (END, ""),
+        (END, f"{END}\0"),
+        ("-----BEGIN PGP SIGNED", "\n-----BEGIN PGP SIGNED"),
+    ],
+)
+def test_an_invalid_signature_is_named(published, fingerprint, old, new):
+    replace(published / "InRelease", old, new)
+    message = r"The signature of the feed .*/feed \(InRelease\) is not valid\. Copy the feed again, or fill it again: make feed"
+    with pytest.raises(AnsibleError, match=message):
+        opened(published).verified(fingerprint)
+
+
+def test_the_program_that_verifies_signatures_is_named_if_it_is_missing(published, fingerprint, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(AnsibleError, match=r"this computer has neither gpgv nor sqv\. Install gpgv"):
+        opened(published).verified(fingerprint)
+
+
 def test_a_missing_file_is_named(published, fingerprint):
     (published / "library_1.0_amd64.deb").unlink()
     with pytest.raises(AnsibleError, match=r"lacks the file library_1\.0_amd64\.deb"):
@@ -208,7 +240,7 @@ def test_esptool_is_installed_from_the_controller_s_feed(esptool, tmp_path, key)
 
 
 @pytest.fixture
-def copied(published, tmp_path, fingerprint):
+def copied(published, tmp_path):
     """Run the module as the action does, on this machine: missing files are in a tar file."""
 
     def run(*names: str, sent: tuple[str, ...] | None = None, check: bool = False) -> dict:
@@ -217,7 +249,7 @@ def copied(published, tmp_path, fingerprint):
         with tarfile.open(tmp_path / "feed.tar", "w") as tar:
             for name in files if sent is None else sent:
                 tar.add(published / name, arcname=name)
-        key = opened(published).verified(fingerprint) if sent is None else (published / "feed.asc").read_text()
+        key = (published / "feed.asc").read_text()
         arguments = {
             "path": str(target),
             "hashes": {name: deb.sha256(published / name) for name in files},
@@ -274,8 +306,8 @@ def test_a_feed_that_lacks_a_dependency_is_refused_before_anything_is_installed(
 
 
 def test_a_feed_with_an_invalid_signature_is_refused(copied, published):
-    release = published / "InRelease"
-    release.write_text(release.read_text().replace("Label: tig-pi feed", "Label: tig-pi food"))
+    """It may have been damaged on its way."""
+    replace(published / "InRelease", "Label: tig-pi feed", "Label: tig-pi food")
     for _ in range(2):
         result = copied()
         assert result["failed"]

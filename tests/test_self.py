@@ -17,6 +17,7 @@ import time
 import types
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime
 from pathlib import Path
 
 import blank_card
@@ -35,6 +36,7 @@ from wheels import Wheel
 STICK = {"name": "stick", "kind": "disk", "label": "BACKUP"}
 LAPTOP = {"name": "laptop", "kind": "controller"}
 RECOVERY_KEY = recovery_key.generate(bytes(range(20)))
+SIGNATURE = r"The signature of the feed .*/sdb1/feed \(InRelease\) is not valid\. Copy the feed again"
 WHEEL = "python/one-1.0-py3-none-any.whl"
 GOOD = {"setup": "1", "hosts": ["pi"], "targets": [LAPTOP, STICK], "has_key": True}
 
@@ -455,8 +457,15 @@ class TestOnThePi:
             wheel = tmp_path / "one-1.0-py3-none-any.whl"
             wheel.write_text("wheel")
             repository.publish(directory, [Wheel.of(wheel, "python")], keys[key], release, "arm64", "")
-            signed = directory / "InRelease"
-            signed.write_text(re.sub("(?m)^Date: .*$", f"Date: Thu, 01 Jan {year} 00:00:00 +0000", signed.read_text()))
+            text = re.sub(
+                "(?m)^Date: .*$",
+                f"Date: {datetime(year, 1, 1):%a, %d %b %Y} 00:00:00 +0000",
+                (directory / "Release").read_text(),
+            )
+            (directory / "Release").write_text(text)
+            # The key is of now.
+            then = [f"--faked-system-time={year}0101T000030"] if year > 2026 else []
+            keys[key]._gpg("--yes", *then, "--output", directory / "InRelease", "--clear-sign", directory / "Release")
             return directory
 
         return publish
@@ -497,6 +506,18 @@ class TestOnThePi:
             assert (directory / "InRelease").exists()
         assert [one[2] for one in disks.mounted] == [tmp_path / place] * (place == "run/backup")
 
+    def test_a_feed_of_after_the_time_of_the_card_is_used_and_sets_the_clock(
+        self, program, feed, disks, publish, tmp_path, monkeypatch
+    ):
+        """A Pi has no clock of its own."""
+        set_to = []
+        monkeypatch.setattr(program.time, "clock_settime", lambda _, moment: set_to.append(moment))
+        publish(disks.add("sda1") / "feed", year=2090)
+        publish(disks.add("sdb1") / "feed", year=2025)
+        with feed() as directory:
+            assert "2090" in (directory / "Release").read_text()
+            assert set_to == [datetime(2090, 1, 1, 0, 1, tzinfo=UTC).timestamp()]
+
     def test_without_a_feed_it_says_what_to_plug_in(self, program, feed, disks):
         with pytest.raises(program.Problem, match="Plug in the stick that"), feed():
             pass
@@ -506,6 +527,9 @@ class TestOnThePi:
         ("name", "content", "words"),
         [
             ("InRelease", None, "InRelease of the feed .*/sdb1/feed cannot be read"),
+            ("InRelease", lambda text: text.replace("tig-pi feed", "tig-pi food"), SIGNATURE),
+            ("InRelease", lambda text: text[:-60], SIGNATURE),
+            ("InRelease", lambda text: f"{text}\0\0\0", SIGNATURE),
             (WHEEL, None, f"The feed .*/sdb1/feed lacks the file {WHEEL}"),
             (WHEEL, "whee", f"{WHEEL} in the feed .*/sdb1/feed was changed"),
             (WHEEL, "wheet", f"{WHEEL} in the feed .*/sdb1/feed was changed"),
@@ -521,9 +545,10 @@ class TestOnThePi:
         there = disks.add("sdb1") / "feed"
         publish(there, "theirs" if content == "theirs" else "ours", content if name == "release" else "trixie")
         if (there / name).exists() and content != "theirs":
+            text = (there / name).read_text()
             (there / name).unlink()
             if content:
-                (there / name).write_text(content)
+                (there / name).write_text(content(text) if callable(content) else content)
         if is_alone:
             with pytest.raises(program.Problem, match=words), feed():
                 pass

@@ -28,7 +28,7 @@ def openpgp_keys(text: str) -> dict[str, str]:
     """The keys in a text of one or several ASCII-armoured blocks, each as its own block, by the fingerprint of its
     primary key.
     """
-    data = _dearmoured(text)
+    data = dearmoured(text)
     starts, position = [], 0
     while position < len(data):
         start = position
@@ -58,7 +58,7 @@ def _crc24(data: bytes) -> int:
     return crc
 
 
-def _dearmoured(text: str) -> bytes:
+def dearmoured(text: str) -> bytes:
     """The packets of all blocks of a text."""
     lines = [line.strip() for line in text.splitlines()]
     data, end = b"", 0

@@ -7,9 +7,10 @@ DOCUMENTATION = r"""
 module: apt_feed
 short_description: Copy a feed, a signed apt repository in a directory, to a host without internet
 description:
-  - Before anything is copied, the feed is checked on the controller. It must be for the release and architecture of the host, its key must
-    have the recorded fingerprint, its files must be those that are listed in its signed index, and it must have the wanted packages.
-  - Then missing files are copied to the host. There apt verifies the signature, and simulates the installation of the wanted packages
+  - Before anything is copied, the feed is checked on the controller, with gpgv or sqv. It must be for the release and architecture of the
+    host, its key must have the recorded fingerprint, its files must be those that are listed in its signed index, and it must have the
+    wanted packages.
+  - Then missing files are copied to the host. There apt verifies the signature, too, and simulates the installation of the wanted packages
     from the feed alone. So a feed that lacks a package that another one depends on is refused before anything is changed.
 options:
   src:
@@ -40,7 +41,7 @@ options:
 attributes:
   check_mode:
     support: partial
-    description: Nothing is copied, so the signature is not verified and the installation not simulated.
+    description: Nothing is copied, so the installation is not simulated.
 """
 
 EXAMPLES = r"""

@@ -5,17 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
+import subprocess
+import tempfile
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ansible.errors import AnsibleError
-from ansible_collections.tig_pi.stack.plugins.filter.openpgp import openpgp_keys
+from ansible_collections.tig_pi.stack.plugins.filter.openpgp import dearmoured, openpgp_keys
 
 LOCK = "feed.lock.json"
 # The files beside the packages, the signed one last.
 INDEX = ("feed.asc", "Packages", "Packages.gz", "Release", LOCK, "InRelease")
 # The directories with the packages of the controller, which a host does not need.
 CONTROLLER = ("python/", "python-esptool/")
+# Programs that verify a signature, of which apt needs one. gpgv also accepts one of the future: the clock of a host without internet may be
+# wrong in either direction.
+VERIFIERS = {"gpgv": ["--ignore-time-conflict"], "sqv": ["--cleartext"]}
+CLEAR_SIGNED = re.compile("-----BEGIN PGP SIGNED MESSAGE-----\n.*\n-----END PGP SIGNATURE-----\n", re.DOTALL)
 
 
 class Feed:
@@ -46,7 +53,7 @@ class Feed:
         return {entry["file"]: entry for entry in self.lock["packages"] + self.lock.get("python", [])}
 
     def verified(self, fingerprint: str) -> str:
-        """The key of the feed, after everything but its signature was verified, which apt does on the host."""
+        """The key of the feed, after everything was verified."""
         kind = (self.lock["release"], self.lock["architecture"])
         if kind != (self.release, self.architecture):
             raise AnsibleError(
@@ -54,8 +61,7 @@ class Feed:
                 f"{self.architecture}. Fill one for it: {self.command}"
             )
         key = self._key(fingerprint)
-        signed = self._signed()
-        for name, (size, digest) in signed.items():
+        for name, (size, digest) in self._signed(key).items():
             self._verify(name, size, digest)
         for name, entry in self.files.items():
             self._verify(name, entry["size"], entry["sha256"])
@@ -85,9 +91,9 @@ class Feed:
             )
         return keys[wanted]
 
-    def _signed(self) -> dict[str, tuple[int, str]]:
+    def _signed(self, key: str) -> dict[str, tuple[int, str]]:
         """Size and hash of the files that the signature covers."""
-        _, _, hashes = self._read("InRelease").partition("\nSHA256:\n")
+        _, _, hashes = self._signed_text(key).partition("\nSHA256:\n")
         lines = re.match(r"(?: .*\n)*", hashes)[0].splitlines()
         found = {name: (int(size), digest) for digest, size, name in (line.split() for line in lines)}
         if missing := {"Packages", LOCK} - set(found):
@@ -95,6 +101,30 @@ class Feed:
                 f"The signature of the feed {self.directory} does not cover {', '.join(sorted(missing))}. {self._again}"
             )
         return found
+
+    def _signed_text(self, key: str) -> str:
+        """The text of InRelease, if it has this key's signature, and nothing before or after it, which apt refuses."""
+        clear = self._read("InRelease")
+        program = next(filter(shutil.which, VERIFIERS), None)
+        if not program:
+            raise AnsibleError(
+                f"The signature of the feed {self.directory} cannot be verified, since this computer has neither {' nor '.join(VERIFIERS)}. "
+                "Install gpgv (or gnupg)."
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            keyring, text = Path(folder, "key.gpg"), Path(folder, "text")
+            keyring.write_bytes(dearmoured(key))
+            command = [
+                program,
+                *VERIFIERS[program],
+                f"--keyring={keyring}",
+                f"--output={text}",
+                self.directory / "InRelease",
+            ]
+            is_valid = subprocess.run(command, capture_output=True, check=False).returncode == 0
+            if is_valid and CLEAR_SIGNED.fullmatch(clear):
+                return text.read_text(encoding="utf-8")
+        raise AnsibleError(f"The signature of the feed {self.directory} (InRelease) is not valid. {self._again}")
 
     @property
     def _again(self) -> str:

@@ -69,7 +69,8 @@ def test_a_changed_feed_is_refused_and_an_old_one_is_used(
     release.write_text(signed.replace("Label: tig-pi feed", "Label: tig-pi food"))
     refused = converge(site_feed=str(changed))
     assert refused.returncode
-    assert "apt refuses the feed" in " ".join(refused.stdout.split())
+    assert f"The signature of the feed {release.parent} (InRelease) is not valid." in " ".join(refused.stdout.split())
+    assert not host.file("/var/lib/tig-pi/feed").exists
     assert not host.file("/etc/apt/apt.conf.d/90tig-pi-offline").exists
     assert not host.package("chrony").is_installed
 
@@ -92,14 +93,12 @@ def test_a_card_sets_up_a_blank_pi_without_a_computer(host, pi, site, readings, 
         prepared = playbook(f"../molecule/{name}")
         assert prepared.returncode == 0, prepared.stdout + prepared.stderr
     site.fill_stick((inventory.parent / "stick.tar").read_bytes())
-    # Beside the feed there is a newer one, in which a package was changed.
+    host.run_expect([0], "dpkg --purge gpgv")  # it has sqv, too, on which apt depends
+    # Beside the feed there is a newer one, which was changed.
     (feed,) = (site.state / ".boot-pi/stick/feed").iterdir()
     newer = shutil.copytree(feed, feed.parent.with_name("newer"), copy_function=os.link)
-    (package,) = newer.glob("telegraf_*.deb")
-    content, signed = package.read_bytes(), (newer / "InRelease").read_text()
-    for path in (package, newer / "InRelease"):
-        path.unlink()
-    package.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    signed = (newer / "InRelease").read_text()
+    (newer / "InRelease").unlink()
     (newer / "InRelease").write_text(re.sub(r"(?m)^(Date: .*) \d{4} ", r"\1 2098 ", signed))
     # The site has two targets of backups, and one of them is not there.
     targets = [{"name": "attic", "kind": "disk", "label": "ATTIC"}]
@@ -123,7 +122,7 @@ def test_a_card_sets_up_a_blank_pi_without_a_computer(host, pi, site, readings, 
     for step in ("Installing Ansible", "Setting up the services", "Restoring the newest backup", "Done: http://"):
         assert step in shown, shown
     assert "Failed" not in shown.partition("Installing Ansible")[2], shown
-    assert re.search(r"Skipped: telegraf_\S+ in the feed /media/stick/newer was changed", shown), shown
+    assert "Skipped: The signature of the feed /media/stick/newer (InRelease) is not valid" in shown, shown
     missing = "attic: unreachable: there is no disk with the label ATTIC"
     assert f"Waiting 1 s for targets of backups that cannot be reached: {missing}" in shown
     restored = r"Restoring the archive of \S+ \S+ \(\d+ \w+ ago\) of stick\. These targets may have a newer one, but cannot be asked: "
