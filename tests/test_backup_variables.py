@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 
 import pytest
 from ansible_collections.tig_pi.stack.plugins.filter.backup import (
@@ -18,6 +20,7 @@ from ansible_collections.tig_pi.stack.plugins.filter.backup import (
     newest_archive,
     unasked_targets,
 )
+from project import REPOSITORY
 
 STICK = {"name": "stick", "kind": "disk", "label": "BACKUP"}
 ATTIC = {"name": "attic", "kind": "ssh", "host": "attic", "user": "backup", "host_key": "ssh-ed25519 AAAAC3Nz"}
@@ -228,6 +231,52 @@ def test_targets_that_could_not_be_asked_are_named():
     assert unasked_targets(fetched, kept)[1:] == ["laptop: no_repository: there is no repository"]
     for other in ({"skipped": True}, {"rc": 1, "stdout": "", "stderr": "no_archive: none"}, {"rc": 0, "stdout": "{}"}):
         assert unasked_targets(other) == []
+    failed = (
+        "older: nas: the newest archive is of 2026-11-01\nunreachable: stick: is it plugged in?\nlocked: another run\n"
+    )
+    assert unasked_targets({"rc": 1, "stdout": "", "stderr": failed}, kept) == [
+        "stick: unreachable: is it plugged in?",
+        "locked: another run",
+        "laptop: no_repository: there is no repository",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("by_host", "target", "said"),
+    [
+        ({"rc": 0, "stdout": '{"problems": {}}'}, "stick", "of stick."),
+        (
+            {"rc": 0, "stdout": '{"problems": {"nas": "unreachable: no route"}}'},
+            "stick",
+            "of stick. These targets may have a newer one, but cannot be asked: nas: unreachable: no route",
+        ),
+        (
+            {"rc": 1, "stdout": "", "stderr": "older: stick: the newest archive is of …\nunreachable: nas: no route"},
+            "controller",
+            "of laptop. These targets may have a newer one, but cannot be asked: nas: unreachable: no route",
+        ),
+        ({"skipped": True}, "controller", "of laptop."),
+    ],
+)
+def test_one_message_has_the_archive_and_the_targets_that_may_have_a_newer_one(
+    ansible_playbook, tmp_path, by_host, target, said
+):
+    (tmp_path / "tasks").symlink_to(REPOSITORY / "playbooks/tasks")
+    archive = json.dumps({"begun": time.time() - 3 * 3600, "target": target, "problems": {}})
+    variables = {
+        "__fetched": {"rc": 0, "stdout": archive},
+        "__fetched_by_host": by_host,
+        "__fetched_later": {"skipped": True},
+        "archive_chosen": {"target": "laptop"},
+        "__from_here": "skipped" in by_host,
+        "__here": [{"name": "laptop"}],
+    }
+    tasks = [{"ansible.builtin.import_tasks": "tasks/fetch_archive.yml"}]
+    play = {"hosts": "localhost", "gather_facts": False, "vars": variables, "tasks": tasks}
+    result = ansible_playbook(json.dumps([play]), "--tags=report")
+    assert result.returncode == 0, result.stdout
+    shown = " ".join(result.stdout.split()).partition("Restoring the archive of ")[2].partition(" PLAY RECAP")[0]
+    assert re.fullmatch(rf"\S+ \S+ \(3 h ago\) {re.escape(said)}'?", shown), result.stdout
 
 
 def test_an_archive_is_never_of_the_future():

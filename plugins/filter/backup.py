@@ -28,6 +28,8 @@ SOURCES = {
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # An archive that was checked, as `tig-pi-backup list` prints it. A host printed it, so it is not taken for more than that.
 LISTED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*) ([0-9a-f]+) ([0-9T:.Z+-]+)")
+# How `tig-pi-backup fetch` begins to say what is wrong with a target that has no newer archive.
+ASKED = ("no_archive: ", "no_repository: ", "older: ")
 HOST_KEY = re.compile(r"(ssh-ed25519|ecdsa-sha2-nistp\d+|ssh-rsa) [A-Za-z0-9+/]+=*( .*)?")
 
 
@@ -121,10 +123,11 @@ def unasked_targets(fetched: Mapping, kept: list[Mapping] = ()) -> list[str]:
     """
     try:
         problems = json.loads(fetched["stdout"]).get("problems", {})
+        found = [f"{name}: {text}" for name, text in problems.items()]
     except (ValueError, TypeError, KeyError, AttributeError):  # it was not called, or has failed
-        problems = {}
-    problems |= {one["item"]["name"]: one.get("stderr", "").strip() for one in kept if one.get("rc")}
-    return [f"{name}: {text}" for name, text in problems.items()]
+        lines = [line for line in fetched.get("stderr", "").splitlines() if not line.startswith(ASKED)]
+        found = [re.sub(rf"^(\w+): ({NAME.pattern}): ", r"\2: \1: ", line) for line in lines]
+    return found + [f"{one['item']['name']}: {one.get('stderr', '').strip()}" for one in kept if one.get("rc")]
 
 
 def archive_age(said: Mapping, now: float) -> str:
