@@ -492,3 +492,68 @@ class TestPlaybook:
         assert failed.returncode != 0
         assert "wifi is missing, and only you know it" in failed.stdout
         assert sha256(card) == before
+
+
+class TestCommands:
+    """Those of the first boot, with their secret file. The power is cut before the file is removed."""
+
+    @pytest.fixture(params=["trixie", "bookworm"])
+    def boot(self, request, ansible_playbook, tmp_path):
+        """Write the files of a card, if a secret is given, and run the part of the first boot with the commands. It returns what they have read."""
+        release, card, pi = request.param, tmp_path / "card", tmp_path / "pi"
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin/shred").symlink_to("/bin/false")
+
+        def write(secret: str) -> None:
+            card.mkdir(exist_ok=True)
+            for name, content in blank_card.RELEASES[release].items():
+                (card / name).write_text(content)
+            read = f"cat /boot/firmware/of-the-site >>{tmp_path}/log && [ ! -e {tmp_path}/failing ]"
+            variables = {
+                "card_path": str(card),
+                "card_consent": True,
+                "card_release": release,
+                "card_authorized_keys": [KEY],
+                "card_secret_files": {"of-the-site": secret},
+                "card_commands": [["sh", "-c", read]],
+            }
+            play = {"hosts": "localhost", "gather_facts": False, "vars": variables, "roles": ["tig_pi.stack.card"]}
+            done = ansible_playbook(json.dumps([play]))
+            assert done.returncode == 0, done.stdout
+
+        def script() -> str:
+            if release == "bookworm":
+                text = (card / "firstrun.sh").read_text()
+                return text[text.index("# Only once") :]
+            instance = pi / yaml.safe_load((card / "meta-data").read_text())["instance-id"]
+            instance.mkdir(parents=True, exist_ok=True)
+            text = yaml.safe_load((card / "user-data").read_text())["runcmd"][-1][-1]
+            return text.replace("/var/lib/cloud/instance", str(instance))
+
+        def boot(secret: str = "") -> str:
+            if secret:
+                write(secret)
+            pi.mkdir(exist_ok=True)
+            text = script().replace("/boot/firmware", str(card)).replace("/var/lib/firstrun", f"{pi}/firstrun")
+            path = f"{tmp_path}/bin:{os.environ['PATH']}"
+            subprocess.run(["sh", "-c", text], env={**os.environ, "PATH": path}, check=False)
+            return (tmp_path / "log").read_text()
+
+        return boot
+
+    def test_are_not_repeated_when_they_are_done(self, boot, tmp_path):
+        assert boot("one ") == "one "
+        (tmp_path / "card/of-the-site").write_text("????")  # it may have been overwritten
+        assert boot() == "one "
+        assert boot("one ") == "one "
+
+    def test_are_repeated_until_they_are_done(self, boot, tmp_path):
+        (tmp_path / "failing").touch()
+        assert boot("one ") == "one "
+        (tmp_path / "failing").unlink()
+        assert boot() == "one one "
+        assert boot() == "one one "
+
+    def test_of_a_card_that_is_written_again_are_run(self, boot):
+        boot("one ")
+        assert boot("two ") == "one two "

@@ -160,8 +160,9 @@ class TestCard:
         done, card = write()
         assert done.returncode == 0, done.stdout
         there = blank_card.read(card)
-        boot, here = tmp_path / "boot", tmp_path / "self"
+        boot, here, instance = tmp_path / "boot", tmp_path / "self", tmp_path / "instance"
         boot.mkdir()
+        instance.mkdir()
         for name, content in there.items():
             (boot / name).write_bytes(content)
         secret = {"network-config", "vendor-data", "tig-pi.bundle"}
@@ -170,7 +171,8 @@ class TestCard:
         def first_boot(install: str) -> set[str]:
             """The secret files that are left when `bin/self install` has ended in this way."""
             text = script.replace("/var/lib/tig-pi/self/bin/self install", install)
-            for path, other in (("/boot/firmware", boot), ("/var/lib/tig-pi/self", here)):
+            places = {"/boot/firmware": boot, "/var/lib/tig-pi/self": here, "/var/lib/cloud/instance": instance}
+            for path, other in places.items():
                 text = text.replace(path, str(other))
             subprocess.run([shell, option, text], check=False)
             return secret & set(os.listdir(boot))
