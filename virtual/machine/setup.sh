@@ -14,7 +14,7 @@ PARTUUID=$DISK_ID-01 /boot/firmware vfat defaults 0 2
 PARTUUID=$DISK_ID-02 / ext4 defaults,noatime 0 1
 LABEL=tig-pi-feed /srv/tig-pi-feed ext4 ro,nofail,x-systemd.device-timeout=300s 0 0
 EOF
-mkdir -p /boot/firmware /srv/tig-pi-feed
+mkdir -p /srv/tig-pi-feed
 
 apt-get update -q
 apt-get install -y -q --no-install-recommends "$@"
@@ -24,30 +24,11 @@ apt-get clean
 userdel --remove pi
 rm -f /etc/sudoers.d/010_pi-nopasswd
 
-cat >/etc/cloud/cloud.cfg.d/99_raspberry-pi.cfg <<EOF
-datasource_list: [NoCloud, None]
-datasource: {NoCloud: {seedfrom: "file:///boot/firmware"}}
-ssh_deletekeys: false
-ssh_genkeytypes: []
-EOF
-echo "en_GB.UTF-8 UTF-8" >/etc/locale.gen
+sh /root/raspberry-pi-os.sh
 locale-gen >/dev/null
 echo LANG=en_GB.UTF-8 >/etc/default/locale
-mkdir -p /usr/lib/netplan
-echo 'network: {version: 2, renderer: NetworkManager}' >/usr/lib/netplan/00-network-manager-all.yaml
-chmod 600 /usr/lib/netplan/00-network-manager-all.yaml
 # Network interfaces have their old names: eth0.
 ln -s /dev/null /etc/systemd/network/99-default.link
-cat >/usr/lib/systemd/system/regenerate_ssh_host_keys.service <<EOF
-[Unit]
-Before=ssh.service
-[Service]
-Type=oneshot
-ExecStart=/bin/sh -c 'rm -f /etc/ssh/ssh_host_*_key*; ssh-keygen -A'
-[Install]
-WantedBy=multi-user.target
-EOF
-systemctl enable regenerate_ssh_host_keys.service
 # Nothing here depends on these, and each costs seconds: the generators whenever systemd reads its units again.
 mkdir -p /etc/systemd/system-generators
 for generator in /usr/lib/systemd/system-generators/systemd-*; do

@@ -46,8 +46,9 @@ class CardImage:
         self.packages = [
             line for line in (HERE / "packages.txt").read_text().splitlines() if line and not line.startswith("#")
         ]
-        self.setup = HERE / "setup.sh"
-        inputs = [self.base.tag, self.packages, self.setup.read_text(), TABLE, ROOT_SIZE, BOOT_FILES]
+        self.scripts = [HERE / "setup.sh", HERE.parent / "raspberry-pi-os.sh"]
+        scripts = [script.read_text() for script in self.scripts]
+        inputs = [self.base.tag, self.packages, scripts, TABLE, ROOT_SIZE, BOOT_FILES]
         self.stem = f"card-{RELEASE}-{ARCHITECTURE}"
         self.path = cache / "images" / f"{self.stem}-{hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:12]}.img"
 
@@ -82,7 +83,7 @@ class CardImage:
                 f"--name={builder}",
                 "--cap-add=SYS_ADMIN",  # setup.sh mounts its root again
                 f"--volume={folder}:/card",
-                f"--volume={self.setup}:/root/setup.sh:ro",
+                *[f"--volume={script}:/root/{script.name}:ro" for script in self.scripts],
                 f"--env=DISK_ID={DISK_ID}",
                 f"--env=ROOT_SIZE={ROOT_SIZE}",
                 self.base.tag,
