@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible_collections.tig_pi.stack.plugins.filter import ssh
+from ansible_collections.tig_pi.stack.plugins.lookup.ssh_endpoint import read_configuration
 from chain import free_port
 from project import REPOSITORY
 
@@ -20,7 +21,7 @@ def configuration(*options: str) -> list[str]:
 
 
 def test_the_endpoint_is_what_ssh_itself_would_use():
-    endpoint = ssh.ssh_endpoint(configuration("-o", "UserKnownHostsFile=/a/known /b", "Pi.local"))
+    endpoint = read_configuration(configuration("-o", "UserKnownHostsFile=/a/known /b", "Pi.local"))
     assert endpoint == {
         "host": "pi.local",
         "port": 22,
@@ -28,10 +29,10 @@ def test_the_endpoint_is_what_ssh_itself_would_use():
         "name": "pi.local",
         "known_hosts": "/a/known",
     }
-    assert ssh.ssh_endpoint(configuration("-p", "2222", "pi"))["name"] == "[pi]:2222"
-    assert ssh.ssh_endpoint(configuration("-o", "HostKeyAlias=virtual", "-p", "2222", "pi"))["name"] == "virtual"
-    assert not ssh.ssh_endpoint(configuration("-J", "jump", "pi"))["is_direct"]
-    assert not ssh.ssh_endpoint(configuration("-o", "ProxyCommand=nc %h %p", "pi"))["is_direct"]
+    assert read_configuration(configuration("-p", "2222", "pi"))["name"] == "[pi]:2222"
+    assert read_configuration(configuration("-o", "HostKeyAlias=virtual", "-p", "2222", "pi"))["name"] == "virtual"
+    assert not read_configuration(configuration("-J", "jump", "pi"))["is_direct"]
+    assert not read_configuration(configuration("-o", "ProxyCommand=nc %h %p", "pi"))["is_direct"]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""How SSH reaches a host, and the keys by which it knows it."""
+"""Host keys of SSH, and the command that reaches a host."""
 
 from __future__ import annotations
 
@@ -7,26 +7,6 @@ import hashlib
 import os
 import shlex
 from collections.abc import Iterable, Mapping
-
-
-def ssh_endpoint(configuration: Iterable[str]) -> dict:
-    """Where a host is reached, from the lines that `ssh -G` prints.
-
-    Returns:
-        host, port: of the connection.
-        is_direct: whether it is reached without a proxy.
-        name: its name in the file known_hosts.
-    """
-    found = dict(line.split(" ", 1) for line in configuration if " " in line)
-    host, port = found["hostname"], int(found["port"])
-    proxies = [found.get(option, "none") for option in ("proxyjump", "proxycommand")]
-    return {
-        "host": host,
-        "port": port,
-        "is_direct": proxies == ["none", "none"],
-        "name": found.get("hostkeyalias") or (host if port == 22 else f"[{host}]:{port}"),
-        "known_hosts": os.path.expanduser(found["userknownhostsfile"].split(" ")[0]),
-    }
 
 
 def host_keys(lines: Iterable[str]) -> list[str]:
@@ -66,5 +46,4 @@ class FilterModule:
             "fingerprints": fingerprints,
             "host_keys": host_keys,
             "ssh_command": ssh_command,
-            "ssh_endpoint": ssh_endpoint,
         }
