@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -119,13 +120,14 @@ def _tar(root: Path, paths: list[Path]) -> bytes:
     return buffer.getvalue()
 
 
-def place(source: Path, target: Path) -> None:
-    """Put `source` at `target` atomically, as a hard link if possible."""
+def place(source: Path, target: Path, is_linked: bool = True) -> None:
+    """Put `source` at `target` atomically, as a hard link if it may be one and that is possible."""
     temporary = target.with_name(f".{target.name}.new")
     temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:
+    if is_linked:
+        with contextlib.suppress(OSError):
+            os.link(source, temporary)
+    if not temporary.exists():
         shutil.copyfile(source, temporary)
     temporary.chmod(0o644)
     temporary.replace(target)

@@ -2,7 +2,7 @@
 """Fill a feed: a signed apt repository in a directory, from which a Pi installs the packages that Debian does not have.
 
     feed.py fill [--release trixie] [--architecture amd64] [--stand-ins] [--vendors FILE] [--directory DIR] [--refresh]
-                 [--complete [--package NAME]... [--status FILE]]
+                 [--complete [--package NAME]... [--status FILE]] [--interpreter FILE]...
     feed.py path [--release trixie] [--architecture amd64]
     feed.py deb  [--architecture amd64]
 
@@ -12,7 +12,7 @@ On armhf InfluxDB is always Debian's. A .deb in <cache>/feed/drop-in takes prece
 feed.lock.json lists the packages of the feed and their origins. The versions of the vendors' packages are kept until --refresh.
 With --complete the feed also has all packages of Debian that the roles install, with those that they depend on, and the Python
 packages of the controller and of esptool: a Pi can be set up from it without internet. Debian's packages are the newest each
-time that something in the feed changes.
+time that something in the feed changes. --interpreter adds a copy of a file that lopy4_interpreter names.
 
 vendors.json describes the vendors. --vendors names a JSON file with changes: {vendor: {setting: value}}.
 
@@ -41,6 +41,7 @@ from pathlib import Path
 
 import grafana
 import influxdb
+import interpreters
 import node_red
 import repository
 import telegraf
@@ -117,6 +118,7 @@ class Feed:
     complete: bool = False  # with all that a Pi without internet needs
     more: tuple[str, ...] = ()  # Debian's packages, beside those that the roles install
     status: Path | None = None  # the packages of the Pi's image, as in its /var/lib/dpkg/status
+    interpreters: tuple[Path, ...] = ()  # of the site's devices
 
     @property
     def drop_ins(self) -> list[Path]:
@@ -129,6 +131,7 @@ class Feed:
         if self.stand_ins:
             files += grafana.inputs()
         description = [self.release, self.architecture, self.stand_ins, self.vendors, drop_ins]
+        files += [interpreter.path for interpreter in interpreters.read(self.interpreters)]
         if self.complete:
             files += [*wheels.inputs(), HERE / "debian-packages.txt", *([self.status] if self.status else [])]
             description.append(self.more)
@@ -142,7 +145,7 @@ class Feed:
         repository.refuse_other_files(self.directory)
         key = repository.SigningKey(self.cache / "feed/key")
         key.ensure()
-        packages = self.collect()
+        packages = self.collect() + interpreters.read(self.interpreters)
         if self.complete:
             packages += self.dependencies(packages)
             packages += [wheel for directory in wheels.LOCKS for wheel in self.wheels(directory)]
@@ -354,6 +357,9 @@ def main() -> int:
         metavar="FILE",
         help="with --complete: /var/lib/dpkg/status of the image, to include upgrades",
     )
+    parser.add_argument(
+        "--interpreter", type=Path, action="append", default=[], metavar="FILE", help="an interpreter of a sensor node"
+    )
     parser.add_argument("--refresh", action="store_true", help="look for newer versions")
     arguments = parser.parse_args()
 
@@ -376,6 +382,7 @@ def main() -> int:
             arguments.complete,
             tuple(arguments.package),
             arguments.status,
+            tuple(arguments.interpreter),
         )
         started = time.monotonic()
         with locked(cache):
@@ -383,11 +390,11 @@ def main() -> int:
                 print(feed.node_red().path)
                 return 0
             lock = feed.fill()
-        size = sum(entry["size"] for entry in lock["packages"] + lock["python"]) / 1e6
+        size = sum(entry["size"] for entry in repository.entries(lock)) / 1e6
         say(f"{directory} has {len(lock['packages'])} packages, {size:.0f} MB ({time.monotonic() - started:.1f} s)")
         print(directory)
-        for entry in lock["packages"] + lock["python"]:
-            print(f"{entry['name']} {entry['version']} ({entry['origin']}: {entry['source']})")
+        for entry in repository.entries(lock):
+            print(f"{entry['name']} {entry['version']}".rstrip(), f"({entry['origin']}: {entry['source']})")
     except FeedError as error:
         print(f"feed: ERROR: {error}", file=sys.stderr)
         return 1

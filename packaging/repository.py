@@ -1,4 +1,4 @@
-"""Write a flat apt repository: packages, indexes, signature and lock file. Wheels are in directories beside the packages."""
+"""Write a flat apt repository: packages, indexes, signature and lock file. Wheels and interpreters are in directories beside the packages."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from deb import FeedError, Package, place, sha256
 
 LOCK = "feed.lock.json"
+PARTS = ("packages", "python", "interpreters")  # of the lock file
 
 
 class SigningKey:
@@ -64,8 +65,13 @@ def is_complete(directory: Path, inputs: str) -> bool:
         return False
     return all(
         (directory / entry["file"]).exists() and (directory / entry["file"]).stat().st_size == entry["size"]
-        for entry in lock["packages"] + lock["python"]
+        for entry in entries(lock)
     )
+
+
+def entries(lock: dict) -> list[dict]:
+    """All files of a feed that are no index."""
+    return [entry for part in PARTS for entry in lock.get(part, [])]
 
 
 def refuse_other_files(directory: Path) -> None:
@@ -78,22 +84,23 @@ def refuse_other_files(directory: Path) -> None:
 
 
 def publish(directory: Path, packages: list[Package], key: SigningKey, release: str, arch: str, inputs: str) -> dict:
-    """Publish exactly `packages`, and wheels, in `directory`. A running Pi may have it mounted, so it is always consistent: packages
+    """Publish exactly `packages`, wheels and interpreters, in `directory`. A running Pi may have it mounted, so it is always consistent: packages
     are added first, then the indexes are replaced, the signed one last, and packages that are no longer listed are removed.
     """
     refuse_other_files(directory)
     directory.mkdir(parents=True, exist_ok=True)
     if not (directory / LOCK).exists():  # if this run is interrupted, the next one knows that the files are the feed's
         (directory / LOCK).write_text(
-            json.dumps({"release": release, "architecture": arch, "inputs": "", "packages": [], "python": []}) + "\n"
+            json.dumps({"release": release, "architecture": arch, "inputs": "", **{part: [] for part in PARTS}}) + "\n"
         )
     packages = sorted(packages, key=lambda package: package.name)
     debs = [package for package in packages if package.path.suffix == ".deb"]
     wheels = [package for package in packages if package.path.suffix == ".whl"]
+    interpreters = [package for package in packages if package not in (*debs, *wheels)]
     for package in packages:
         target = directory / package.file_name
         target.parent.mkdir(exist_ok=True)
-        place(package.path, target)
+        place(package.path, target, is_linked=package not in interpreters)  # which are files of the user
 
     # Links are elsewhere, because the feed may be on a USB stick, whose file system has none.
     with (
@@ -112,6 +119,7 @@ def publish(directory: Path, packages: list[Package], key: SigningKey, release: 
             "inputs": inputs,
             "packages": [_entry(directory, package) for package in debs],
             "python": [_entry(directory, package) for package in wheels],
+            "interpreters": [_entry(directory, package) for package in interpreters],
         }
         (work / LOCK).write_text(json.dumps(lock, indent=2) + "\n")
         options = {
@@ -133,7 +141,7 @@ def publish(directory: Path, packages: list[Package], key: SigningKey, release: 
             (work / name).replace(directory / name)
 
     listed = {package.file_name for package in packages}
-    for path in (*directory.glob("*.deb"), *directory.glob("*/*.whl")):
+    for path in (*directory.glob("*.deb"), *directory.glob("*/*.whl"), *directory.glob("interpreters/*")):
         if str(path.relative_to(directory)) not in listed:
             path.unlink()
     return lock

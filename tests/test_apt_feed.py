@@ -19,6 +19,7 @@ from ansible.errors import AnsibleError
 from ansible_collections.tig_pi.stack.plugins.filter.apt import apt_source
 from ansible_collections.tig_pi.stack.plugins.filter.openpgp import openpgp_fingerprint
 from ansible_collections.tig_pi.stack.plugins.plugin_utils.feed import CONTROLLER, INDEX, Feed
+from interpreters import Interpreter
 from project import REPOSITORY
 from test_feed import make_deb
 from wheels import Wheel
@@ -42,6 +43,8 @@ def published(tmp_path, key) -> Path:
         wheel = tmp_path / f"one-1.0-py3-none-{directory}.whl"
         wheel.write_text(directory)
         packages.append(Wheel.of(wheel, directory))
+    (tmp_path / "LoPy4-1.20.2.r6.tar.gz").write_text("interpreter")
+    packages.append(Interpreter.of(tmp_path / "LoPy4-1.20.2.r6.tar.gz"))
     repository.publish(tmp_path / "feed", packages, key, "trixie", "amd64", "")
     return tmp_path / "feed"
 
@@ -80,7 +83,14 @@ def test_a_feed_for_another_host_is_refused(published, fingerprint, release, arc
 
 
 @pytest.mark.parametrize(
-    "name", ["server_2.1_amd64.deb", "python/one-1.0-py3-none-python.whl", "Packages", "feed.lock.json"]
+    "name",
+    [
+        "server_2.1_amd64.deb",
+        "python/one-1.0-py3-none-python.whl",
+        "interpreters/LoPy4-1.20.2.r6.tar.gz",
+        "Packages",
+        "feed.lock.json",
+    ],
 )
 def test_a_changed_file_is_named(published, fingerprint, name):
     content = (published / name).read_bytes()
@@ -161,7 +171,9 @@ def test_make_feed_fills_the_feed_that_the_site_uses(published, fingerprint, tmp
         f"import pathlib, sys\npathlib.Path({str(tmp_path / 'arguments')!r}).write_text(' '.join(sys.argv))\nprint({str(published)!r})\n"
     )
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/hosts.yml").write_text("site: {hosts: {pi: }}\n")
+    (tmp_path / "mine/hosts.yml").write_text(
+        "site: {hosts: {pi: }, children: {devices: {hosts: {one: {lopy4_interpreter: a.tar.gz}, two: {lopy4_interpreter: a.tar.gz}, three: }}}}\n"
+    )
     command = [
         Path(sys.executable).with_name("ansible-playbook"),
         "playbooks/feed.yml",
@@ -175,7 +187,9 @@ def test_make_feed_fills_the_feed_that_the_site_uses(published, fingerprint, tmp
     }
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert f"--directory={directory} " in (tmp_path / "arguments").read_text() + " "
+    arguments = (tmp_path / "arguments").read_text().split()
+    assert f"--directory={directory}" in arguments
+    assert [each for each in arguments if each.startswith("--interpreter")] == ["--interpreter=a.tar.gz"]
     assert (tmp_path / "mine/secrets/feed_fingerprint").read_text().strip() == fingerprint
 
 

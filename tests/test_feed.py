@@ -577,6 +577,43 @@ def test_a_complete_feed_lists_wheels_and_debian_s_packages(new_feed, tmp_path, 
     assert not list((tmp_path / "feed").glob("*/*.whl"))
 
 
+def test_the_interpreters_of_the_devices_are_copied(new_feed, tmp_path):
+    own = tmp_path / "downloads/LoPy4-1.20.2.r6.tar.gz"
+    own.parent.mkdir()
+    own.write_bytes(b"one")
+    own.chmod(0o600)
+    filling = new_feed()
+    filling.interpreters = (own,)
+    (entry,) = filling.fill()["interpreters"]
+    copy = tmp_path / "feed/interpreters/LoPy4-1.20.2.r6.tar.gz"
+    assert (entry["file"], entry["sha256"]) == (str(copy.relative_to(tmp_path / "feed")), deb.sha256(own))
+    assert copy.read_bytes() == b"one"
+    assert not copy.samefile(own)  # nor is the user's file changed
+    assert own.stat().st_mode & 0o777 == 0o600
+    own.write_bytes(b"another")
+    filling.fill()
+    assert copy.read_bytes() == b"another"
+    copy.unlink()
+    filling.fill()
+    assert copy.exists()
+    new_feed().fill()  # no device declares it any more
+    assert not copy.exists()
+
+
+def test_an_interpreter_that_is_missing_or_ambiguous_is_named(new_feed, tmp_path):
+    filling = new_feed()
+    filling.interpreters = (tmp_path / "none.bin",)
+    with pytest.raises(deb.FeedError, match=rf"lopy4_interpreter: there is no file {tmp_path}/none\.bin"):
+        filling.fill()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "same.bin").write_text(name)
+    filling.interpreters = (tmp_path / "one/same.bin", tmp_path / "two/same.bin")
+    with pytest.raises(deb.FeedError, match=r"one/same\.bin and .*two/same\.bin differ"):
+        filling.fill()
+    assert not (tmp_path / "feed").exists()
+
+
 def test_a_second_run_changes_nothing(new_feed, tmp_path, monkeypatch):
     new_feed().fill()
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "feed").iterdir()}

@@ -132,6 +132,23 @@ def bench(tmp_path, monkeypatch):
     return install
 
 
+def test_the_copy_in_the_feed_is_used_if_the_file_itself_is_gone(tmp_path):
+    own = tmp_path / "downloads/LoPy4 [1].tar.gz"
+    present = plugin.ActionModule._present
+    assert present(own, None) == own
+    assert present(own, str(tmp_path / "feed")) == own  # which is reported as missing
+    for place in ("feed/interpreters", "feed/trixie-arm64/interpreters"):
+        copy = tmp_path / place / own.name
+        copy.parent.mkdir(parents=True)
+        copy.write_text("copy")
+        assert present(own, str(tmp_path / "feed")) == copy
+        copy.unlink()
+    copy.write_text("copy")
+    own.parent.mkdir()
+    own.write_text("own")
+    assert present(own, str(tmp_path / "feed")) == own
+
+
 @pytest.mark.parametrize("pulled_at", range(1, 60))
 @pytest.mark.parametrize("then", ["pycom", "mainline"])
 def test_the_block_survives_the_way_to_micropython_wherever_it_breaks_off(bench, pulled_at, then):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import glob
 from pathlib import Path
 
 from ansible.errors import AnsibleActionFail
@@ -27,27 +28,33 @@ class ActionModule(ActionBase):
         erase_fs = boolean(self.args.pop("erase_fs", False), strict=False)
         directory = Path(self.args.pop("config_block_directory"))
         self.file_system = self.args.pop("file_system", "littlefs")
-        path = self.args.pop("image", None)
+        path, feed = self.args.pop("image", None), self.args.pop("feed", None)
         try:
             if state == "formatted":
                 return {**result, **self._format(directory)}
+            path = self._present(Path(path), feed)
             image = self._image(path)
             result.update(self._step("compare"))
             if not result["changed"] or result.get("failed") or state == "compared" or self._task.check_mode:
                 return self._permitted(result, image, erase_fs)
-            return {**result, **self._make(Path(path), image, erase_fs, directory)}
+            return {**result, **self._make(path, image, erase_fs, directory)}
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
 
-    def _image(self, path):
+    @staticmethod
+    def _present(path: Path, feed: str | None) -> Path:
+        """The declared file, or its copy in the feed if it is gone. It does not matter which, since the hash is declared, too."""
+        if path.exists() or not feed:
+            return path
+        return next(Path(feed).glob(f"**/interpreters/{glob.escape(path.name)}"), path)
+
+    def _image(self, path: Path):
         try:
-            data = Path(path).read_bytes()
+            data = path.read_bytes()
         except OSError as error:
             raise AnsibleActionFail(f"lopy4_interpreter: {path}: {error.strerror}.") from error
         try:
-            image = load(
-                Path(path).name, data, str(self.args.get("sha256") or ""), str(self.args.pop("release", "") or "")
-            )
+            image = load(path.name, data, str(self.args.get("sha256") or ""), str(self.args.pop("release", "") or ""))
         except ImageError as error:
             raise AnsibleActionFail(str(error)) from error
         self.args.update(declared_platform=image.platform, declared_release=image.release)

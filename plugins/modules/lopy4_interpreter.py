@@ -17,6 +17,9 @@ options:
   image:
     description: Pycom's release archive, or an image of MicroPython for the ESP32, on the controller.
     type: path
+  feed:
+    description: Directory on the controller with a feed that has a copy of O(image), or the one above it. It is used if the file itself is gone.
+    type: path
   sha256:
     description: SHA-256 of O(image).
     type: str

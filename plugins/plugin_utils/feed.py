@@ -17,8 +17,8 @@ from ansible_collections.tig_pi.stack.plugins.filter.openpgp import dearmoured, 
 LOCK = "feed.lock.json"
 # The files beside the packages, the signed one last.
 INDEX = ("feed.asc", "Packages", "Packages.gz", "Release", LOCK, "InRelease")
-# The directories with the packages of the controller, which a host does not need.
-CONTROLLER = ("python/", "python-esptool/")
+# The directories with what only the controller needs.
+CONTROLLER = ("python/", "python-esptool/", "interpreters/")
 # Programs that verify a signature, of which apt needs one. gpgv also accepts one of the future: the clock of a host without internet may be
 # wrong in either direction.
 VERIFIERS = {"gpgv": ["--ignore-time-conflict"], "sqv": ["--cleartext"]}
@@ -49,8 +49,9 @@ class Feed:
 
     @property
     def files(self) -> dict[str, dict]:
-        """The packages and wheels, by their paths in the feed."""
-        return {entry["file"]: entry for entry in self.lock["packages"] + self.lock.get("python", [])}
+        """The packages, wheels and interpreters, by their paths in the feed."""
+        parts = (self.lock.get(part, []) for part in ("packages", "python", "interpreters"))
+        return {entry["file"]: entry for part in parts for entry in part}
 
     def verified(self, fingerprint: str) -> str:
         """The key of the feed, after everything was verified."""

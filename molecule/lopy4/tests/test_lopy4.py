@@ -168,12 +168,16 @@ def test_settings_that_make_no_sense_are_refused(converge, control, variables, s
 def test_the_interpreter_is_replaced_and_the_config_block_kept(converge, host, control, tmp_path):
     """Pycom's firmware, a later one, MicroPython, and back; the block with the LoRa keys is there again at the end."""
 
-    def interpreter(name: str, data: bytes, **more):
-        (tmp_path / name).write_bytes(data)
+    feed = tmp_path / "feed/trixie-amd64/interpreters"
+    feed.mkdir(parents=True)
+
+    def interpreter(name: str, data: bytes, place: Path = tmp_path, **more):
+        (place / name).write_bytes(data)
         return converge(
             "--limit=greenhouse",
             lopy4_interpreter=str(tmp_path / name),
             lopy4_interpreter_sha256=hashlib.sha256(data).hexdigest(),
+            lopy4_interpreter_feed=str(tmp_path / "feed"),
             lopy4_backup_directory=str(tmp_path / "backups"),
             **more,
         )
@@ -192,7 +196,7 @@ def test_the_interpreter_is_replaced_and_the_config_block_kept(converge, host, c
     same = interpreter("LoPy4-1.20.2.r6.tar.gz", flash.archive())
     assert same.returncode == 0, same.stdout
     assert changed(same, "greenhouse") == 0
-    later = interpreter("LoPy4-1.20.3.b3.tar.gz", flash.archive("1.20.3.b3"))
+    later = interpreter("LoPy4-1.20.3.b3.tar.gz", flash.archive("1.20.3.b3"), feed)  # the user's own file is gone
     assert later.returncode == 0, later.stdout
     assert block() == before
     refused = interpreter("ESP32_GENERIC-SPIRAM-20260406-v1.28.0.bin", flash.mainline_image())
