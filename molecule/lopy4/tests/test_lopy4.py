@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import EPHEMERAL, PROJECT
