@@ -183,9 +183,11 @@ class Feed:
         dropped: dict[str, Package] = {}
         for path in self.drop_ins:
             package = Package.read(path, "drop-in", "drop-in")
-            fits = package.architecture in (self.architecture, "all")
+            if package.architecture not in (self.architecture, "all"):
+                say(f"left out {path}: it is for {package.architecture}")
+                continue
             known = dropped.get(package.name)
-            if fits and (known is None or newer(package.version, known.version)):
+            if known is None or newer(package.version, known.version):
                 dropped[package.name] = package
 
         jobs: dict[str, Callable[[], list[Package]]] = {}

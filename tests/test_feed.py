@@ -639,7 +639,7 @@ def test_a_truncated_file_is_replaced(new_feed, tmp_path):
     assert package.read_bytes() == whole
 
 
-def test_a_drop_in_takes_precedence(new_feed, tmp_path):
+def test_a_drop_in_takes_precedence(new_feed, tmp_path, capsys):
     drop_in = tmp_path / "cache/feed/drop-in"
     feed_directory = new_feed()
     for version in ("12.2.0", "13.0.0"):
@@ -647,6 +647,7 @@ def test_a_drop_in_takes_precedence(new_feed, tmp_path):
     (drop_in / "foreign.deb").write_bytes(make_deb(tmp_path / "arm", "grafana", "14.0.0", "arm64").read_bytes())
     lock = by_name(feed_directory.fill())
     assert (lock["grafana"]["version"], lock["grafana"]["origin"]) == ("13.0.0", "drop-in")
+    assert f"left out {drop_in}/foreign.deb: it is for arm64" in capsys.readouterr().err
 
 
 def test_a_drop_in_that_is_not_a_package_is_an_error(new_feed, tmp_path):
