@@ -248,12 +248,12 @@ def test_targets_that_could_not_be_asked_are_named():
         (
             {"rc": 0, "stdout": '{"problems": {"nas": "unreachable: no route"}}'},
             "stick",
-            "of stick. These targets may have a newer one, but cannot be asked: nas: unreachable: no route",
+            "of stick. These targets may have a newer one that cannot be read: nas: unreachable: no route",
         ),
         (
             {"rc": 1, "stdout": "", "stderr": "older: stick: the newest archive is of …\nunreachable: nas: no route"},
             "controller",
-            "of laptop. These targets may have a newer one, but cannot be asked: nas: unreachable: no route",
+            "of laptop. These targets may have a newer one that cannot be read: nas: unreachable: no route",
         ),
         ({"skipped": True}, "controller", "of laptop."),
     ],

@@ -236,6 +236,24 @@ def test_several_devices_are_asked_at_the_same_time(broker, node):
     )
 
 
+def test_a_refusal_after_the_connection_broke_does_not_cost_the_results_that_are_known(broker, node):
+    away = {"device": "attic", "topics": {branch: f"tig/attic/{branch}" for branch in TOPICS}}
+    asked = [{"device": NAME, "topics": TOPICS, "id": "one"}, {**away, "id": "two"}]
+    results: dict = {}
+    running = threading.Thread(
+        target=lambda: results.update(requests(broker, *({**one, "command": REPLAY} for one in asked), timeout=8))
+    )
+    running.start()
+    node.commands.get(timeout=10)
+    node.answer("done", sent=3)
+    time.sleep(0.5)
+    broker.account("operator", "another-password")
+    broker.stop()
+    broker.start()
+    running.join(30)
+    assert {device: result["state"] for device, result in results.items()} == {NAME: "done", "attic": "away"}
+
+
 def test_an_account_that_the_broker_refuses(broker):
     with pytest.raises(Failed, match=r"refused operator at 127\.0\.0\.1") as failed:
         request(broker, REPLAY, password="wrong-password")

@@ -115,7 +115,7 @@ def newest_archive(lines: list[str], kept: Mapping[str, list], archive: str = ""
 
 
 def unasked_targets(fetched: Mapping, kept: list[Mapping] = ()) -> list[str]:
-    """The targets that could not be asked for their newest archive, each with the reason.
+    """The targets whose newest archive could not be read, each with the reason.
 
     Args:
         fetched: the result of `tig-pi-backup fetch`.
@@ -124,7 +124,12 @@ def unasked_targets(fetched: Mapping, kept: list[Mapping] = ()) -> list[str]:
     try:
         problems = json.loads(fetched["stdout"]).get("problems", {})
         found = [f"{name}: {text}" for name, text in problems.items()]
-    except (ValueError, TypeError, KeyError, AttributeError):  # it was not called, or has failed
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+    ):  # it was not called, or no target has a newer archive that can be read
         lines = [line for line in fetched.get("stderr", "").splitlines() if not line.startswith(ASKED)]
         found = [re.sub(rf"^(\w+): ({NAME.pattern}): ", r"\2: \1: ", line) for line in lines]
     return found + [f"{one['item']['name']}: {one.get('stderr', '').strip()}" for one in kept if one.get("rc")]

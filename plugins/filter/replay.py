@@ -77,13 +77,11 @@ def replay_line(name: str, result: Mapping, zone: str, now: float, overlap: int 
 
     Args:
         name: the device.
-        result: that of the device, or of the module if it has failed.
+        result: of the device.
         zone: the time zone of the site.
         now: seconds since 1970.
         overlap: seconds at the beginning of the span that are requested to be safe, and are no loss if they are missing.
     """
-    if "state" not in result:
-        return f"{name}: {result.get('msg', 'The request was not sent.')} `make pi` starts the broker and creates the account."
     answer, command = result["answer"], result["command"]
     again = "run the command again when `make status` shows that it is online"
     states = {
@@ -132,19 +130,17 @@ def _span(name: str, span: Mapping, backup: Mapping, overlap: int) -> dict[str, 
     return {word: span[word] for word in ("since", "until") if span[word]}
 
 
-def _results(devices: Iterable[str], replayed: Mapping) -> dict[str, Mapping]:
-    """The result of each device, from that of the module, which has none if it has failed."""
-    return {device: replayed.get("devices", {}).get(device, replayed) for device in devices}
-
-
 def replay_lines(devices: Iterable[str], replayed: Mapping, zone: str, now: float, overlap: int = 0) -> list[str]:
-    """A line for each device to which a request was sent."""
-    return [replay_line(device, result, zone, now, overlap) for device, result in _results(devices, replayed).items()]
+    """A line for each device to which a request was sent, from the result of the module; one for all if it has failed."""
+    if "devices" not in replayed:
+        said = replayed.get("msg", "The requests were not sent.")
+        return [f"{', '.join(devices)}: {said} `make pi` starts the broker and creates the account."]
+    return [replay_line(device, replayed["devices"][device], zone, now, overlap) for device in devices]
 
 
 def replay_result(devices: Iterable[str], replayed: Mapping) -> dict[str, list[str]]:
     """The devices that have carried out a request, and those that still owe their readings, for `tig-pi-backup replayed`."""
-    states = {device: result.get("state") for device, result in _results(devices, replayed).items()}
+    states = {device: replayed.get("devices", {}).get(device, {}).get("state") for device in devices}
     return {
         "done": [device for device, state in states.items() if state == "done"],
         "owing": [device for device, state in states.items() if state != "done"],

@@ -188,6 +188,7 @@ class Requests(Client):
 
     def __init__(self, module: AnsibleModule) -> None:
         super().__init__(module)
+        self.was_accepted = False
         limits = {name: self.asked[name] for name in ("timeout", "silence")}
         self.requests = {asked["device"]: Request(asked, **limits) for asked in self.asked["requests"]}
         self.by_topic = {
@@ -214,8 +215,11 @@ class Requests(Client):
         except queue.Empty:
             return
         if kind == "connected":
+            if value.is_failure and self.was_accepted:
+                return  # for a while; the requests expire by themselves
             if value.is_failure:
                 self.module.fail_json(msg=f"The broker refused {self.asked['username']} at {self.address}: {value}.")
+            self.was_accepted = True
             self.client.subscribe([(topic, 1) for topic in self.by_topic])
         elif kind == "subscribed":
             for request in self.waiting():

@@ -122,10 +122,12 @@ class Feed:
                 f"--output={text}",
                 self.directory / "InRelease",
             ]
-            is_valid = subprocess.run(command, capture_output=True, check=False).returncode == 0
-            if is_valid and CLEAR_SIGNED.fullmatch(clear):
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+            if done.returncode == 0 and CLEAR_SIGNED.fullmatch(clear):
                 return text.read_text(encoding="utf-8")
-        raise AnsibleError(f"The signature of the feed {self.directory} (InRelease) is not valid. {self._again}")
+        raise AnsibleError(
+            f"The signature of the feed {self.directory} (InRelease) is not valid. {self._again} ({program}: {done.stderr.strip()})"
+        )
 
     @property
     def _again(self) -> str:

@@ -125,7 +125,7 @@ def test_a_card_sets_up_a_blank_pi_without_a_computer(host, pi, site, readings, 
     assert "Skipped: The signature of the feed /media/stick/newer (InRelease) is not valid" in shown, shown
     missing = "attic: unreachable: there is no disk with the label ATTIC"
     assert f"Waiting 1 s for targets of backups that cannot be reached: {missing}" in shown
-    restored = r"Restoring the archive of \S+ \S+ \(\d+ \w+ ago\) of stick\. These targets may have a newer one, but cannot be asked: "
+    restored = r"Restoring the archive of \S+ \S+ \(\d+ \w+ ago\) of stick\. These targets may have a newer one that cannot be read: "
     assert re.search(restored + missing, shown), shown
     assert site.readings(PAST, COUNT) == readings
     assert host.run("ip route get 192.0.2.1").rc  # nothing has brought the network back
