@@ -96,7 +96,7 @@ def publish(directory: Path, packages: list[Package], key: SigningKey, release: 
     packages = sorted(packages, key=lambda package: package.name)
     debs = [package for package in packages if package.path.suffix == ".deb"]
     wheels = [package for package in packages if package.path.suffix == ".whl"]
-    interpreters = [package for package in packages if package not in (*debs, *wheels)]
+    interpreters = [package for package in packages if package.path.suffix not in (".deb", ".whl")]
     for package in packages:
         target = directory / package.file_name
         target.parent.mkdir(exist_ok=True)

@@ -124,12 +124,8 @@ def unasked_targets(fetched: Mapping, kept: list[Mapping] = ()) -> list[str]:
     try:
         problems = json.loads(fetched["stdout"]).get("problems", {})
         found = [f"{name}: {text}" for name, text in problems.items()]
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-    ):  # it was not called, or no target has a newer archive that can be read
+    except (ValueError, TypeError, KeyError, AttributeError):
+        # It was not called, or no target has a newer archive that can be read.
         lines = [line for line in fetched.get("stderr", "").splitlines() if not line.startswith(ASKED)]
         found = [re.sub(rf"^(\w+): ({NAME.pattern}): ", r"\2: \1: ", line) for line in lines]
     return found + [f"{one['item']['name']}: {one.get('stderr', '').strip()}" for one in kept if one.get("rc")]
